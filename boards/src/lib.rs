@@ -1,0 +1,2 @@
+//! Boards: addresses and their sources.
+#![no_std]

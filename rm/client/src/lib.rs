@@ -1,0 +1,2 @@
+//! What a VM links to call the resource manager.
+#![no_std]

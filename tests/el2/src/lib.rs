@@ -1,0 +1,2 @@
+//! Programs that run inside EL2.
+#![no_std]
