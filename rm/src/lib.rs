@@ -2,6 +2,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, feature = "fake"))]
+extern crate std;
+
 pub mod address;
 pub mod lock;
 pub mod machine;
+pub mod operation;

@@ -1,0 +1,3 @@
+//! Calls as state machines that are stepped with a budget.
+
+pub mod budget;

@@ -1,0 +1,51 @@
+//! How much one step of a call may do.
+//!
+//! Work is counted in units of fixed weight, so that the time EL2 spends in one entry has a bound
+//! that no request can stretch (G7).
+
+/// Weights of the units of work. A weight of one stands for about ten instructions.
+pub mod weight {
+    /// One descriptor read in a search or a check.
+    pub const LOOK: u32 = 1;
+    /// One descriptor changed.
+    pub const DESCRIPTOR: u32 = 1;
+    /// One block split into a table, or one table merged: 512 entries are written.
+    pub const TABLE: u32 = 160;
+    /// One page zeroed, to the point of coherency.
+    pub const ZERO_PAGE: u32 = 24;
+    /// One entry of a request's list decoded and checked.
+    pub const ENTRY: u32 = 4;
+    /// One page of data cleaned or copied.
+    pub const COPY_PAGE: u32 = 64;
+}
+
+/// The weights that a step may still spend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    left: u32,
+}
+
+impl Budget {
+    /// A budget of `weights`; 1 allows exactly one unit, whatever it weighs.
+    pub const fn new(weights: u32) -> Self {
+        Self { left: weights }
+    }
+
+    /// Pays for one unit that is about to be done. `false` when nothing was left: stop before it.
+    #[must_use]
+    pub fn spend(&mut self, weight: u32) -> bool {
+        let affordable = self.left > 0;
+        self.left = self.left.saturating_sub(weight);
+        affordable
+    }
+
+    /// Whether the step must end.
+    pub const fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    /// What is left, in weights.
+    pub const fn left(&self) -> u32 {
+        self.left
+    }
+}
