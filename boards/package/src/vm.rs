@@ -1,0 +1,203 @@
+//! The boot configuration as EL2 and the host tool use it: plain numbers and closed enums.
+
+use core::fmt;
+
+use crate::{MAX_VCPUS, VM_MEMORY_BASE};
+
+/// A VM's name: 1 to 16 bytes of printable ASCII.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Name(pub(crate) [u8; 16]);
+
+impl Name {
+    /// A name known at compile time.
+    ///
+    /// # Panics
+    ///
+    /// If it is longer than 16 bytes; as a constant, when compiling.
+    pub const fn new(name: &str) -> Self {
+        let (from, mut to, mut i) = (name.as_bytes(), [0; 16], 0);
+        while i < from.len() {
+            to[i] = from[i];
+            i += 1;
+        }
+        Self(to)
+    }
+
+    /// The name as text; empty for bytes that are none, which `parse` refuses.
+    pub fn as_str(&self) -> &str {
+        let end = self.0.iter().position(|&byte| byte == 0).unwrap_or(self.0.len());
+        core::str::from_utf8(&self.0[..end]).unwrap_or("")
+    }
+
+    /// Printable, not empty, and nothing but zeros behind the end.
+    pub(crate) fn is_valid(&self) -> bool {
+        let text = self.as_str();
+        !text.is_empty()
+            && text.bytes().all(|byte| byte.is_ascii_graphic())
+            && self.0[text.len()..].iter().all(|&byte| byte == 0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
+bitflags::bitflags! {
+    /// What a VM may do beyond its own memory.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Roles: u32 {
+        /// Ask the resource manager for lists, counters and single leaves.
+        const INSPECT = 1;
+        /// Stop, start and reset other VMs.
+        const MANAGE = 2;
+    }
+}
+
+/// When pages that a VM gave to a peer are zeroed as they come home.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Sanitize {
+    /// When a call asks for it, or the peer died.
+    #[default]
+    WhenAsked = 0,
+    /// At every reclaim in which this VM has a part.
+    Always = 1,
+}
+
+/// What becomes of a VM's parcels when it ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EndOfLife {
+    /// They stay until the VM is reset: peers go on with what they borrowed.
+    #[default]
+    Keep = 0,
+    /// They are taken back: borrowed ones released, own ones recalled and reclaimed.
+    Reclaim = 1,
+}
+
+/// What a VM gets for an access that its memory does not allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum OnFault {
+    /// An external abort, injected into the vCPU.
+    #[default]
+    Inject = 0,
+    /// The VM is stopped.
+    Stop = 1,
+}
+
+/// How much of the resource manager's bookkeeping a VM may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    /// Live parcels that the VM owns.
+    pub parcels: u32,
+    /// Extents of all its parcels together.
+    pub extents: u32,
+    /// Parcels in creation at the same time.
+    pub unfinished: u32,
+    /// Frames (table pages, long messages) it may use at most.
+    pub frames: u32,
+    /// Frames that are set aside for it at boot.
+    pub frames_reserved: u32,
+    /// Pages it may have lent or shared out at a time.
+    pub pages_lent: u64,
+    /// Pages it may have accepted at a time.
+    pub pages_accepted: u64,
+}
+
+impl Quotas {
+    /// Enough for a VM that shares a few buffers with its peers.
+    pub const USUAL: Self = Self {
+        parcels: 64,
+        extents: 2048,
+        unfinished: 4,
+        frames: 128,
+        frames_reserved: 32,
+        pages_lent: 1 << 18,
+        pages_accepted: 1 << 18,
+    };
+}
+
+/// One VM of the boot configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vm {
+    /// The name in logs.
+    pub name: Name,
+    /// The name in calls; neither 0 nor 255, which is the resource manager's own.
+    pub vmid: u16,
+    /// How many vCPUs it has: 1 or 2.
+    pub vcpus: u8,
+    /// The CPU that each vCPU runs on.
+    pub cpus: [u8; MAX_VCPUS],
+    /// Bytes of memory from [`VM_MEMORY_BASE`] on.
+    pub memory: u64,
+    /// Which image of the package it runs.
+    pub image: u32,
+    /// Where the image is copied to, as guest physical address.
+    pub load: u64,
+    /// Where all its vCPUs start.
+    pub entry: u64,
+    /// Size of its guest physical address space, 32 to 40 bits.
+    pub ipa_bits: u8,
+    /// What it may do beyond its own memory.
+    pub roles: Roles,
+    /// Zeroing policy.
+    pub sanitize: Sanitize,
+    /// What becomes of its parcels.
+    pub end_of_life: EndOfLife,
+    /// What becomes of its faults.
+    pub on_fault: OnFault,
+    /// Its share of the resource manager.
+    pub quotas: Quotas,
+}
+
+impl Vm {
+    /// A VM with one vCPU on CPU 0 and 16 MiB, to be refined with `..Vm::SMALL`.
+    pub const SMALL: Self = Self {
+        name: Name([0; 16]),
+        vmid: 0,
+        vcpus: 1,
+        cpus: [0; MAX_VCPUS],
+        memory: 16 << 20,
+        image: 0,
+        load: VM_MEMORY_BASE + 0x8_0000,
+        entry: VM_MEMORY_BASE + 0x8_0000,
+        ipa_bits: 36,
+        roles: Roles::empty(),
+        sanitize: Sanitize::WhenAsked,
+        end_of_life: EndOfLife::Keep,
+        on_fault: OnFault::Inject,
+        quotas: Quotas::USUAL,
+    };
+
+    /// The CPUs of its vCPUs, in the order of the vCPUs.
+    pub fn cpus(&self) -> &[u8] {
+        &self.cpus[..usize::from(self.vcpus).min(MAX_VCPUS)]
+    }
+
+    /// Whether `bytes` from `at` on lie inside its memory.
+    pub fn contains(&self, at: u64, bytes: u64) -> bool {
+        at.checked_sub(VM_MEMORY_BASE)
+            .and_then(|offset| offset.checked_add(bytes))
+            .is_some_and(|end| end <= self.memory)
+    }
+}
+
+/// Pages that two VMs share read-write from boot on, as a parcel of the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// Index of the VM whose memory it is.
+    pub owner: u16,
+    /// Index of the VM that borrows it.
+    pub peer: u16,
+    /// Label of the parcel.
+    pub label: u32,
+    /// Where it lies in the owner's memory, page aligned.
+    pub owner_ipa: u64,
+    /// Where the peer finds it, page aligned and outside of the peer's memory.
+    pub peer_ipa: u64,
+    /// Length in pages.
+    pub pages: u64,
+}
