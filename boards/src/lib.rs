@@ -1,2 +1,6 @@
-//! Boards: addresses and their sources.
+//! Boards: addresses and their sources, one constant each.
 #![no_std]
+
+mod qemu_virt;
+
+pub use qemu_virt::QEMU_VIRT;

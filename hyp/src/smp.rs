@@ -1,0 +1,47 @@
+//! The other CPUs, from CPU_ON to the function they run.
+
+use core::sync::atomic::Ordering;
+
+use aarch64_cpu::asm::barrier;
+use rm::address::Pa;
+use spin::Once;
+
+use crate::boot::{Boot, affinity};
+use crate::{cpu, psci, relax};
+
+static MAIN: Once<fn() -> !> = Once::new();
+
+unsafe extern "C" {
+    // SAFETY: code of `boot.s` in the image's first page, used for its address only.
+    safe static secondary_entry: u8;
+    // SAFETY: a symbol of the linker script, used for its address only.
+    safe static __image_start: u8;
+}
+
+/// Starts the CPUs that the package counts on, one after the other.
+pub(crate) fn start(boot: &Boot, main: fn() -> !) {
+    MAIN.call_once(|| main);
+    let offset = &raw const secondary_entry as u64 - &raw const __image_start as u64;
+    let entry = Pa(boot.image.0 + offset);
+    let wanted = boot.package.cpus();
+    assert!(wanted <= boot.board.cpus.len(), "the package counts on CPUs that the board lacks");
+    // What the new CPU reads with its MMU on must have left this CPU's write buffer.
+    barrier::dsb(barrier::SY);
+    for index in 1..wanted {
+        if let Err(error) = psci::cpu_on(boot.board.cpus[index], entry, index) {
+            panic!("CPU {index} does not start: {error}");
+        }
+        while !cpu::get(index).running.load(Ordering::Acquire) {
+            relax();
+        }
+    }
+}
+
+/// The first Rust code of another CPU.
+pub(crate) extern "C" fn secondary() -> ! {
+    let cpu = cpu::current();
+    defmt::info!("CPU {=usize} runs, affinity {=u64:#x}", cpu.index, affinity());
+    let main = MAIN.get().expect("a CPU starts only after `start` has said what it runs");
+    cpu.running.store(true, Ordering::Release);
+    main()
+}
