@@ -23,7 +23,7 @@ pub struct Native;
 impl Trap for Native {
     fn trap(&mut self, call: &DirectCall) -> DirectResult {
         let (error, length, token);
-        // SAFETY: EL2 reads and writes only the two buffers of `call`, which `Trap::trap` lends to it,
+        // SAFETY: EL2 reads and writes only the two buffers of `call`, which `Direct` lends to it,
         // and the registers declared here: the native form may change X0 to X17.
         unsafe {
             asm!(
@@ -51,7 +51,7 @@ pub struct SmcccTrap;
 impl Trap for SmcccTrap {
     fn trap(&mut self, call: &DirectCall) -> DirectResult {
         let (error, length, token);
-        // SAFETY: EL2 reads and writes only the two buffers of `call`, which `Trap::trap` lends to it,
+        // SAFETY: EL2 reads and writes only the two buffers of `call`, which `Direct` lends to it,
         // and the registers declared here: SMCCC 1.1 preserves all but results.
         unsafe {
             asm!(

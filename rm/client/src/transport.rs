@@ -45,18 +45,43 @@ impl fmt::Display for TransportError {
 impl core::error::Error for TransportError {}
 
 /// The arguments of a direct call, in the order of its registers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+///
+/// Only [`Direct`] makes one, and it cannot be kept: so the addresses are those of buffers that are
+/// lent to the call for as long as it is there to be looked at.
+#[derive(Debug)]
 pub struct DirectCall {
+    request: u64,
+    length: u64,
+    reply: u64,
+    capacity: u64,
+    token: u64,
+}
+
+impl DirectCall {
     /// Virtual address of the request.
-    pub request: u64,
+    pub const fn request(&self) -> u64 {
+        self.request
+    }
+
     /// Its length in bytes.
-    pub length: u64,
+    pub const fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Virtual address of the buffer for the reply.
-    pub reply: u64,
+    pub const fn reply(&self) -> u64 {
+        self.reply
+    }
+
     /// Its length in bytes.
-    pub capacity: u64,
+    pub const fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
     /// 0, or the token of the call to go on with.
-    pub token: u64,
+    pub const fn token(&self) -> u64 {
+        self.token
+    }
 }
 
 /// The results of a direct call, in the order of its registers.
@@ -72,8 +97,7 @@ pub struct DirectResult {
 
 /// One trap into whoever serves direct calls.
 pub trait Trap {
-    /// Makes the call. The buffers that `call` names stay valid, and the reply's is written by
-    /// nobody else, until it returns.
+    /// Makes the call.
     fn trap(&mut self, call: &DirectCall) -> DirectResult;
 }
 
@@ -93,7 +117,7 @@ impl<F: FnMut(&DirectCall) -> DirectResult> Trap for F {
 /// let mut direct = Direct(|call: &DirectCall| {
 ///     traps += 1;
 ///     // The manager asks twice for more time, then has a reply of 12 bytes.
-///     match call.token {
+///     match call.token() {
 ///         2 => DirectResult { error: 0, length: 12, token: 0 },
 ///         token => DirectResult { error: -2, length: 0, token: token + 1 },
 ///     }

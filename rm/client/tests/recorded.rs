@@ -122,7 +122,7 @@ fn traps(results: &[DirectResult]) -> (Result<usize, TransportError>, Vec<u64>) 
     let mut tokens = Vec::new();
     let mut results = results.iter();
     let mut direct = Direct(|call: &DirectCall| {
-        tokens.push(call.token);
+        tokens.push(call.token());
         *results.next().unwrap()
     });
     let outcome = direct.exchange(&[0; 8], &mut [0; 32]);
