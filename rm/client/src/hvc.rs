@@ -29,11 +29,11 @@ impl Trap for Native {
             asm!(
                 "hvc {number}",
                 number = const hypercall::native(hypercall::DIRECT_CALL),
-                inout("x0") call.request => error,
-                inout("x1") call.length => length,
-                inout("x2") call.reply => token,
-                inout("x3") call.capacity => _,
-                inout("x4") call.token => _,
+                inout("x0") call.request() => error,
+                inout("x1") call.length() => length,
+                inout("x2") call.reply() => token,
+                inout("x3") call.capacity() => _,
+                inout("x4") call.token() => _,
                 out("x5") _, out("x6") _, out("x7") _, out("x8") _, out("x9") _, out("x10") _,
                 out("x11") _, out("x12") _, out("x13") _, out("x14") _, out("x15") _,
                 out("x16") _, out("x17") _,
@@ -57,11 +57,11 @@ impl Trap for SmcccTrap {
             asm!(
                 "hvc #0",
                 inout("x0") u64::from(hypercall::smccc(hypercall::DIRECT_CALL)) => error,
-                inout("x1") call.request => length,
-                inout("x2") call.length => token,
-                inout("x3") call.reply => _,
-                in("x4") call.capacity,
-                in("x5") call.token,
+                inout("x1") call.request() => length,
+                inout("x2") call.length() => token,
+                inout("x3") call.reply() => _,
+                in("x4") call.capacity(),
+                in("x5") call.token(),
                 options(nostack),
             );
         }
