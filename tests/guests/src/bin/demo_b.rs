@@ -1,0 +1,4 @@
+//! VM B of the demo.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+guests::program!(guests::demo::b::main);

@@ -1,0 +1,56 @@
+//! The numbers that boot configuration and programs agree on.
+//!
+//! A VM's memory starts at [`RAM`]: first the pages of its links, at [`ENTRY`] the program, and from
+//! [`PAGES`] on the pages that programs make parcels of. Borrowers map what they accept from
+//! [`WINDOW`] on, far above anybody's memory.
+
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+/// Bytes of a level-2 block.
+pub const BLOCK: u64 = 0x20_0000;
+
+/// Where a VM's memory starts.
+pub const RAM: u64 = 0x4000_0000;
+/// Where its program is loaded and entered.
+pub const ENTRY: u64 = RAM + 0x8_0000;
+/// The first page to make parcels of: the second block of the VM's memory.
+pub const PAGES: u64 = RAM + BLOCK;
+/// Where borrowers map parcels.
+pub const WINDOW: u64 = 0x8000_0000;
+
+/// Bytes of memory of a VM.
+pub const MEMORY: u64 = 4 * BLOCK;
+/// Bytes of memory of the VMs of the benchmark.
+pub const BENCH_MEMORY: u64 = 8 * BLOCK;
+
+/// The VM's own console.
+pub const CONSOLE: u64 = 0x0900_0000;
+/// The virtual GIC's distributor.
+pub const DISTRIBUTOR: u64 = 0x0800_0000;
+/// The redistributor of the first vCPU; that of the second follows at [`REDISTRIBUTOR_STRIDE`].
+pub const REDISTRIBUTOR: u64 = 0x080a_0000;
+/// Distance from one redistributor to the next.
+pub const REDISTRIBUTOR_STRIDE: u64 = 0x2_0000;
+
+/// VMID of the first VM of a scenario.
+pub const VMID_A: u16 = 0x10;
+/// VMID of the second VM of a scenario.
+pub const VMID_B: u16 = 0x11;
+/// VMID of the third VM of a scenario.
+pub const VMID_C: u16 = 0x12;
+
+/// A page that two VMs share from boot on, to tell each other handles and when to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Where its owner has it, in its own memory.
+    pub owner: u64,
+    /// Where the peer has it.
+    pub peer: u64,
+}
+
+/// Links are one page long.
+pub const LINK_PAGES: u64 = 1;
+/// The link between the first VM, its owner, and the second.
+pub const LINK_AB: Link = Link { owner: RAM + 0x1_0000, peer: 0x7000_0000 };
+/// The link between the first VM, its owner, and the third.
+pub const LINK_AC: Link = Link { owner: RAM + 0x1_1000, peer: 0x7000_1000 };

@@ -1,0 +1,18 @@
+//! What exists only on the target: the runtime, then the programs.
+
+#[macro_use]
+pub mod console;
+
+pub mod channel;
+pub mod cpu;
+pub mod gic;
+pub mod life;
+pub mod memory;
+pub mod mmu;
+pub mod probe;
+pub mod raw;
+pub mod start;
+pub mod timer;
+pub mod vectors;
+
+pub mod demo;

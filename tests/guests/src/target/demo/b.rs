@@ -1,0 +1,98 @@
+//! VM B: the borrower.
+
+use rm_client::hvc::Hvc;
+use rm_client::{Acceptance, Handle, Rights, Sanitize, Session, SglEntry, Transfer, Vmid};
+use rm_client::{ErrorCode, grant, pages};
+
+use super::{DONE, FROM_A, FROM_B, LABEL, granted, refused};
+use crate::channel::Channel;
+use crate::layout::{LINK_AB, PAGE, VMID_A, VMID_B, WINDOW};
+use crate::{life, memory, probe};
+
+/// What B needs to tell its part.
+struct Story {
+    session: Session<Hvc>,
+    a: Channel,
+}
+
+/// B's part.
+pub fn main() {
+    let mut story = Story { session: life::session(), a: Channel::peer(LINK_AB) };
+    story.use_what_is_shared();
+    story.use_what_is_lent();
+    story.only_read();
+    story.leave_something_behind();
+    println!("B: I hold nothing any more");
+}
+
+impl Story {
+    fn use_what_is_shared(&mut self) {
+        let parcel = self.a.hear_handle();
+        probe::expect_no_access(WINDOW);
+        // The access list as A wrote it: a parcel that differs is not the one that was meant.
+        let acl = [grant(Vmid(VMID_A), Rights::RW), grant(Vmid(VMID_B), Rights::RW)];
+        let wanted = Acceptance::new(parcel, Transfer::Share)
+            .contiguous()
+            .expect_label(LABEL)
+            .expect_acl(&acl, &[]);
+        granted("accepting", self.session.accept_at(&wanted, &[pages(WINDOW, 2)]));
+        memory::check(WINDOW, 2, FROM_A);
+        println!("B: accepted {:#x} at {WINDOW:#x}: I see what A wrote, and write", parcel.0);
+        memory::fill(WINDOW, 2, FROM_B);
+        self.a.say(DONE);
+
+        self.a.expect(DONE);
+        memory::check(WINDOW, 2, FROM_A + 1);
+        println!("B: I see what A wrote after that");
+        let again = self.session.accept_at(&wanted, &[pages(WINDOW + 2 * PAGE, 2)]);
+        refused("accepting twice", again, ErrorCode::Denied);
+        self.a.say(DONE);
+
+        self.a.expect(DONE);
+        self.give_back(parcel, pages(WINDOW, 2));
+        println!("B: released it: my access faults");
+        self.a.say(DONE);
+    }
+
+    fn use_what_is_lent(&mut self) {
+        let (parcel, place) = self.accept_anywhere();
+        memory::check(place.ipa, 2, FROM_A);
+        println!("B: accepted {:#x}, RM chose {:#x}: I see A's data", parcel.0, place.ipa);
+        memory::fill(place.ipa, 2, FROM_B);
+        self.give_back(parcel, place);
+        self.a.say(DONE);
+    }
+
+    fn only_read(&mut self) {
+        let (parcel, place) = self.accept_anywhere();
+        memory::check(place.ipa, 2, FROM_A);
+        let write = probe::write(place.ipa, 0);
+        probe::expect_abort(write, probe::DATA_ABORT, place.ipa);
+        println!("B: I can read {:#x}, and writing to it faults", parcel.0);
+        self.give_back(parcel, place);
+        self.a.say(DONE);
+    }
+
+    fn leave_something_behind(&mut self) {
+        let (parcel, place) = self.accept_anywhere();
+        memory::fill(place.ipa, 2, FROM_B);
+        self.give_back(parcel, place);
+        self.a.say(DONE);
+    }
+
+    /// Accepts the next parcel that A lends where the resource manager finds room.
+    fn accept_anywhere(&mut self) -> (Handle, SglEntry) {
+        let parcel = self.a.hear_handle();
+        let wanted = Acceptance::new(parcel, Transfer::Lend).contiguous().expect_label(LABEL);
+        let mut places = granted("accepting", self.session.accept(&wanted));
+        let place = places.next().expect("a contiguous parcel has one place");
+        assert!(place.size == 2 * PAGE && places.next().is_none(), "{place:x?}");
+        (parcel, place)
+    }
+
+    fn give_back(&mut self, parcel: Handle, place: SglEntry) {
+        granted("releasing", self.session.release(parcel, Sanitize::empty()));
+        probe::expect_no_access(place.ipa);
+        probe::expect_no_access(place.ipa + place.size - 8);
+    }
+}
