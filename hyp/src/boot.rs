@@ -6,11 +6,13 @@ use core::slice;
 use core::sync::atomic::Ordering;
 
 use aarch64_cpu::registers::{MPIDR_EL1, Readable};
+use defmt::Display2Format;
 use package::Package;
 use rm::address::{PAGE_SIZE, Pa};
 
 use crate::board::{Board, Region};
 use crate::cpu::{self, CPUS, Cpu, STACKS, Stacks};
+use crate::errata::Core;
 use crate::frames::BootMemory;
 use crate::{log, smp, stage1};
 
@@ -121,12 +123,8 @@ extern "C" fn primary(image: u64) -> ! {
     assert_eq!(affinity(), board.cpus[0], "the board's first CPU is the one that firmware starts");
     let (package, memory) = find_package(board, image);
     log::open(&package);
-    defmt::info!(
-        "{=str}: EL2 at {=u64:#x}, {=usize} VMs",
-        board.name,
-        image.0,
-        package.vms().len()
-    );
+    let core = Display2Format(&Core::current());
+    defmt::info!("{=str}: EL2 at {=u64:#x}, CPU 0 is a {}", board.name, image.0, core);
     main(Boot { board, image, package, memory })
 }
 

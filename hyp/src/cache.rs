@@ -11,8 +11,10 @@ use rm::address::{PAGE_SIZE, Pa};
 use crate::board::Region;
 use crate::stage1::direct;
 
-/// Bytes that one DC ZVA or DC CIVAC covers on Cortex-A cores, for which the loop is unrolled.
+/// Bytes that one DC ZVA or DC CIVAC covers on Cortex-A cores, for which zeroing is unrolled.
 const LINE: u64 = 64;
+/// [`LINE`] as DCZID_EL0 and CTR_EL0 encode it: words of four bytes, as a power of two.
+const LINE_CODE: u64 = 4;
 
 /// Fills a range of whole pages with zeros, to the point of coherency.
 pub fn zero(range: Region) {
@@ -24,14 +26,10 @@ pub fn zero(range: Region) {
 /// Fills one page with zeros, to the point of coherency.
 pub fn zero_page(page: Pa) {
     let start = direct(page) as u64;
-    if zeroing_block() == Some(LINE) && data_line() == LINE {
+    if is_zeroed_by_line() {
         zero_page_of_lines(start);
     } else {
-        match zeroing_block() {
-            Some(block) => each(start, PAGE_SIZE, block, zero_block),
-            None => each(start, PAGE_SIZE, 8, zero_word),
-        }
-        each(start, PAGE_SIZE, data_line(), clean_invalidate_line);
+        zero_page_of_any_lines(start);
     }
     barrier::dsb(barrier::SY);
 }
@@ -61,26 +59,34 @@ fn each(start: u64, size: u64, step: u64, action: impl Fn(u64)) {
     }
 }
 
-/// Sixteen lines a turn: zero a line while it is at hand, then push it out.
+/// Zeroes a line while it is at hand, then pushes it out. Without a loop: this is most of what a
+/// sanitizing call costs.
 #[inline]
 fn zero_page_of_lines(start: u64) {
     // SAFETY: the page is RAM in the direct map and the caller's; the block size of DC ZVA is a
     // line. CIVAC instead of CVAC: see `errata`.
     unsafe {
         asm!(
-            "2:",
-            ".rept 16",
+            ".rept {lines}",
             "dc zva, {at}",
             "dc civac, {at}",
-            "add {at}, {at}, #64",
+            "add {at}, {at}, #{line}",
             ".endr",
-            "cmp {at}, {end}",
-            "b.lo 2b",
             at = inout(reg) start => _,
-            end = in(reg) start + PAGE_SIZE,
-            options(nostack)
+            lines = const PAGE_SIZE / LINE,
+            line = const LINE,
+            options(nostack, preserves_flags)
         );
     }
+}
+
+#[cold]
+fn zero_page_of_any_lines(start: u64) {
+    match zeroing_block() {
+        Some(block) => each(start, PAGE_SIZE, block, zero_block),
+        None => each(start, PAGE_SIZE, 8, zero_word),
+    }
+    each(start, PAGE_SIZE, data_line(), clean_invalidate_line);
 }
 
 fn zero_block(at: u64) {
@@ -98,24 +104,38 @@ fn clean_invalidate_line(at: u64) {
     unsafe { asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) };
 }
 
-/// The bytes that DC ZVA zeroes, unless it is prohibited.
+/// Whether DC ZVA is allowed and covers [`LINE`] bytes, as DC CIVAC does.
 #[inline]
+fn is_zeroed_by_line() -> bool {
+    dczid() & 0x1f == LINE_CODE && ctr() >> 16 & 0xf == LINE_CODE
+}
+
+/// The bytes that DC ZVA zeroes, unless it is prohibited.
 fn zeroing_block() -> Option<u64> {
+    (dczid() & 1 << 4 == 0).then_some(4 << (dczid() & 0xf))
+}
+
+/// Bytes of the smallest data cache line.
+fn data_line() -> u64 {
+    4 << (ctr() >> 16 & 0xf)
+}
+
+#[inline]
+fn dczid() -> u64 {
     let value: u64;
     // SAFETY: reads an identification register.
     unsafe {
         asm!("mrs {}, dczid_el0", out(reg) value, options(nomem, nostack, preserves_flags, pure))
     };
-    (value & 1 << 4 == 0).then_some(4 << (value & 0xf))
+    value
 }
 
-/// Bytes of the smallest data cache line.
 #[inline]
-fn data_line() -> u64 {
+fn ctr() -> u64 {
     let value: u64;
     // SAFETY: reads an identification register.
     unsafe {
         asm!("mrs {}, ctr_el0", out(reg) value, options(nomem, nostack, preserves_flags, pure))
     };
-    4 << (value >> 16 & 0xf)
+    value
 }

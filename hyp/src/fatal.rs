@@ -46,7 +46,7 @@ macro_rules! report {
 
 /// From `vectors.s`, on the emergency stack.
 pub(crate) extern "C" fn exception(kind: usize, frame: &Frame) -> ! {
-    claim();
+    let sink = claim();
     let cpu = cpu::current();
     let cause = syndrome::cause(frame.esr);
     let kind = Kind::ALL[kind];
@@ -66,23 +66,23 @@ pub(crate) extern "C" fn exception(kind: usize, frame: &Frame) -> ! {
         frame.elr,
         frame.far
     );
-    log::drain_all_fatal();
+    sink.drain();
     exit::end(Exit::Exception, if overflow { "stack overflow in EL2" } else { "exception in EL2" })
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    claim();
+    let sink = claim();
     let cpu = cpu::current();
     report!("\nFATAL panic in EL2 on CPU {}: {info}\n", cpu.index);
     backtrace(frame_pointer());
     defmt::error!("panic in EL2 on CPU {=usize}: {}", cpu.index, defmt::Display2Format(info));
-    log::drain_all_fatal();
+    sink.drain();
     exit::end(Exit::Panic, "panic in EL2")
 }
 
 /// Returns once: on the first CPU that comes here, and there only the first time.
-fn claim() {
+fn claim() -> log::Seized {
     let again = cpu::current().dying.swap(true, Ordering::Relaxed);
     if again {
         // The report itself failed. What is on the UART so far must do.
@@ -93,6 +93,7 @@ fn claim() {
             aarch64_cpu::asm::wfe();
         }
     }
+    log::seize()
 }
 
 fn registers(frame: &Frame) {
@@ -118,7 +119,7 @@ impl fmt::Display for Row<'_> {
 /// Follows the chain of frame records (AAPCS64: previous frame pointer, return address).
 fn backtrace(mut at: u64) {
     let stacks = cpu::current().stacks();
-    for _ in 0..64 {
+    for _ in 0..32 {
         if !stacks.hold_record(at) {
             return;
         }

@@ -5,6 +5,7 @@ pub mod board;
 pub mod boot;
 pub mod cache;
 pub mod cpu;
+pub mod errata;
 mod exit;
 mod fatal;
 pub mod frames;

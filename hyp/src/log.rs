@@ -16,16 +16,21 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, Readable};
 use package::Package;
-use spin::{Once, mutex::SpinMutex};
+use spin::Once;
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::cpu::{self, MAX_CPUS};
-use crate::{board, semihosting, uart};
+use crate::{board, relax, semihosting, uart};
 use ring::Ring;
 use sink::Sink;
 
 static RINGS: [Ring; MAX_CPUS] = [const { Ring::new() }; MAX_CPUS];
 static SINK: SpinMutex<Sink> = SpinMutex::new(Sink::new());
 static NONCE: Once<[u8; 16]> = Once::new();
+/// Set when only the fatal path may write.
+static SEIZED: AtomicBool = AtomicBool::new(false);
+/// How many microseconds the fatal path waits for a CPU that is writing.
+const PATIENCE: u64 = 100_000;
 /// Whether the package allows HLT.
 static HLT: AtomicBool = AtomicBool::new(false);
 
@@ -84,6 +89,9 @@ pub fn pending() -> bool {
 /// Writes a little of what waits in any ring, and says whether more waits. For each entry into EL2
 /// that is not in a hurry, and for idle CPUs. Never waits.
 pub fn drain() -> bool {
+    if SEIZED.load(Ordering::Relaxed) {
+        return false;
+    }
     report_dropped();
     SINK.try_lock().is_some_and(|mut sink| sink.drain(&RINGS))
 }
@@ -122,12 +130,28 @@ pub(crate) fn text(text: core::fmt::Arguments<'_>) {
     sink::text(text);
 }
 
-/// As [`close`], for the fatal path: another CPU, or this one, may have stopped half way.
-pub(crate) fn drain_all_fatal() {
-    for _ in 0..1_000_000 {
-        if let Some(mut sink) = SINK.try_lock() {
-            while sink.drain(&RINGS) {}
-            return;
+/// The sink in the hands of the fatal path, so that no other CPU's frames cut its report.
+pub(crate) struct Seized(Option<SpinMutexGuard<'static, Sink>>);
+
+/// Takes the sink. A CPU that stopped while it held it, this one perhaps, is waited for in vain.
+pub(crate) fn seize() -> Seized {
+    SEIZED.store(true, Ordering::Relaxed);
+    let start = microseconds();
+    while microseconds() - start < PATIENCE {
+        if let Some(sink) = SINK.try_lock() {
+            return Seized(Some(sink));
         }
+        relax();
+    }
+    Seized(None)
+}
+
+impl Seized {
+    /// Writes out what the rings hold, if the sink is free to be used. It stays taken.
+    pub(crate) fn drain(mut self) {
+        if let Some(sink) = &mut self.0 {
+            while sink.drain(&RINGS) {}
+        }
+        mem::forget(self);
     }
 }

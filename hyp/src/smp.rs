@@ -3,10 +3,12 @@
 use core::sync::atomic::Ordering;
 
 use aarch64_cpu::asm::barrier;
+use defmt::Display2Format;
 use rm::address::Pa;
 use spin::Once;
 
-use crate::boot::{Boot, affinity};
+use crate::boot::Boot;
+use crate::errata::Core;
 use crate::{cpu, psci, relax};
 
 static MAIN: Once<fn() -> !> = Once::new();
@@ -40,7 +42,8 @@ pub(crate) fn start(boot: &Boot, main: fn() -> !) {
 /// The first Rust code of another CPU.
 pub(crate) extern "C" fn secondary() -> ! {
     let cpu = cpu::current();
-    defmt::info!("CPU {=usize} runs, affinity {=u64:#x}", cpu.index, affinity());
+    let core = Display2Format(&Core::current());
+    defmt::info!("CPU {=usize} runs, a {}", cpu.index, core);
     let main = MAIN.get().expect("a CPU starts only after `start` has said what it runs");
     cpu.running.store(true, Ordering::Release);
     main()

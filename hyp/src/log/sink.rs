@@ -1,6 +1,7 @@
 //! Where the rings end: QEMU's standard output or the UART.
 
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::ring::Ring;
 use crate::{semihosting, uart};
@@ -11,6 +12,9 @@ const STREAM_STEP: usize = 256;
 const UART_STEP: usize = 16;
 /// Ends a frame (rzCOBS) and never occurs inside one.
 const FRAME_END: u8 = 0;
+
+/// Whether plain text shares its line with frames.
+static FRAMES_ON_UART: AtomicBool = AtomicBool::new(false);
 
 pub(super) struct Sink {
     open: bool,
@@ -28,6 +32,7 @@ impl Sink {
     /// Chooses the destination: a stream, or else the UART.
     pub(super) fn open(&mut self, stream: Option<semihosting::Stream>) {
         self.stream = stream;
+        FRAMES_ON_UART.store(stream.is_none(), Ordering::Relaxed);
         self.open = true;
     }
 
@@ -91,10 +96,11 @@ impl Write for Terminal {
     }
 }
 
-/// Writes text between two frame ends, so that a decoder of frames finds its way back.
+/// Writes text. Frame ends around it keep a decoder of frames from taking it for a part of one.
 pub(super) fn text(text: fmt::Arguments<'_>) {
-    uart::write(&[FRAME_END]);
+    let separator: &[u8] = if FRAMES_ON_UART.load(Ordering::Relaxed) { &[FRAME_END] } else { &[] };
+    uart::write(separator);
     // The terminal cannot fail, and there is nobody to tell.
     let _ = Terminal.write_fmt(text);
-    uart::write(&[FRAME_END]);
+    uart::write(separator);
 }
