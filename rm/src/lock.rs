@@ -28,6 +28,8 @@ pub enum Rank {
     Account,
     /// The frame pool.
     FramePool,
+    /// A VM's interrupt controller.
+    VirtualGic,
 }
 
 /// A value that one CPU at a time may use, first come, first served. `R` is what a waiting CPU does
