@@ -1,28 +1,53 @@
 //! EL2 mechanism: boot, traps, vCPUs, interrupts and the stage-2 hardware. No policy.
-#![no_std]
+//!
+//! What needs the machine is compiled for it alone. The rest is plain logic, tested on the host.
+#![cfg_attr(not(test), no_std)]
 
+#[cfg(target_os = "none")]
 pub mod board;
+#[cfg(target_os = "none")]
 pub mod boot;
+#[cfg(target_os = "none")]
 pub mod cache;
+pub mod console;
+#[cfg(target_os = "none")]
 pub mod cpu;
+#[cfg(target_os = "none")]
 pub mod errata;
+#[cfg(target_os = "none")]
 mod exit;
+#[cfg(target_os = "none")]
 mod fatal;
+#[cfg(target_os = "none")]
 pub mod frames;
+#[cfg(target_os = "none")]
+pub mod gic;
+#[cfg(target_os = "none")]
 pub mod log;
+#[cfg(target_os = "none")]
 mod psci;
+#[cfg(target_os = "none")]
 mod semihosting;
+#[cfg(target_os = "none")]
 mod smp;
+#[cfg(target_os = "none")]
 pub mod stage1;
+#[cfg(target_os = "none")]
 pub mod syndrome;
+#[cfg(target_os = "none")]
 mod uart;
+#[cfg(any(test, target_os = "none"))]
+pub mod vgic;
 
+#[cfg(target_os = "none")]
 pub use exit::{Exit, exit};
 
 /// What a CPU does between two looks at something that another CPU will change.
+#[cfg(target_os = "none")]
 #[derive(Clone, Copy, Debug)]
 pub struct Relax;
 
+#[cfg(target_os = "none")]
 impl spin::RelaxStrategy for Relax {
     #[inline]
     fn relax() {
@@ -32,6 +57,7 @@ impl spin::RelaxStrategy for Relax {
 
 /// Lets other CPUs go first. `core::hint::spin_loop` is ISB here, which QEMU's deterministic mode
 /// does not treat as a hint.
+#[cfg(target_os = "none")]
 #[inline]
 pub fn relax() {
     // SAFETY: a hint.

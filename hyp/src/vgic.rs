@@ -1,0 +1,305 @@
+//! A VM's interrupt controller: a small GICv3.
+//!
+//! Distributor and redistributors are trapped and emulated from the state here; the CPU interface is
+//! the hardware's, fed through list registers. A vCPU has sixteen SGIs and the virtual timer (PPI 27),
+//! a VM has two SPIs for its mailbox. Everything a guest can write is a few words of this state, so
+//! no write costs more than a pass over 64 interrupts, and none reaches a physical interrupt.
+//!
+//! **The virtual timer** is a physical interrupt that the guest's own comparator raises. EL2 takes it
+//! and drops its priority but does not deactivate it; a list register with HW set hands it to the
+//! guest, whose end of interrupt then deactivates it in hardware. So a tick costs one exit, and
+//! between the two the level cannot fire again. When the vCPU leaves its CPU, EL2 deactivates the
+//! interrupt itself: a pending tick is forgotten, because the level raises it anew when the vCPU is
+//! back, and one that the guest is just serving is tied to the physical interrupt again as soon as
+//! that fires. No other VM ever finds the physical interrupt blocked.
+//!
+//! `VirtualGic` is only logic and runs on the host too. `v3` holds the lock and the registers.
+
+mod bank;
+mod distributor;
+mod lists;
+mod redistributor;
+#[cfg(target_os = "none")]
+mod v3;
+
+#[cfg(test)]
+mod tests;
+
+use distributor::{Distributor, SPI_BASE};
+use redistributor::{Interface, STRIDE};
+#[cfg(target_os = "none")]
+pub use v3::Vgic;
+
+/// vCPUs that a VM may have.
+pub const MAX_VCPUS: usize = 2;
+/// INTID of the virtual timer, physical and virtual.
+pub const TIMER: u32 = 27;
+/// Guest address of the distributor, 64 KiB.
+pub const DISTRIBUTOR: u64 = 0x0800_0000;
+/// Guest address of the first vCPU's redistributor; the others follow at intervals of 128 KiB.
+pub const REDISTRIBUTORS: u64 = 0x080a_0000;
+
+const DISTRIBUTOR_SIZE: u64 = 0x1_0000;
+
+/// A set of a VM's vCPUs, by index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VcpuSet(u8);
+
+impl VcpuSet {
+    /// The set of one.
+    pub const fn only(vcpu: usize) -> Self {
+        Self(1 << vcpu)
+    }
+
+    /// Whether the vCPU is in the set.
+    pub const fn contains(self, vcpu: usize) -> bool {
+        self.0 >> vcpu & 1 == 1
+    }
+
+    /// The set with those of another.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The set without one vCPU.
+    #[must_use]
+    pub const fn without(self, vcpu: usize) -> Self {
+        Self(self.0 & !(1 << vcpu))
+    }
+
+    /// Its members in ascending order.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        (0..MAX_VCPUS).filter(move |&vcpu| self.contains(vcpu))
+    }
+}
+
+/// A register of the controller, as a guest's access names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Offset into the distributor.
+    Distributor(u64),
+    /// A vCPU's redistributor and the offset into it.
+    Redistributor(usize, u64),
+}
+
+impl Place {
+    /// What lies at a guest address; `None` where a VM of any size has nothing of its controller.
+    pub fn at(ipa: u64) -> Option<Self> {
+        if let Some(offset) = ipa.checked_sub(REDISTRIBUTORS) {
+            let vcpu = offset / STRIDE;
+            return (vcpu < MAX_VCPUS as u64)
+                .then_some(Self::Redistributor(vcpu as usize, offset % STRIDE));
+        }
+        let offset = ipa.checked_sub(DISTRIBUTOR)?;
+        (offset < DISTRIBUTOR_SIZE).then_some(Self::Distributor(offset))
+    }
+
+    /// The place `bytes` further on.
+    fn add(self, bytes: u64) -> Self {
+        match self {
+            Self::Distributor(offset) => Self::Distributor(offset + bytes),
+            Self::Redistributor(vcpu, offset) => Self::Redistributor(vcpu, offset + bytes),
+        }
+    }
+
+    /// The word that holds the place.
+    fn word(self) -> Self {
+        match self {
+            Self::Distributor(offset) => Self::Distributor(offset & !3),
+            Self::Redistributor(vcpu, offset) => Self::Redistributor(vcpu, offset & !3),
+        }
+    }
+
+    fn offset(self) -> u64 {
+        let (Self::Distributor(offset) | Self::Redistributor(_, offset)) = self;
+        offset
+    }
+}
+
+/// State of one VM's controller.
+#[derive(Clone, Debug)]
+struct VirtualGic {
+    vcpus: usize,
+    distributor: Distributor,
+    interfaces: [Interface; MAX_VCPUS],
+}
+
+impl VirtualGic {
+    fn new(vcpus: usize) -> Self {
+        assert!((1..=MAX_VCPUS).contains(&vcpus), "a VM has 1 to {MAX_VCPUS} vCPUs");
+        Self {
+            vcpus,
+            distributor: Distributor::new(),
+            interfaces: core::array::from_fn(|_| Interface::new()),
+        }
+    }
+
+    fn all(&self) -> VcpuSet {
+        VcpuSet((1 << self.vcpus) - 1)
+    }
+
+    /// Whether the VM has the place. An access to a redistributor of a vCPU it lacks is a fault.
+    fn has(&self, place: Place) -> bool {
+        !matches!(place, Place::Redistributor(vcpu, _) if vcpu >= self.vcpus)
+    }
+
+    /// A guest's read of 1, 2, 4 or 8 bytes. An unaligned one reads as zero.
+    fn read(&self, place: Place, size: u64) -> u64 {
+        let offset = place.offset();
+        if !offset.is_multiple_of(size) {
+            return 0;
+        }
+        if size == 8 {
+            let (low, high) = (self.read_word(place), self.read_word(place.add(4)));
+            return u64::from(high) << 32 | u64::from(low);
+        }
+        let lane = (offset % 4) as u32 * 8;
+        let mask = u32::MAX >> (32 - 8 * size as u32);
+        u64::from(self.read_word(place.word()) >> lane & mask)
+    }
+
+    /// A guest's write of 1, 2, 4 or 8 bytes; tells which vCPUs' interrupts it may have changed. An
+    /// unaligned one is ignored.
+    fn write(&mut self, place: Place, size: u64, value: u64) -> VcpuSet {
+        let offset = place.offset();
+        if offset.is_multiple_of(size) {
+            if size == 8 {
+                self.write_word(place, value as u32, u32::MAX);
+                self.write_word(place.add(4), (value >> 32) as u32, u32::MAX);
+            } else {
+                let lane = (offset % 4) as u32 * 8;
+                let mask = (u32::MAX >> (32 - 8 * size as u32)) << lane;
+                self.write_word(place.word(), (value as u32) << lane, mask);
+            }
+        }
+        match place {
+            Place::Distributor(_) => self.all(),
+            Place::Redistributor(vcpu, _) => VcpuSet::only(vcpu),
+        }
+    }
+
+    fn read_word(&self, place: Place) -> u32 {
+        match place {
+            Place::Distributor(offset) => self.distributor.read(offset),
+            Place::Redistributor(vcpu, offset) => {
+                self.interfaces[vcpu].read(vcpu, vcpu + 1 == self.vcpus, offset)
+            }
+        }
+    }
+
+    fn write_word(&mut self, place: Place, value: u32, mask: u32) {
+        match place {
+            Place::Distributor(offset) => self.distributor.write(offset, value, mask),
+            Place::Redistributor(vcpu, offset) => {
+                self.interfaces[vcpu].write(offset, value, mask);
+            }
+        }
+    }
+
+    /// Makes a shared interrupt pending; tells whose it is. Nothing happens for an INTID that a VM
+    /// does not have.
+    fn raise(&mut self, intid: u32) -> VcpuSet {
+        let Some(n) = intid.checked_sub(SPI_BASE).filter(|&n| n < 32) else {
+            return VcpuSet::default();
+        };
+        self.distributor.bank.raise(n);
+        let target = (0..self.vcpus).find(|&vcpu| self.distributor.is_routed(n, vcpu));
+        target.map_or(VcpuSet::default(), VcpuSet::only)
+    }
+
+    /// `vcpu` wrote `value` to ICC_SGI1R_EL1; tells which vCPUs got the interrupt. Affinities other
+    /// than 0.0.0.n name nobody.
+    fn send_sgi(&mut self, vcpu: usize, value: u64) -> VcpuSet {
+        let intid = (value >> 24 & 0xf) as u32;
+        let all_others = value >> 40 & 1 == 1;
+        let higher_affinity = value & 0x00ff_f0ff_00ff_0000 & !(1 << 40);
+        let targets = if all_others {
+            self.all().without(vcpu)
+        } else if higher_affinity == 0 {
+            VcpuSet(value as u8 & self.all().0)
+        } else {
+            VcpuSet::default()
+        };
+        for target in targets.iter() {
+            self.interfaces[target].bank.raise(intid);
+        }
+        targets
+    }
+
+    /// The physical timer interrupt came while `vcpu` was loaded. Called after a fold.
+    fn take_timer(&mut self, vcpu: usize) {
+        let interface = &mut self.interfaces[vcpu];
+        if core::mem::take(&mut interface.timer_fired) {
+            interface.timer_in_flight = true;
+            interface.bank.raise_unless_active(TIMER);
+        }
+    }
+
+    /// Unties the timer from its physical interrupt because `vcpu` leaves its CPU. Called after a
+    /// fold; tells whether the physical interrupt must be deactivated.
+    fn release_timer(&mut self, vcpu: usize) -> bool {
+        let interface = &mut self.interfaces[vcpu];
+        let fired = core::mem::take(&mut interface.timer_fired);
+        let in_flight = core::mem::take(&mut interface.timer_in_flight);
+        interface.bank.withdraw(1 << TIMER);
+        fired || in_flight
+    }
+
+    /// Whether an interrupt waits that `vcpu`'s CPU interface would signal.
+    fn has_pending(&self, vcpu: usize) -> bool {
+        const GROUP1: u64 = 1 << 1;
+        let interface = &self.interfaces[vcpu];
+        let mask = (interface.control >> 24) as u8;
+        let waiting = join(interface.bank.waiting(), self.distributor.waiting_for(vcpu));
+        self.distributor.is_enabled()
+            && interface.control & GROUP1 != 0
+            && lists::intids(waiting).any(|intid| self.priority(vcpu, intid) < mask)
+    }
+
+    /// Interrupts to deliver to `vcpu`, as a map of INTIDs.
+    fn deliverable(&self, vcpu: usize) -> u64 {
+        if !self.distributor.is_enabled() {
+            return 0;
+        }
+        let own = self.interfaces[vcpu].bank.deliverable();
+        join(own, self.distributor.deliverable_to(vcpu))
+    }
+
+    /// Interrupts that are active on `vcpu` but in none of its list registers, as a map of INTIDs.
+    fn active(&self, vcpu: usize) -> u64 {
+        join(self.interfaces[vcpu].bank.active(), self.distributor.active_on(vcpu))
+    }
+
+    /// vCPUs other than `vcpu` that may have SPIs of the map delivered.
+    fn others_served(&self, vcpu: usize, shared: u32) -> VcpuSet {
+        let is_served = |&other: &usize| {
+            (0..32).any(|n| shared >> n & 1 == 1 && self.distributor.is_routed(n, other))
+        };
+        let others = self.all().without(vcpu);
+        others
+            .iter()
+            .filter(is_served)
+            .fold(VcpuSet::default(), |set, other| set.and(VcpuSet::only(other)))
+    }
+
+    /// Running vCPUs other than `vcpu` whose list registers know better than the word at `place`.
+    fn lagging(&self, vcpu: usize, place: Place) -> VcpuSet {
+        let is_state = matches!(place, Place::Distributor(0x200..0x400));
+        let holders = if is_state { self.distributor.listing() } else { VcpuSet::default() };
+        holders.without(vcpu)
+    }
+
+    fn priority(&self, vcpu: usize, intid: u32) -> u8 {
+        if intid < SPI_BASE {
+            self.interfaces[vcpu].bank.priority(intid)
+        } else {
+            self.distributor.bank.priority(intid - SPI_BASE)
+        }
+    }
+}
+
+/// A map of INTIDs from the ones a vCPU has for itself and the shared ones.
+fn join(own: u32, shared: u32) -> u64 {
+    u64::from(shared) << SPI_BASE | u64::from(own)
+}

@@ -1,0 +1,115 @@
+//! The virtual distributor: what a VM's vCPUs share.
+//!
+//! It is a GICv3 with one security state, affinity routing always on, and 32 SPI numbers of which a
+//! VM has two. What it lacks reads as zero and ignores writes.
+
+use super::VcpuSet;
+use super::bank::{Bank, Wiring};
+
+/// First INTID that vCPUs share.
+pub(super) const SPI_BASE: u32 = 32;
+/// The SPIs that a VM has, as bits from [`SPI_BASE`] on.
+const SPIS: u32 = 0b11;
+
+const CTLR: u64 = 0x0000;
+const TYPER: u64 = 0x0004;
+const IROUTER: u64 = 0x6000 + 8 * SPI_BASE as u64;
+const IROUTER_END: u64 = IROUTER + 8 * 32;
+/// Peripheral ID 2, at the same place in every GICv3 register block of 64 KiB.
+pub(super) const PIDR2: u64 = 0xffe8;
+/// Architecture revision 3; the rest says "not Arm's own part".
+pub(super) const PIDR2_GICV3: u32 = 0x3b;
+
+/// GICD_CTLR of one security state: affinity routing (ARE) and DS are fixed, group 1 can be enabled.
+const CTLR_FIXED: u32 = 1 << 6 | 1 << 4;
+const CTLR_GROUP1: u32 = 1 << 1;
+/// GICD_TYPER: 64 INTIDs, ten bits of INTID, no "1 of N" routing.
+const TYPER_VALUE: u32 = 1 << 25 | 9 << 19 | 1;
+/// The affinity fields of GICD_IROUTER that can be written; Aff3 is not implemented (TYPER.A3V).
+const AFFINITY: u32 = 0x00ff_ffff;
+
+/// State of the shared interrupts.
+#[derive(Clone, Debug)]
+pub(super) struct Distributor {
+    group1: bool,
+    pub(super) bank: Bank,
+    /// Where each SPI goes: the affinity that GICD_IROUTER holds.
+    routes: [u32; 32],
+    /// The vCPU in whose list registers an SPI stood last, which is where it ends if it is active.
+    pub(super) holders: [u8; 32],
+}
+
+impl Distributor {
+    pub(super) const fn new() -> Self {
+        let wiring = Wiring { present: SPIS, pulsed: SPIS, configurable: SPIS, edge: SPIS };
+        Self { group1: false, bank: Bank::new(wiring), routes: [0; 32], holders: [0; 32] }
+    }
+
+    pub(super) fn is_enabled(&self) -> bool {
+        self.group1
+    }
+
+    /// Whether SPI number `n` goes to the vCPU; one routed to nobody stays pending.
+    pub(super) fn is_routed(&self, n: u32, vcpu: usize) -> bool {
+        self.routes[n as usize] as usize == vcpu
+    }
+
+    /// SPIs that wait for a place in `vcpu`'s list registers.
+    pub(super) fn deliverable_to(&self, vcpu: usize) -> u32 {
+        select(self.bank.deliverable(), |n| self.is_routed(n, vcpu))
+    }
+
+    /// SPIs that are pending for `vcpu`, in a list register or out of it.
+    pub(super) fn waiting_for(&self, vcpu: usize) -> u32 {
+        select(self.bank.waiting(), |n| self.is_routed(n, vcpu))
+    }
+
+    /// vCPUs in whose list registers SPIs stand.
+    pub(super) fn listing(&self) -> VcpuSet {
+        let listed = (0..32).filter(|&n| self.bank.is_listed(n));
+        listed.fold(VcpuSet::default(), |set, n| {
+            set.and(VcpuSet::only(self.holders[n as usize].into()))
+        })
+    }
+
+    /// SPIs that are active on `vcpu` and in no list register.
+    pub(super) fn active_on(&self, vcpu: usize) -> u32 {
+        select(self.bank.active(), |n| usize::from(self.holders[n as usize]) == vcpu)
+    }
+
+    pub(super) fn read(&self, offset: u64) -> u32 {
+        match offset {
+            CTLR if self.group1 => CTLR_FIXED | CTLR_GROUP1,
+            CTLR => CTLR_FIXED,
+            TYPER => TYPER_VALUE,
+            PIDR2 => PIDR2_GICV3,
+            IROUTER..IROUTER_END => self.route(offset).map_or(0, |n| self.routes[n]),
+            _ => self.bank.read(1, offset),
+        }
+    }
+
+    pub(super) fn write(&mut self, offset: u64, value: u32, mask: u32) {
+        match offset {
+            CTLR if mask & CTLR_GROUP1 != 0 => self.group1 = value & CTLR_GROUP1 != 0,
+            CTLR => {}
+            IROUTER..IROUTER_END => {
+                if let Some(n) = self.route(offset) {
+                    let mask = mask & AFFINITY;
+                    self.routes[n] = self.routes[n] & !mask | value & mask;
+                }
+            }
+            _ => self.bank.write(1, offset, value, mask),
+        }
+    }
+
+    /// The SPI whose route's low word lies at `offset`.
+    fn route(&self, offset: u64) -> Option<usize> {
+        let (n, low) = ((offset - IROUTER) / 8, offset.is_multiple_of(8));
+        (low && SPIS >> n & 1 == 1).then_some(n as usize)
+    }
+}
+
+/// The bits of `map` for whose number `chosen` holds.
+fn select(map: u32, chosen: impl Fn(u32) -> bool) -> u32 {
+    (0..32).filter(|&n| map >> n & 1 == 1 && chosen(n)).fold(0, |bits, n| bits | 1 << n)
+}

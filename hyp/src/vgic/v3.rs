@@ -1,0 +1,288 @@
+//! A VM's controller on a CPU with a GICv3 CPU interface: the lock, and the ICH registers.
+
+use core::mem::take;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use aarch64_cpu::registers::*;
+use rm::lock::{Guard, Lock, Rank};
+use rm::machine::Machine;
+use spin::RelaxStrategy;
+
+use super::lists::{Lists, MAX_LISTS};
+use super::{MAX_VCPUS, Place, TIMER, VcpuSet, VirtualGic};
+use crate::gic;
+
+/// What the hardware keeps of a vCPU's CPU interface besides ICH_VMCR_EL2: the active priorities.
+#[derive(Clone, Copy, Debug, Default)]
+struct ActivePriorities {
+    group0: [u64; 4],
+    group1: [u64; 4],
+}
+
+/// A VM's interrupts and the CPU interfaces of those of its vCPUs that are on no CPU.
+struct State {
+    gic: VirtualGic,
+    active_priorities: [ActivePriorities; MAX_VCPUS],
+    /// vCPUs that must hear of a change and have not yet been reported to a caller.
+    owed: VcpuSet,
+}
+
+/// One VM's interrupt controller. Methods that name a vCPU as *loaded* are for the CPU on which it is
+/// ([`Vgic::load`] to [`Vgic::save`]).
+pub struct Vgic<R> {
+    state: Lock<State, R>,
+    /// vCPUs whose list registers must be chosen anew before they run on.
+    changed: [AtomicBool; MAX_VCPUS],
+}
+
+impl<R: RelaxStrategy> Vgic<R> {
+    /// The controller of a VM with that many vCPUs, as after a reset.
+    pub fn new(vcpus: usize) -> Self {
+        let state = State {
+            gic: VirtualGic::new(vcpus),
+            active_priorities: [ActivePriorities::default(); MAX_VCPUS],
+            owed: VcpuSet::default(),
+        };
+        Self { state: Lock::new(Rank::VirtualGic, state), changed: Default::default() }
+    }
+
+    /// Puts the vCPU's interrupts on this CPU. Called once before the first of a series of entries.
+    pub fn load<M: Machine<Relax = R>>(&self, machine: &M, vcpu: usize) {
+        let mut state = self.lock(machine);
+        self.changed[vcpu].store(false, Ordering::Relaxed);
+        ICH_VMCR_EL2.set(state.gic.interfaces[vcpu].control);
+        state.active_priorities[vcpu].load();
+        let lists = state.gic.fill(vcpu, list_count());
+        write_lists(&lists);
+    }
+
+    /// Takes the vCPU's interrupts off this CPU, where no guest runs until the next [`Vgic::load`].
+    /// Gives the other vCPUs that must hear of it.
+    pub fn save<M: Machine<Relax = R>>(&self, machine: &M, vcpu: usize) -> VcpuSet {
+        let mut state = self.lock(machine);
+        let others = fold(&mut state.gic, vcpu).and(take(&mut state.owed));
+        ICH_HCR_EL2.set(0);
+        if state.gic.release_timer(vcpu) {
+            gic::deactivate(TIMER);
+        }
+        state.active_priorities[vcpu] = ActivePriorities::read();
+        drop(state);
+        self.mark(others);
+        others
+    }
+
+    /// Brings the list registers of a loaded vCPU up to date; called before every entry. Costs one
+    /// load while nothing changed.
+    ///
+    /// Gives the other vCPUs that must hear of it: each is to leave its guest or its sleep.
+    #[inline]
+    pub fn refresh<M: Machine<Relax = R>>(&self, machine: &M, vcpu: usize) -> VcpuSet {
+        if !self.changed[vcpu].load(Ordering::Relaxed) {
+            return VcpuSet::default();
+        }
+        let mut state = self.update(machine, vcpu);
+        take(&mut state.owed)
+    }
+
+    /// Reads a register for a guest; `None` where the VM has none, which is an external abort. The
+    /// vCPU is loaded.
+    pub fn read<M: Machine<Relax = R>>(
+        &self,
+        machine: &M,
+        vcpu: usize,
+        place: Place,
+        size: u8,
+    ) -> Option<u64> {
+        // What the vCPU's own list registers say is part of what it may read. What another vCPU's
+        // say is only asked for: the guest polls.
+        let mut state = self.update(machine, vcpu);
+        let lagging = state.gic.lagging(vcpu, place);
+        self.owe(&mut state, vcpu, lagging);
+        state.gic.has(place).then(|| state.gic.read(place, size.into()))
+    }
+
+    /// Writes a register for a guest; `None` where the VM has none, which is an external abort.
+    /// Otherwise the other vCPUs that must hear of it.
+    pub fn write<M: Machine<Relax = R>>(
+        &self,
+        machine: &M,
+        vcpu: usize,
+        place: Place,
+        size: u8,
+        value: u64,
+    ) -> Option<VcpuSet> {
+        let mut state = self.lock(machine);
+        if !state.gic.has(place) {
+            return None;
+        }
+        let affected = state.gic.write(place, size.into(), value);
+        drop(state);
+        self.mark(affected);
+        Some(affected.without(vcpu))
+    }
+
+    /// Makes a shared interrupt pending. Gives the vCPU that must hear of it.
+    pub fn raise<M: Machine<Relax = R>>(&self, machine: &M, intid: u32) -> VcpuSet {
+        let target = self.lock(machine).gic.raise(intid);
+        self.mark(target);
+        target
+    }
+
+    /// `vcpu` wrote `value` to ICC_SGI1R_EL1. Gives the other vCPUs that must hear of it.
+    pub fn send_sgi<M: Machine<Relax = R>>(&self, machine: &M, vcpu: usize, value: u64) -> VcpuSet {
+        let targets = self.lock(machine).gic.send_sgi(vcpu, value);
+        self.mark(targets);
+        targets.without(vcpu)
+    }
+
+    /// The physical interrupt [`TIMER`] was acknowledged on this CPU, where the vCPU is loaded, and
+    /// its priority dropped ([`gic::end`]). The caller does not deactivate it.
+    pub fn on_virtual_timer<M: Machine<Relax = R>>(&self, machine: &M, vcpu: usize) {
+        if CNTV_CTL_EL0.matches_all(
+            CNTV_CTL_EL0::ENABLE::SET + CNTV_CTL_EL0::IMASK::CLEAR + CNTV_CTL_EL0::ISTATUS::SET,
+        ) {
+            self.lock(machine).gic.interfaces[vcpu].timer_fired = true;
+            self.mark(VcpuSet::only(vcpu));
+        } else {
+            // It fired for a vCPU that was here before and has been switched away from.
+            gic::deactivate(TIMER);
+        }
+    }
+
+    /// The maintenance interrupt came: the loaded vCPU ended an interrupt whose end was asked for.
+    pub fn on_maintenance(&self, vcpu: usize) {
+        self.mark(VcpuSet::only(vcpu));
+    }
+
+    /// Whether an interrupt waits that would wake the loaded vCPU from WFI.
+    pub fn has_pending<M: Machine<Relax = R>>(&self, machine: &M, vcpu: usize) -> bool {
+        self.update(machine, vcpu).gic.has_pending(vcpu)
+    }
+
+    /// The same for a vCPU that is not loaded. Its timer is not considered: its comparator is in the
+    /// saved registers, and whoever put the vCPU to sleep watches that.
+    pub fn has_pending_saved<M: Machine<Relax = R>>(&self, machine: &M, vcpu: usize) -> bool {
+        self.lock(machine).gic.has_pending(vcpu)
+    }
+
+    fn lock<'a, M: Machine<Relax = R>>(&'a self, machine: &'a M) -> Guard<'a, State, R> {
+        self.state.lock(machine)
+    }
+
+    fn mark(&self, vcpus: VcpuSet) {
+        for vcpu in vcpus.iter() {
+            // The state it is about was changed under the lock, and whoever sees the mark takes it.
+            self.changed[vcpu].store(true, Ordering::Release);
+        }
+    }
+
+    /// Notes that other vCPUs must hear of something, which the next [`Vgic::refresh`] of the loaded
+    /// vCPU reports.
+    fn owe(&self, state: &mut State, vcpu: usize, others: VcpuSet) {
+        if others != VcpuSet::default() {
+            state.owed = state.owed.and(others);
+            self.mark(others.and(VcpuSet::only(vcpu)));
+        }
+    }
+
+    /// Reads the loaded vCPU's list registers back and chooses them anew.
+    #[cold]
+    fn update<'a, M: Machine<Relax = R>>(
+        &'a self,
+        machine: &'a M,
+        vcpu: usize,
+    ) -> Guard<'a, State, R> {
+        let mut state = self.lock(machine);
+        self.changed[vcpu].store(false, Ordering::Relaxed);
+        let others = fold(&mut state.gic, vcpu);
+        let lists = state.gic.fill(vcpu, list_count());
+        write_lists(&lists);
+        self.owe(&mut state, vcpu, others);
+        state
+    }
+}
+
+/// Reads everything back that the hardware may have changed, except the active priorities. Gives the
+/// other vCPUs for which that set interrupts free.
+fn fold(gic: &mut VirtualGic, vcpu: usize) -> VcpuSet {
+    let mut registers = [0; MAX_LISTS];
+    for (n, register) in registers[..list_count()].iter_mut().enumerate() {
+        *register = read_list(n);
+    }
+    gic.interfaces[vcpu].control = ICH_VMCR_EL2.get();
+    let ends = ICH_HCR_EL2.read(ICH_HCR_EL2::EOIcount);
+    gic.fold(vcpu, &registers, ends)
+}
+
+/// Writes the list registers and enables the virtual CPU interface. Writing ICH_HCR_EL2 also starts
+/// the count of unlisted ends from zero.
+fn write_lists(lists: &Lists) {
+    if lists.deactivate_timer {
+        gic::deactivate(TIMER);
+    }
+    for (n, &value) in lists.registers[..list_count()].iter().enumerate() {
+        write_list(n, value);
+    }
+    ICH_HCR_EL2.write(ICH_HCR_EL2::En::SET + ICH_HCR_EL2::LRENPIE.val(lists.count_ends.into()));
+}
+
+fn list_count() -> usize {
+    ICH_VTR_EL2.read(ICH_VTR_EL2::ListRegs) as usize + 1
+}
+
+/// Registers of active priorities per group: 5 bits of preemption take one, 6 two, 7 four.
+fn priority_registers() -> usize {
+    1 << ICH_VTR_EL2.read(ICH_VTR_EL2::PREbits).saturating_sub(4).min(2)
+}
+
+impl ActivePriorities {
+    fn read() -> Self {
+        let mut saved = Self::default();
+        for n in 0..priority_registers() {
+            (saved.group0[n], saved.group1[n]) = match n {
+                0 => (ICH_AP0R0_EL2.get(), ICH_AP1R0_EL2.get()),
+                1 => (ICH_AP0R1_EL2.get(), ICH_AP1R1_EL2.get()),
+                2 => (ICH_AP0R2_EL2.get(), ICH_AP1R2_EL2.get()),
+                _ => (ICH_AP0R3_EL2.get(), ICH_AP1R3_EL2.get()),
+            };
+        }
+        saved
+    }
+
+    fn load(&self) {
+        for n in 0..priority_registers() {
+            let (group0, group1) = (self.group0[n], self.group1[n]);
+            match n {
+                0 => (ICH_AP0R0_EL2.set(group0), ICH_AP1R0_EL2.set(group1)),
+                1 => (ICH_AP0R1_EL2.set(group0), ICH_AP1R1_EL2.set(group1)),
+                2 => (ICH_AP0R2_EL2.set(group0), ICH_AP1R2_EL2.set(group1)),
+                _ => (ICH_AP0R3_EL2.set(group0), ICH_AP1R3_EL2.set(group1)),
+            };
+        }
+    }
+}
+
+macro_rules! list_registers {
+    ($($n:literal $register:ident)+) => {
+        fn read_list(n: usize) -> u64 {
+            match n {
+                $($n => $register.get(),)+
+                _ => unreachable!("the architecture has {MAX_LISTS} list registers"),
+            }
+        }
+
+        fn write_list(n: usize, value: u64) {
+            match n {
+                $($n => $register.set(value),)+
+                _ => unreachable!("the architecture has {MAX_LISTS} list registers"),
+            }
+        }
+    };
+}
+
+list_registers! {
+    0 ICH_LR0_EL2 1 ICH_LR1_EL2 2 ICH_LR2_EL2 3 ICH_LR3_EL2
+    4 ICH_LR4_EL2 5 ICH_LR5_EL2 6 ICH_LR6_EL2 7 ICH_LR7_EL2
+    8 ICH_LR8_EL2 9 ICH_LR9_EL2 10 ICH_LR10_EL2 11 ICH_LR11_EL2
+    12 ICH_LR12_EL2 13 ICH_LR13_EL2 14 ICH_LR14_EL2 15 ICH_LR15_EL2
+}
