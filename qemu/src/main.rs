@@ -1,2 +1,63 @@
-//! The project's own tool.
-fn main() {}
+//! The command line of the project's tool.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use qemu::verb::{bench, doctor, image, list, run};
+
+/// Runs the resource manager and its VMs under QEMU.
+///
+/// Without a command it boots the demo: VMs that share, lend and take back memory. The first run
+/// installs what is missing (compiler target, QEMU) and builds; later ones start within seconds.
+#[derive(Parser)]
+#[command(name = "cargo run --", version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// Wait for a debugger before the first instruction, and say what to type.
+    #[arg(long, global = true)]
+    gdb: bool,
+    /// Show file and line of each message of the log.
+    #[arg(long, short, global = true)]
+    verbose: bool,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Boot a scenario and show its log (`list` names them).
+    Run {
+        /// The scenario.
+        #[arg(default_value = "demo")]
+        scenario: String,
+    },
+    /// List the scenarios.
+    List,
+    /// Find what a build and a run need; install it where that is possible.
+    Doctor,
+    /// Write the boot image of a scenario to a file.
+    Image {
+        /// The scenario.
+        #[arg(default_value = "demo")]
+        scenario: String,
+        /// The file.
+        #[arg(long, short, default_value = "target/demo.img")]
+        output: PathBuf,
+    },
+    /// Count the instructions of each operation and compare with other hypervisors.
+    Bench,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let options = run::Options { gdb: arguments.gdb, places: arguments.verbose };
+    match arguments.verb {
+        None => run::run("demo", options),
+        Some(Verb::Run { scenario }) => run::run(&scenario, options),
+        Some(Verb::List) => list::run(),
+        Some(Verb::Doctor) => doctor::run(),
+        Some(Verb::Image { scenario, output }) => image::run(&scenario, &output),
+        Some(Verb::Bench) => bench::run(),
+    }
+}

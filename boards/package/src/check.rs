@@ -76,7 +76,7 @@ pub(crate) fn config(bytes: &[u8]) -> Result<(&[VmEntry], &[ChannelEntry]), Pack
     let (header, rest) =
         ConfigHeader::ref_from_prefix(bytes).map_err(|_| PackageError::BootConfig)?;
     let vms = header.vms.get();
-    if vms == 0 || vms as usize > MAX_VMS {
+    if vms as usize > MAX_VMS {
         return Err(PackageError::VmCount(vms));
     }
     let (vms, rest) = <[VmEntry]>::ref_from_prefix_with_elems(rest, vms as usize)

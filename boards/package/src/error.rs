@@ -25,7 +25,7 @@ pub enum PackageError {
     NoBootConfig,
     /// The boot configuration's length does not fit its counts.
     BootConfig,
-    /// No VM, or more than [`crate::MAX_VMS`].
+    /// More than [`crate::MAX_VMS`].
     VmCount(u32),
     /// The name is empty, not printable ASCII, or another VM's.
     VmName(usize),
@@ -64,7 +64,9 @@ impl fmt::Display for PackageError {
             Self::Section(at) => write!(f, "section {at} is unknown or outside of the package"),
             Self::NoBootConfig => write!(f, "there is no boot configuration"),
             Self::BootConfig => write!(f, "the boot configuration is cut short"),
-            Self::VmCount(found) => write!(f, "there are {found} VMs"),
+            Self::VmCount(found) => {
+                write!(f, "there are {found} VMs, more than {}", crate::MAX_VMS)
+            }
             Self::VmName(vm) => write!(f, "VM {vm}: the name is empty, unprintable or taken"),
             Self::Vmid(vm) => write!(f, "VM {vm}: the VMID is reserved or taken"),
             Self::Vcpus(vm) => write!(f, "VM {vm}: the vCPUs do not fit the board's CPUs"),

@@ -1,0 +1,115 @@
+//! Cargo, called for the target.
+//!
+//! Each profile is built with one fixed command line: features are unified over the packages of a
+//! command, so two different ones would take turns in rebuilding the same crates.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+/// The compiler's name for the target. Without FP and SIMD registers: EL2 must not touch a VM's.
+pub const TARGET: &str = "aarch64-unknown-none-softfloat";
+
+/// How the image is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// What is flashed.
+    Image,
+    /// With the assertions, for the scenarios.
+    Check,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Check => "image-check",
+        }
+    }
+
+    /// The packages whose programs are wanted.
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Image => &["boards", "guests"],
+            Self::Check => &["boards", "guests", "el2-tests"],
+        }
+    }
+}
+
+/// The programs that a build has made, by name.
+#[derive(Clone, Debug)]
+pub struct Programs(BTreeMap<String, PathBuf>);
+
+impl Programs {
+    /// The ELF file of the program.
+    pub fn path(&self, name: &str) -> Result<&Path> {
+        self.0.get(name).map(PathBuf::as_path).with_context(|| {
+            let known = self.0.keys().cloned().collect::<Vec<_>>().join(", ");
+            format!("no program is called {name}; there are {known}")
+        })
+    }
+
+    /// Cargo's target directory, where runs keep their files too.
+    pub fn target_directory(&self) -> Option<&Path> {
+        // target / triple / profile / program
+        self.0.values().next()?.ancestors().nth(3)
+    }
+}
+
+/// The folder that holds the workspace.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tool lies in the workspace")
+}
+
+/// A command that runs this workspace's cargo.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // An exported RUSTFLAGS would replace the target's flags in .cargo/config.toml.
+    cargo.current_dir(workspace()).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    cargo
+}
+
+/// Builds everything that runs on the target. Cargo reports its progress itself.
+pub fn programs(profile: Profile) -> Result<Programs> {
+    let mut cargo = cargo();
+    cargo.args(["build", "--bins", "--target", TARGET, "--profile", profile.name()]);
+    cargo.arg("--message-format=json-render-diagnostics");
+    cargo.args(profile.packages().iter().flat_map(|package| ["--package", package]));
+    let output = cargo.stderr(Stdio::inherit()).output().context("cargo could not be started")?;
+    if !output.status.success() {
+        bail!("the programs for {TARGET} could not be built; cargo says why above");
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    Ok(Programs(messages.lines().filter_map(executable).collect()))
+}
+
+/// Name and path of the program, if this message of cargo's is about one.
+fn executable(message: &str) -> Option<(String, PathBuf)> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let name = message["target"]["name"].as_str()?;
+    let path = message["executable"].as_str()?;
+    Some((name.to_owned(), path.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_about_a_program_gives_its_path() {
+        let message = r#"{"reason":"compiler-artifact","target":{"name":"a"},"executable":"/t/a"}"#;
+        assert_eq!(executable(message), Some(("a".into(), "/t/a".into())));
+    }
+
+    #[test]
+    fn other_messages_are_skipped() {
+        let library = r#"{"reason":"compiler-artifact","target":{"name":"a"},"executable":null}"#;
+        assert_eq!(executable(library), None);
+        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#), None);
+        assert_eq!(executable("not json"), None);
+    }
+}

@@ -1,0 +1,114 @@
+//! The boot image: hypervisor, package behind it, and the header patched to say so.
+
+use anyhow::{Context, Result, ensure};
+use package::{Board, Vm, Writer};
+
+use crate::build::Programs;
+use crate::elf::{self, Flat};
+use crate::scenario::Scenario;
+
+/// Where the arm64 boot protocol keeps the size of the image: boot loaders put nothing below
+/// load address + this.
+const IMAGE_SIZE: usize = 16;
+/// "ARM\x64" at this offset marks an image.
+const IMAGE_MAGIC: usize = 56;
+
+/// An image and the secret that its run must show.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// What firmware loads.
+    pub bytes: Vec<u8>,
+    /// The package's nonce as EL2 writes it: 32 hexadecimal digits.
+    pub nonce: String,
+}
+
+/// Puts a scenario's programs together, with a nonce of its own.
+pub fn compose(scenario: &Scenario, programs: &Programs) -> Result<Image> {
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).ok().context("the system gives no random numbers")?;
+    let path = programs.path(scenario.program.name())?;
+    let hypervisor = elf::flatten(path)?;
+    let linked_end = elf::symbol(path, "__image_end")?;
+    ensure!(
+        hypervisor.base + hypervisor.bytes.len() as u64 == linked_end,
+        "{} does not end at __image_end, so EL2 would miss the package",
+        path.display()
+    );
+    let package = package(scenario, programs, nonce)?;
+    Ok(Image { bytes: join(hypervisor, &package)?, nonce: hex(&nonce) })
+}
+
+/// The package of a scenario.
+fn package(scenario: &Scenario, programs: &Programs, nonce: [u8; 16]) -> Result<Vec<u8>> {
+    let mut writer = Writer {
+        board: Board::QemuVirt,
+        hlt_allowed: scenario.semihosting,
+        cpus: scenario.machine.cpus,
+        nonce,
+        vms: Vec::new(),
+        channels: scenario.channels.to_vec(),
+        images: Vec::new(),
+    };
+    let mut names: Vec<&str> = Vec::new();
+    for guest in scenario.guests {
+        let known = names.iter().position(|name| *name == guest.program);
+        let image = known.unwrap_or(names.len()) as u32;
+        let flat = elf::flatten(programs.path(guest.program)?)?;
+        writer.vms.push(Vm { image, load: flat.base, entry: flat.entry, ..guest.vm });
+        if known.is_none() {
+            names.push(guest.program);
+            writer.images.push(flat.bytes);
+        }
+    }
+    writer.write().with_context(|| format!("scenario {} cannot be packed", scenario.name))
+}
+
+/// Appends the package and writes the new size into the arm64 header.
+fn join(hypervisor: Flat, package: &[u8]) -> Result<Vec<u8>> {
+    let mut bytes = hypervisor.bytes;
+    ensure!(
+        bytes.get(IMAGE_MAGIC..IMAGE_MAGIC + 4) == Some(b"ARM\x64"),
+        "the hypervisor does not start with an arm64 image header"
+    );
+    ensure!(bytes.len().is_multiple_of(4096), "__image_end is not on a page boundary");
+    bytes.extend_from_slice(package);
+    bytes.resize(bytes.len().next_multiple_of(4096), 0);
+    let size = bytes.len() as u64;
+    bytes[IMAGE_SIZE..IMAGE_SIZE + 8].copy_from_slice(&size.to_le_bytes());
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hypervisor() -> Flat {
+        let mut bytes = vec![0; 8192];
+        bytes[IMAGE_MAGIC..IMAGE_MAGIC + 4].copy_from_slice(b"ARM\x64");
+        Flat { base: 0x4020_0000, entry: 0x4020_0000, bytes }
+    }
+
+    #[test]
+    fn the_package_follows_and_the_header_counts_it() {
+        let image = join(hypervisor(), b"package").unwrap();
+        assert_eq!(&image[8192..8199], b"package");
+        assert_eq!(image[16..24], (3 * 4096u64).to_le_bytes());
+        assert_eq!(image.len(), 3 * 4096);
+    }
+
+    #[test]
+    fn a_program_without_the_header_is_no_hypervisor() {
+        let mut program = hypervisor();
+        program.bytes[IMAGE_MAGIC] = 0;
+        assert!(join(program, b"package").is_err());
+    }
+
+    #[test]
+    fn a_nonce_is_written_as_el2_prints_it() {
+        assert_eq!(hex(&[0, 0xab, 0x01]), "00ab01");
+    }
+}

@@ -1,0 +1,307 @@
+//! One QEMU process per run.
+//!
+//! The process dies with the tool, however the tool ends: [`Process`] kills it when dropped (errors
+//! and panics of ours included), and on Linux the kernel kills it when the tool is gone.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use wait_timeout::ChildExt;
+
+use crate::build::Programs;
+use crate::image::{self, Image};
+use crate::log::{Line, Splitter, Texts};
+use crate::scenario::{Machine, Scenario};
+use crate::symbols::{self, Function};
+use crate::verdict::{self, End, Evidence};
+
+/// How long a debugger may take.
+const A_DAY: u64 = 24 * 60 * 60;
+
+/// Everything that a run needs, on disk.
+pub struct Prepared<'a> {
+    scenario: &'a Scenario,
+    program: PathBuf,
+    texts: Texts,
+    nonce: String,
+    directory: PathBuf,
+}
+
+/// What a run left behind.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub end: End,
+    /// The decoded log.
+    pub lines: Vec<Line>,
+    /// Everything on EL2's UART.
+    pub uart: String,
+    /// What QEMU itself complained about.
+    pub complaints: String,
+    /// EL2's trace, if it printed one.
+    pub trace: Vec<Function>,
+    /// The verdict of the harness: what was done, or what is wrong.
+    pub judgement: Result<String, String>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Composes the image, with a nonce of its own, into a folder of its own.
+    pub fn new(
+        scenario: &'a Scenario,
+        programs: &Programs,
+        directory: impl Into<PathBuf>,
+    ) -> Result<Self> {
+        let program = programs.path(scenario.program.name())?.to_owned();
+        let directory = directory.into();
+        let Image { bytes, nonce } = image::compose(scenario, programs)?;
+        fs::create_dir_all(&directory)
+            .and_then(|()| fs::write(directory.join("image"), bytes))
+            .with_context(|| format!("cannot write to {}", directory.display()))?;
+        let texts = Texts::of(&program)?;
+        Ok(Self { scenario, program, texts, nonce, directory })
+    }
+
+    /// The ELF file of what runs at EL2.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The image that QEMU loads.
+    pub fn image(&self) -> PathBuf {
+        self.directory.join("image")
+    }
+
+    fn uart(&self) -> PathBuf {
+        self.directory.join("uart.txt")
+    }
+
+    /// The QEMU command line.
+    pub fn command(&self, qemu: &Path) -> Command {
+        let mut command = Command::new(qemu);
+        command.args(machine_arguments(&self.scenario.machine));
+        command.arg("-kernel").arg(self.image());
+        if self.scenario.semihosting {
+            // The log comes on standard output: that is what semihosting calls the console.
+            command.args(["-semihosting-config", "enable=on,target=native"]);
+            command.arg("-serial").arg(format!("file:{}", self.uart().display()));
+        } else {
+            command.args(["-serial", "stdio"]);
+        }
+        command
+    }
+
+    /// Runs it to its end, or to the end of its time. `watch` sees each line as it comes.
+    pub fn run(&self, qemu: &Path, watch: &mut dyn FnMut(&Line)) -> Result<Outcome> {
+        self.run_for(self.scenario.seconds, &mut self.command(qemu), watch)
+    }
+
+    /// Runs it with its CPUs stopped until a debugger at port 1234 lets them go.
+    pub fn debug(&self, qemu: &Path, watch: &mut dyn FnMut(&Line)) -> Result<Outcome> {
+        self.run_for(A_DAY, self.command(qemu).args(["-s", "-S"]), watch)
+    }
+
+    fn run_for(
+        &self,
+        seconds: u64,
+        command: &mut Command,
+        watch: &mut dyn FnMut(&Line),
+    ) -> Result<Outcome> {
+        // What an earlier run left must not be taken for this one's.
+        let _ = fs::remove_file(self.uart());
+        let complaints = self.directory.join("qemu.txt");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&complaints)?);
+        let mut process = Process::start(command)?;
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        let (lines, mut uart) = self.listen(&mut process, deadline, watch)?;
+        let end = process.end(deadline, seconds)?;
+        if self.scenario.semihosting {
+            let wire = fs::read(self.uart()).unwrap_or_default();
+            let mut splitter = Splitter::default();
+            splitter.split(&wire, &mut uart);
+            splitter.finish(&mut uart);
+        }
+        Ok(self.outcome(end, lines, uart, text(&complaints)))
+    }
+
+    /// Reads standard output until it is closed or the time is over.
+    fn listen(
+        &self,
+        process: &mut Process,
+        deadline: Instant,
+        watch: &mut dyn FnMut(&Line),
+    ) -> Result<(Vec<Line>, String)> {
+        let output = process.0.stdout.take().context("QEMU has no standard output")?;
+        let chunks = chunks(output);
+        let mut decoder = self.texts.decoder(self.scenario.vm_names());
+        let (mut splitter, mut lines, mut uart) = (Splitter::default(), Vec::new(), String::new());
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let chunk = match chunks.recv_timeout(left) {
+                Ok(chunk) => chunk,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            };
+            let mixed = !self.scenario.semihosting;
+            let frames = if mixed { splitter.split(&chunk, &mut uart) } else { chunk };
+            for line in decoder.feed(&frames) {
+                watch(&line);
+                lines.push(line);
+            }
+        }
+        splitter.finish(&mut uart);
+        Ok((lines, uart))
+    }
+
+    fn outcome(&self, end: End, lines: Vec<Line>, uart: String, complaints: String) -> Outcome {
+        let trace = symbols::functions(&self.program, &symbols::addresses(&uart));
+        let names: Vec<String> = trace.iter().map(|function| function.name.clone()).collect();
+        let evidence = Evidence {
+            end,
+            semihosting: self.scenario.semihosting,
+            uart: &uart,
+            nonce: &self.nonce,
+            trace: &names,
+        };
+        let judgement = verdict::judge(self.scenario.expect, &evidence)
+            .and_then(|done| said(self.scenario.log, &lines).map(|()| done));
+        Outcome { end, lines, uart, complaints, trace, judgement }
+    }
+}
+
+/// Checks that the log contains all texts, in their order.
+fn said(wanted: &[&str], lines: &[Line]) -> Result<(), String> {
+    let mut rest = lines.iter();
+    for text in wanted {
+        if !rest.any(|line| line.text.contains(text)) {
+            return Err(format!("the log lacks {text:?} (or has it before an earlier text)"));
+        }
+    }
+    Ok(())
+}
+
+fn machine_arguments(machine: &Machine) -> Vec<String> {
+    let mut arguments = vec![
+        "-M".into(),
+        "virt,virtualization=on,gic-version=3,dtb-randomness=off".into(),
+        "-cpu".into(),
+        machine.cpu.into(),
+        "-smp".into(),
+        machine.cpus.to_string(),
+    ];
+    arguments
+        .extend(["-m", "1G", "-nodefaults", "-display", "none", "-no-reboot"].map(str::to_owned));
+    if machine.counted {
+        arguments.extend(["-icount", "shift=0,sleep=off"].map(str::to_owned));
+    }
+    arguments
+}
+
+/// A QEMU that is running. Dropping it kills it.
+pub struct Process(Child);
+
+impl Process {
+    /// Starts the command so that it cannot outlive the tool.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        die_with_us(command);
+        let program = command.get_program().to_owned();
+        let child = command.spawn();
+        Ok(Self(child.with_context(|| format!("cannot start {}", program.display()))?))
+    }
+
+    /// Waits until it ends; kills it at the deadline.
+    fn end(&mut self, deadline: Instant, seconds: u64) -> Result<End> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.0.wait_timeout(left)? {
+            Some(status) => Ok(status.code().map_or(End::Killed, End::Code)),
+            None => Ok(End::Timeout(seconds)),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only for a process that has ended, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Lets the kernel kill the process when the thread that starts it ends, which is also when the
+/// tool is interrupted or killed. Elsewhere a terminal's Ctrl-C reaches QEMU by itself.
+#[cfg(target_os = "linux")]
+fn die_with_us(command: &mut Command) {
+    use rustix::process::{Signal, set_parent_process_death_signal};
+    use std::os::unix::process::CommandExt;
+
+    let tie = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; this is one system
+    // call that neither allocates nor takes a lock.
+    unsafe { command.pre_exec(tie) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with_us(_command: &mut Command) {}
+
+/// Reads a pipe on a thread of its own, so that waiting for it can have a limit.
+fn chunks(mut output: ChildStdout) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = sync_channel(64);
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = output.read(&mut buffer) {
+            if sender.send(buffer[..length].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+fn text(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Level;
+
+    fn line(text: &str) -> Line {
+        let text = text.to_owned();
+        Line { time: String::new(), level: Level::Info, vm: None, text, place: None }
+    }
+
+    #[test]
+    fn texts_must_come_in_order() {
+        let lines = [line("one"), line("two"), line("three")];
+        assert!(said(&["one", "three"], &lines).is_ok());
+        assert!(said(&["three", "one"], &lines).is_err());
+        assert!(said(&["four"], &lines).is_err());
+    }
+
+    #[test]
+    fn a_process_that_hangs_is_ended_in_time() {
+        let mut sleeper = Process::start(Command::new("sleep").arg("1000")).unwrap();
+        let soon = Instant::now() + Duration::from_millis(20);
+        assert_eq!(sleeper.end(soon, 7).unwrap(), End::Timeout(7));
+    }
+
+    #[test]
+    fn a_dropped_process_is_gone() {
+        let sleeper = Process::start(Command::new("sleep").arg("1000")).unwrap();
+        let id = sleeper.0.id();
+        drop(sleeper);
+        assert!(!Path::new(&format!("/proc/{id}/cmdline")).exists());
+    }
+
+    #[test]
+    fn the_benchmark_machine_counts_instructions() {
+        let arguments = machine_arguments(&Machine::BENCH).join(" ");
+        assert!(arguments.contains("-cpu cortex-a57,cntfrq=1000000000 -smp 1"));
+        assert!(arguments.ends_with("-icount shift=0,sleep=off"));
+    }
+}

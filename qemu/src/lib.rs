@@ -1,0 +1,27 @@
+//! The project's own tool: finds or installs what a build needs, builds image and guests, runs them
+//! under QEMU, decodes their log and judges the run.
+//!
+//! ```text
+//! doctor    compiler target and QEMU: found or installed
+//! build     cargo, for the target           elf      program -> raw bytes
+//! scenario  which VMs, which machine        image    hypervisor + package
+//! launch    one QEMU process: never left behind, never waited for without end
+//! log       defmt frames -> lines           print    lines -> terminal
+//! verdict   was that a pass?                symbols  addresses -> functions
+//! verb      what a user types: one file each
+//! ```
+//!
+//! The scenarios of `cargo test`, the demo and the benchmark are [`scenario::Scenario`] tables and go
+//! through the same path, so whatever a test sees can be watched with `cargo run -- run <name>`.
+
+pub mod build;
+pub mod doctor;
+pub mod elf;
+pub mod image;
+pub mod launch;
+pub mod log;
+pub mod print;
+pub mod scenario;
+pub mod symbols;
+pub mod verb;
+pub mod verdict;

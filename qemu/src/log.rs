@@ -1,0 +1,197 @@
+//! EL2's log: defmt frames in, lines out.
+//!
+//! A frame holds numbers only; the texts stand in the program's ELF file. A line that a VM wrote on
+//! its console comes as `[name] text`, with a name from the boot configuration.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use defmt_decoder::{DecodeError, Frame, Locations, StreamDecoder, Table};
+
+/// Frames end with this byte and contain no other.
+const FRAME_END: u8 = 0;
+
+/// Who wrote a line, and how urgent it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// For who looks for something.
+    Debug,
+    /// The usual course of things.
+    Info,
+    /// Something was refused or lost.
+    Warn,
+    /// Something is wrong.
+    Error,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Time since power-on as the program printed it; may be empty.
+    pub time: String,
+    /// How urgent it is.
+    pub level: Level,
+    /// The VM whose console it comes from; none for EL2 itself.
+    pub vm: Option<String>,
+    /// The message.
+    pub text: String,
+    /// File and line of the statement.
+    pub place: Option<String>,
+}
+
+/// The texts of one program.
+pub struct Texts {
+    table: Option<Table>,
+    places: Locations,
+}
+
+impl Texts {
+    /// Reads the texts out of an ELF file. A program without any is fine.
+    pub fn of(path: &Path) -> Result<Self> {
+        let file = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let table = Table::parse(&file)
+            .with_context(|| format!("the log format of {} is unknown", path.display()))?;
+        let places = match &table {
+            Some(table) => table.get_locations(&file)?,
+            None => BTreeMap::new(),
+        };
+        Ok(Self { table, places })
+    }
+
+    /// A decoder for one run whose VMs have these names.
+    pub fn decoder(&self, vms: impl Iterator<Item = &'static str>) -> Decoder<'_> {
+        Decoder {
+            stream: self.table.as_ref().map(Table::new_stream_decoder),
+            places: &self.places,
+            vms: vms.map(str::to_owned).collect(),
+        }
+    }
+}
+
+/// Turns the bytes of one run into lines.
+pub struct Decoder<'t> {
+    stream: Option<Box<dyn StreamDecoder + Send + Sync + 't>>,
+    places: &'t Locations,
+    vms: Vec<String>,
+}
+
+impl Decoder<'_> {
+    /// The lines that these bytes complete. Damaged frames are skipped and reported as a line.
+    pub fn feed(&mut self, bytes: &[u8]) -> Vec<Line> {
+        let mut lines = Vec::new();
+        let Some(stream) = &mut self.stream else { return lines };
+        stream.received(bytes);
+        loop {
+            match stream.decode() {
+                Ok(frame) => lines.push(line(&frame, self.places, &self.vms)),
+                Err(DecodeError::UnexpectedEof) => return lines,
+                Err(DecodeError::Malformed) => lines.push(damaged()),
+            }
+        }
+    }
+}
+
+fn line(frame: &Frame<'_>, places: &Locations, vms: &[String]) -> Line {
+    let text = frame.display_message().to_string();
+    let (vm, text) = sender(&text, vms);
+    let level = match frame.level().map(|level| level.as_str()) {
+        Some("error") => Level::Error,
+        Some("warn") => Level::Warn,
+        Some("debug" | "trace") => Level::Debug,
+        _ => Level::Info,
+    };
+    Line {
+        time: frame.display_timestamp().map(|time| time.to_string()).unwrap_or_default(),
+        level,
+        vm: vm.map(str::to_owned),
+        text: text.to_owned(),
+        place: places.get(&frame.index()).map(|at| format!("{}:{}", at.file.display(), at.line)),
+    }
+}
+
+/// Splits `[name] text` where the name is a VM's.
+fn sender<'a>(text: &'a str, vms: &[String]) -> (Option<&'a str>, &'a str) {
+    let split = text.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    match split {
+        Some((name, text)) if vms.iter().any(|vm| vm == name) => (Some(name), text),
+        _ => (None, text),
+    }
+}
+
+fn damaged() -> Line {
+    Line {
+        time: String::new(),
+        level: Level::Warn,
+        vm: None,
+        text: "(a damaged frame of the log)".into(),
+        place: None,
+    }
+}
+
+/// Separates plain text from frames on a wire that carries both: a UART.
+///
+/// EL2 writes a text between two frame ends, and every text ends with a line end. No frame does: the
+/// last byte of an rzCOBS frame has one of its two high bits set.
+#[derive(Debug, Default)]
+pub struct Splitter {
+    pending: Vec<u8>,
+}
+
+impl Splitter {
+    /// Takes bytes off the wire; gives those of whole frames, and appends text to `text`.
+    pub fn split(&mut self, bytes: &[u8], text: &mut String) -> Vec<u8> {
+        let mut frames = Vec::new();
+        self.pending.extend_from_slice(bytes);
+        while let Some(end) = self.pending.iter().position(|&byte| byte == FRAME_END) {
+            let segment: Vec<u8> = self.pending.drain(..=end).collect();
+            match segment[..end] {
+                [] => {}
+                [.., b'\n'] => text.push_str(&String::from_utf8_lossy(&segment[..end])),
+                _ => frames.extend(segment),
+            }
+        }
+        frames
+    }
+
+    /// What is left when the wire is cut: text as far as it came.
+    pub fn finish(&mut self, text: &mut String) {
+        if self.pending.contains(&b'\n') {
+            text.push_str(&String::from_utf8_lossy(&self.pending));
+        }
+        self.pending.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(wire: &[u8], chunk: usize) -> (Vec<u8>, String) {
+        let (mut splitter, mut text, mut frames) = (Splitter::default(), String::new(), Vec::new());
+        for bytes in wire.chunks(chunk) {
+            frames.extend(splitter.split(bytes, &mut text));
+        }
+        splitter.finish(&mut text);
+        (frames, text)
+    }
+
+    #[test]
+    fn a_console_line_names_its_vm() {
+        let vms = ["a".to_owned(), "sensor".to_owned()];
+        assert_eq!(sender("[sensor] 12 C", &vms), (Some("sensor"), "12 C"));
+        assert_eq!(sender("[other] 12 C", &vms), (None, "[other] 12 C"));
+        assert_eq!(sender("2 VMs", &vms), (None, "2 VMs"));
+    }
+
+    #[test]
+    fn text_between_frames_is_told_apart_however_the_bytes_arrive() {
+        let wire = b"\0\x05\x0a\x7f\0\0\nVERDICT 00 pass\n\0\0x0 1\n\0\x0a\x42\0\0last\n";
+        for chunk in 1..wire.len() {
+            let (frames, text) = split(wire, chunk);
+            assert_eq!(frames, b"\x05\x0a\x7f\0\x0a\x42\0");
+            assert_eq!(text, "\nVERDICT 00 pass\nx0 1\nlast\n");
+        }
+    }
+}

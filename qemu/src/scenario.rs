@@ -1,0 +1,155 @@
+//! Boot configurations as tables: which VMs run which programs, on which machine, and what must
+//! come of it.
+//!
+//! A table is written with struct literals over [`Scenario::USUAL`] and [`Guest::of`], so that it
+//! shows only what is special about the scenario.
+
+pub mod bench;
+pub mod checks;
+pub mod demo;
+
+use anyhow::{Context, Result};
+use package::{Channel, Vm};
+
+use crate::verdict::Expect;
+
+/// A run of the system, complete.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// The name to type.
+    pub name: &'static str,
+    /// What it shows, in one line.
+    pub about: &'static str,
+    /// What runs at EL2.
+    pub program: Program,
+    /// The VMs in the order of their indices.
+    pub guests: &'static [Guest],
+    /// Memory that they share from boot on.
+    pub channels: &'static [Channel],
+    /// The machine.
+    pub machine: Machine,
+    /// Whether EL2 may use semihosting. Off for programs that could use it to leave the machine.
+    pub semihosting: bool,
+    /// How long it may take before it counts as hanging.
+    pub seconds: u64,
+    /// What must come of it.
+    pub expect: Expect,
+    /// Texts that the log must contain, in this order.
+    pub log: &'static [&'static str],
+}
+
+impl Scenario {
+    /// The image that ships, on two Cortex-A72, expected to pass within a minute.
+    pub const USUAL: Self = Self {
+        name: "",
+        about: "",
+        program: Program::Hypervisor,
+        guests: &[],
+        channels: &[],
+        machine: Machine::TESTS,
+        semihosting: true,
+        seconds: 120,
+        expect: Expect::Pass,
+        log: &[],
+    };
+
+    /// The names of the VMs.
+    pub fn vm_names(&self) -> impl Iterator<Item = &'static str> {
+        self.guests.iter().map(|guest| guest.vm.name.as_str())
+    }
+}
+
+/// What runs at EL2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The hypervisor for QEMU's virt machine.
+    Hypervisor,
+    /// A test program that takes its place.
+    El2(&'static str),
+}
+
+impl Program {
+    /// The name of the binary.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hypervisor => "qemu-virt",
+            Self::El2(name) => name,
+        }
+    }
+}
+
+/// A VM and the name of its program.
+#[derive(Clone, Copy, Debug)]
+pub struct Guest {
+    /// The binary of the crate `guests`.
+    pub program: &'static str,
+    /// The VM; image, load address and entry come from the program.
+    pub vm: Vm,
+}
+
+/// The machine that QEMU models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// QEMU's name of the CPU, with properties.
+    pub cpu: &'static str,
+    /// How many.
+    pub cpus: u8,
+    /// Whether time is counted in instructions, which makes a run the same every time.
+    pub counted: bool,
+}
+
+impl Machine {
+    /// What scenarios run on unless they say otherwise.
+    pub const TESTS: Self = Self { cpu: "cortex-a72", cpus: 2, counted: false };
+    /// One tick of the counter is one instruction.
+    pub const BENCH: Self = Self { cpu: "cortex-a57,cntfrq=1000000000", cpus: 1, counted: true };
+}
+
+/// Every scenario there is.
+pub fn all() -> impl Iterator<Item = &'static Scenario> {
+    [&demo::DEMO, &bench::BENCH].into_iter().chain(checks::ALL)
+}
+
+/// The scenario of this name.
+pub fn named(name: &str) -> Result<&'static Scenario> {
+    all().find(|scenario| scenario.name == name).with_context(|| {
+        let known = all().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
+        format!("no scenario is called {name:?}; there are {known}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let names: BTreeSet<_> = all().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), all().count());
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_known_ones() {
+        let error = named("dmeo").unwrap_err().to_string();
+        assert!(error.contains("\"dmeo\"") && error.contains("demo, bench"), "{error}");
+    }
+
+    #[test]
+    fn all_tables_can_be_packed() {
+        for scenario in all() {
+            let small = |guest: &Guest| Vm { image: 0, ..guest.vm };
+            let writer = package::Writer {
+                board: package::Board::QemuVirt,
+                hlt_allowed: scenario.semihosting,
+                cpus: scenario.machine.cpus,
+                nonce: [0; 16],
+                vms: scenario.guests.iter().map(small).collect(),
+                channels: scenario.channels.to_vec(),
+                images: vec![vec![0; 4]],
+            };
+            assert!(writer.write().is_ok(), "{}: {:?}", scenario.name, writer.write());
+        }
+    }
+}

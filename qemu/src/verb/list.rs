@@ -1,0 +1,15 @@
+//! `cargo run -- list`: which scenarios there are.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::scenario;
+
+/// Prints name and meaning of every scenario.
+pub fn run() -> Result<ExitCode> {
+    for scenario in scenario::all() {
+        println!("{:<24}{}", scenario.name, scenario.about);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,102 @@
+//! `cargo run` and `cargo run -- run <scenario>`: builds, boots, shows the log, says how it ended.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::{directory, set_up};
+use crate::build::Profile;
+use crate::launch::{Outcome, Prepared};
+use crate::print::{Printer, progress};
+use crate::scenario::{self, Program, Scenario};
+use crate::verdict::End;
+
+/// What the user may change about a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Wait for a debugger.
+    pub gdb: bool,
+    /// Show file and line of each message.
+    pub places: bool,
+}
+
+/// Runs a scenario in the foreground. The exit code is 0 only if the run was judged a success.
+pub fn run(name: &str, options: Options) -> Result<ExitCode> {
+    let scenario = scenario::named(name)?;
+    let profile = match scenario.program {
+        Program::Hypervisor => Profile::Image,
+        Program::El2(_) => Profile::Check,
+    };
+    let (tools, programs) = set_up(profile)?;
+    let prepared = Prepared::new(scenario, &programs, directory(&programs, scenario.name))?;
+    progress("Booting", &description(scenario, &tools.version.to_string()));
+    let printer = Printer::stdout(scenario.vm_names(), options.places);
+    let mut watch = |line: &_| printer.print(line);
+    let outcome = if options.gdb {
+        invite(&prepared);
+        prepared.debug(&tools.qemu, &mut watch)?
+    } else {
+        prepared.run(&tools.qemu, &mut watch)?
+    };
+    Ok(report(&outcome))
+}
+
+fn description(scenario: &Scenario, qemu: &str) -> String {
+    let vms = scenario.vm_names().collect::<Vec<_>>();
+    let vms = match vms[..] {
+        [] => "no VMs".into(),
+        [one] => format!("VM {one}"),
+        _ => format!("VMs {}", vms.join(", ")),
+    };
+    let (cpu, cpus) = (scenario.machine.cpu, scenario.machine.cpus);
+    format!("`{}` at EL2 on {cpus} x {cpu} ({qemu}), {vms}", scenario.name)
+}
+
+/// Says what to type in the other terminal.
+fn invite(prepared: &Prepared<'_>) {
+    progress("Waiting", "for a debugger; in another terminal type");
+    eprintln!();
+    eprintln!("    gdb-multiarch {} -ex 'target remote :1234'", prepared.program().display());
+    eprintln!();
+    eprintln!("then for example `hbreak rust_begin_unwind` (hardware breakpoints work before the");
+    eprintln!("MMU is on) and `continue`. Ctrl-C here ends QEMU.");
+    eprintln!();
+}
+
+/// Prints how the run ended, and gives the exit code that says the same.
+fn report(outcome: &Outcome) -> ExitCode {
+    match &outcome.judgement {
+        Ok(done) => {
+            progress("Passed", done);
+            ExitCode::SUCCESS
+        }
+        Err(wrong) => {
+            eprint!("{}", remains(outcome));
+            progress("Failed", wrong);
+            match outcome.end {
+                End::Code(code @ 1..=255) => ExitCode::from(code as u8),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// Everything else that a failed run left: EL2's UART, its trace, QEMU's complaints.
+pub fn remains(outcome: &Outcome) -> String {
+    let mut text = String::new();
+    let mut section = |title: &str, body: &str| {
+        if !body.trim().is_empty() {
+            text.push_str(&format!("--- {title}\n{}\n", body.trim()));
+        }
+    };
+    section("EL2's UART", &outcome.uart);
+    let trace = outcome.trace.iter().map(|function| {
+        format!(
+            "{:#012x}  {}\n              at {}\n",
+            function.address, function.name, function.place
+        )
+    });
+    section("trace, innermost first", &trace.collect::<String>());
+    section("QEMU", &outcome.complaints);
+    text
+}
