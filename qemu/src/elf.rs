@@ -47,7 +47,7 @@ fn flatten_bytes(file: &[u8]) -> Result<Flat> {
         let offset = (start(&segment) - base) as usize;
         bytes[offset..offset + data.len()].copy_from_slice(data);
     }
-    Ok(Flat { base, entry: header.e_entry(endian).into(), bytes })
+    Ok(Flat { base, entry: header.e_entry(endian), bytes })
 }
 
 /// The address of a symbol.

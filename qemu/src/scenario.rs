@@ -9,7 +9,8 @@ pub mod checks;
 pub mod demo;
 
 use anyhow::{Context, Result};
-use package::{Channel, Vm};
+use guests::layout::{self, Link};
+use package::{Channel, Name, Vm};
 
 use crate::verdict::Expect;
 
@@ -103,6 +104,19 @@ impl Machine {
     pub const TESTS: Self = Self { cpu: "cortex-a72", cpus: 2, counted: false };
     /// One tick of the counter is one instruction.
     pub const BENCH: Self = Self { cpu: "cortex-a57,cntfrq=1000000000", cpus: 1, counted: true };
+}
+
+/// A VM as the programs of the crate `guests` expect it: one vCPU on CPU 0 unless changed with
+/// struct update syntax.
+pub const fn guest(name: &str, vmid: u16) -> Vm {
+    Vm { name: Name::new(name), vmid, memory: layout::MEMORY, ..Vm::SMALL }
+}
+
+/// The page that the VMs with these indices share from boot on.
+pub const fn link(owner: u16, peer: u16, at: Link) -> Channel {
+    let label = 0;
+    let pages = layout::LINK_PAGES;
+    Channel { owner, peer, label, owner_ipa: at.owner, peer_ipa: at.peer, pages }
 }
 
 /// Every scenario there is.
