@@ -6,6 +6,8 @@
 extern crate std;
 
 pub mod address;
+pub mod frame_pool;
 pub mod lock;
 pub mod machine;
 pub mod operation;
+pub mod stage2;

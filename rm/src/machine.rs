@@ -5,6 +5,9 @@
 //! crate touches hardware, so whatever holds over the fake holds on the board, provided the two keep
 //! the promises written at each method.
 
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::{Ipa, Pa, TlbTag};

@@ -1,0 +1,208 @@
+//! A machine for tests on the host that believes nothing.
+//!
+//! Real hardware forgives most mistakes in table maintenance most of the time: the stale translation
+//! happens to be evicted, the walker happens to be late. This machine is the adversary that the
+//! architecture allows. Whatever was once valid in a reachable table is cached by every CPU until an
+//! invalidation covers it, and is preferred to what the table says now; what was not published is not
+//! seen. It panics where the architecture calls the outcome unpredictable (break-before-make) or
+//! where the manager broke a promise (a table freed while a walk still leads through it).
+//!
+//! [`FakeMachine::cpu`] is what a VM sees. Descriptors are decoded here a second time, from the
+//! manual and not from the manager's own code.
+
+mod cpu;
+mod decode;
+mod tables;
+mod tlb;
+
+use core::sync::atomic::AtomicU64;
+use std::boxed::Box;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use self::cpu::{Fault, VirtualCpu};
+use self::tables::Tables;
+use super::{Features, Frame, FrameIndex, FrameUse, Machine, Scope, TranslationContext};
+use crate::address::{PAGE_SIZE, Pa, TlbTag};
+
+/// Where the frames of the fake are in its physical address space, far from the RAM of tests.
+const FRAMES_BASE: Pa = Pa(0xf0_0000_0000);
+
+/// The bytes of one page.
+pub type Page = [u8; PAGE_SIZE as usize];
+
+/// What has been asked of the machine since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Calls of [`Machine::invalidate`].
+    pub invalidations: u64,
+    /// How many of those were for all of a VM.
+    pub invalidations_of_all: u64,
+    /// Calls of [`Machine::publish`].
+    pub publishes: u64,
+    /// Descriptors written.
+    pub table_writes: u64,
+    /// Pages filled with zeros.
+    pub zeroed: u64,
+    /// Pages cleaned and invalidated.
+    pub cleaned: u64,
+}
+
+/// The strict machine.
+pub struct FakeMachine {
+    frames: Box<[Frame]>,
+    features: Features,
+    hardware: Mutex<Hardware>,
+}
+
+/// What the one lock of the fake guards.
+struct Hardware {
+    tables: Tables,
+    contents: HashMap<u64, Box<Page>>,
+    counters: Counters,
+}
+
+impl FakeMachine {
+    /// A machine with `frames` frames and no features.
+    pub fn new(frames: usize) -> Self {
+        Self::with_features(frames, Features::default())
+    }
+
+    /// A machine with `frames` frames and `features`.
+    pub fn with_features(frames: usize, features: Features) -> Self {
+        let hardware = Hardware {
+            tables: Tables::new(features, FRAMES_BASE),
+            contents: HashMap::new(),
+            counters: Counters::default(),
+        };
+        Self {
+            frames: (0..frames).map(|_| Frame::ZERO).collect(),
+            features,
+            hardware: Mutex::new(hardware),
+        }
+    }
+
+    /// A CPU that runs a VM.
+    pub fn cpu(&self, context: TranslationContext) -> VirtualCpu<'_> {
+        VirtualCpu::new(self, context)
+    }
+
+    /// What has been asked so far.
+    pub fn counters(&self) -> Counters {
+        self.hardware().counters
+    }
+
+    /// Panics if a CPU could still use a translation that no table grants, or could miss one that a
+    /// table grants. Neither may be so between two steps of the manager.
+    pub fn check_no_stale(&self) {
+        self.hardware().tables.check_settled();
+    }
+
+    /// Frames in use as tables of the VM with this tag.
+    pub fn tables_of(&self, tag: TlbTag) -> usize {
+        self.hardware().tables.count(FrameUse::Table(tag))
+    }
+
+    /// Frames in use for data.
+    pub fn data_frames(&self) -> usize {
+        self.hardware().tables.count(FrameUse::Data)
+    }
+
+    /// The bytes of a page of RAM. Pages that were never written are zero.
+    pub fn page(&self, pa: Pa) -> Page {
+        *self.hardware().page(pa)
+    }
+
+    /// Changes a page of RAM behind every CPU's back.
+    pub fn edit_page(&self, pa: Pa, edit: impl FnOnce(&mut Page)) {
+        edit(self.hardware().page(pa));
+    }
+
+    /// A test that failed inside leaves the lock poisoned; what it guards is still what the next
+    /// assertion should report.
+    fn hardware(&self) -> MutexGuard<'_, Hardware> {
+        self.hardware.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hardware {
+    fn page(&mut self, pa: Pa) -> &mut Page {
+        self.contents.entry(pa.page()).or_insert_with(|| Box::new([0; PAGE_SIZE as usize]))
+    }
+}
+
+/// Lets another thread run while a lock is taken.
+pub struct YieldThread;
+
+impl spin::RelaxStrategy for YieldThread {
+    fn relax() {
+        std::thread::yield_now();
+    }
+}
+
+impl Machine for FakeMachine {
+    type Relax = YieldThread;
+
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    fn frames(&self) -> &[Frame] {
+        &self.frames
+    }
+
+    fn frames_base(&self) -> Pa {
+        FRAMES_BASE
+    }
+
+    fn publish(&self) {
+        let mut hardware = self.hardware();
+        hardware.counters.publishes += 1;
+        hardware.tables.publish();
+    }
+
+    fn invalidate(&self, context: TranslationContext, scope: Scope<'_>) {
+        let mut hardware = self.hardware();
+        hardware.counters.invalidations += 1;
+        if matches!(scope, Scope::All) {
+            hardware.counters.invalidations_of_all += 1;
+        }
+        hardware.tables.invalidate(context, scope);
+    }
+
+    fn zero_page(&self, page: Pa) {
+        let mut hardware = self.hardware();
+        hardware.counters.zeroed += 1;
+        hardware.tables.check_out_of_reach(page);
+        hardware.page(page).fill(0);
+    }
+
+    fn clean_invalidate_page(&self, _page: Pa) {
+        self.hardware().counters.cleaned += 1;
+    }
+
+    fn held_ranks(&self) -> &AtomicU64 {
+        std::thread_local! {
+            // One word for each thread of the tests, for as long as they run.
+            static RANKS: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
+        }
+        RANKS.with(|ranks| *ranks)
+    }
+
+    fn table_write(&self, frame: FrameIndex, entry: usize, old: u64, new: u64) {
+        let mut hardware = self.hardware();
+        hardware.counters.table_writes += 1;
+        hardware.tables.write(&self.frames, frame, entry, (old, new));
+    }
+
+    fn frame_use(&self, frame: FrameIndex, user: Option<FrameUse>) {
+        let mut hardware = self.hardware();
+        match user {
+            Some(user) => hardware.tables.take(frame, user),
+            None => hardware.tables.put(&self.frames, frame),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

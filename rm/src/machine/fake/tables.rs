@@ -1,0 +1,280 @@
+//! Which frames are tables, where they stand, and whether each write to them is allowed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::thread::{self, ThreadId};
+use std::vec::Vec;
+
+use super::decode::{Entry, Translation, decode, differ, size};
+use super::tlb::{Tlb, Walk};
+use crate::address::{Pa, TlbTag};
+use crate::machine::{Features, Frame, FrameIndex, FrameUse, Scope, TranslationContext};
+
+/// Where a table, or an entry of one, stands in a VM's tree.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    tag: u16,
+    level: u32,
+    first: u64,
+}
+
+/// A frame in use.
+#[derive(Debug)]
+struct Used {
+    user: FrameUse,
+    /// Set while a walk from the root comes here.
+    place: Option<Place>,
+}
+
+/// The tables of all VMs.
+pub(super) struct Tables {
+    features: Features,
+    base: Pa,
+    used: HashMap<FrameIndex, Used>,
+    roots: HashMap<u16, FrameIndex>,
+    pub(super) tlb: Tlb,
+    /// Writes that no walker need see yet, and the thread that must publish them.
+    unpublished: BTreeMap<(u32, usize), ThreadId>,
+}
+
+impl Tables {
+    pub(super) fn new(features: Features, base: Pa) -> Self {
+        Self {
+            features,
+            base,
+            used: HashMap::new(),
+            roots: HashMap::new(),
+            tlb: Tlb::default(),
+            unpublished: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn count(&self, user: FrameUse) -> usize {
+        self.used.values().filter(|used| used.user == user).count()
+    }
+
+    /// A frame leaves the pool. The first table of a tag is the root of its tree.
+    pub(super) fn take(&mut self, frame: FrameIndex, user: FrameUse) {
+        let mut place = None;
+        if let FrameUse::Table(TlbTag(tag)) = user
+            && !self.roots.contains_key(&tag)
+        {
+            self.roots.insert(tag, frame);
+            place = Some(Place { tag, level: 1, first: 0 });
+        }
+        let before = self.used.insert(frame, Used { user, place });
+        assert!(before.is_none(), "{frame:?} was taken twice");
+    }
+
+    /// A frame returns to the pool.
+    pub(super) fn put(&mut self, frames: &[Frame], frame: FrameIndex) {
+        let used = self.used.remove(&frame).expect("a frame that nobody took was returned");
+        let table = &frames[frame.0 as usize];
+        assert!((0..512).all(|i| table.read(i) == 0), "{frame:?} was returned with data in it");
+        let walk = self.tlb.walks.iter().find(|walk| walk.table == frame);
+        assert!(walk.is_none(), "{frame:?} was freed while a cached walk leads there: {walk:?}");
+        if let Some(place) = used.place {
+            let root = self.roots.get(&place.tag) == Some(&frame);
+            assert!(root, "{frame:?} was freed while it is linked at {place:?}");
+            self.roots.remove(&place.tag);
+        }
+    }
+
+    /// An entry is about to be written.
+    pub(super) fn write(
+        &mut self,
+        frames: &[Frame],
+        frame: FrameIndex,
+        index: usize,
+        (old, new): (u64, u64),
+    ) {
+        assert!(
+            frames[frame.0 as usize].read(index) == old,
+            "entry {index} of {frame:?} is not what its writer believes"
+        );
+        let used = self.used.get(&frame).expect("a table is written that was not taken");
+        assert!(matches!(used.user, FrameUse::Table(_)), "{frame:?} is written, and is no table");
+        if !differ(old, new) {
+            return;
+        }
+        self.unpublished.insert((frame.0, index), thread::current().id());
+        let Some(place) = used.place else { return };
+        let at = Place { first: place.first + index as u64 * size(place.level), ..place };
+        self.replace(frames, at, (old, new));
+    }
+
+    /// An entry that a walk from the root reaches changes.
+    fn replace(&mut self, frames: &[Frame], at: Place, (old, new): (u64, u64)) {
+        let pages = size(at.level);
+        match (decode(self.features, old, at.level), decode(self.features, new, at.level)) {
+            (Entry::Invalid, new) => self.make(frames, at, new),
+            (old, Entry::Invalid) => self.retire(frames, at, old),
+            (Entry::Leaf(old), Entry::Leaf(new))
+                if (old.pa, old.memory) == (new.pa, new.memory) =>
+            {
+                let runs = if old.exceeds(&new) { &mut self.tlb.stale } else { &mut self.tlb.weak };
+                runs.add(at.tag, at.first, pages, old);
+            }
+            (old, new) => panic!("break-before-make: {old:?} turned into {new:?} at {at:?}"),
+        }
+    }
+
+    /// An entry becomes valid.
+    fn make(&mut self, frames: &[Frame], at: Place, new: Entry) {
+        let pages = size(at.level);
+        let stale = self.tlb.stale.overlapping(at.tag, at.first, pages);
+        if let Entry::Leaf(new) = new
+            && stale == [(at.first, pages, new)]
+        {
+            // What was broken is made again as it was: it is not stale after all.
+            self.tlb.stale.remove(at.tag, at.first, pages);
+            return;
+        }
+        assert!(
+            stale.is_empty(),
+            "break-before-make: {new:?} was made at {at:?} while {stale:?} may be cached"
+        );
+        let walk = self.tlb.walks.iter().find(|walk| walk.overlaps(at.tag, at.first, pages));
+        assert!(
+            walk.is_none(),
+            "break-before-make: {new:?} was made at {at:?} while {walk:?} may be cached"
+        );
+        if let Entry::Table(table) = new {
+            self.link(frames, at, self.frame_of(table));
+        }
+    }
+
+    /// A table, and what hangs below it, becomes reachable.
+    fn link(&mut self, frames: &[Frame], at: Place, table: FrameIndex) {
+        let hidden = self.unpublished.range((table.0, 0)..(table.0 + 1, 0)).next();
+        assert!(hidden.is_none(), "{table:?} was linked at {at:?} before it was published");
+        let place = Place { level: at.level + 1, ..at };
+        let used = self.used.get_mut(&table).expect("a table was linked that was not taken");
+        assert_eq!(used.user, FrameUse::Table(TlbTag(at.tag)), "a table of another VM was linked");
+        let before = used.place.replace(place);
+        assert!(before.is_none(), "{table:?} was linked at {before:?} and at {at:?}");
+        for (below, entry) in self.entries(frames, table, place) {
+            if let Entry::Table(next) = entry {
+                self.link(frames, below, self.frame_of(next));
+            }
+        }
+    }
+
+    /// An entry becomes invalid, with all that is reached through it.
+    fn retire(&mut self, frames: &[Frame], at: Place, old: Entry) {
+        let pages = size(at.level);
+        match old {
+            Entry::Invalid => {}
+            Entry::Leaf(old) => self.tlb.stale.add(at.tag, at.first, pages, old),
+            Entry::Table(table) => {
+                let table = self.frame_of(table);
+                let place = Place { level: at.level + 1, ..at };
+                let walk = Walk { tag: at.tag, first: at.first, pages, table, level: place.level };
+                self.tlb.walks.push(walk);
+                self.used.get_mut(&table).expect("a linked table is in use").place = None;
+                for (below, entry) in self.entries(frames, table, place) {
+                    self.retire(frames, below, entry);
+                }
+            }
+        }
+    }
+
+    /// The entries of a table at `place`, each with its own place.
+    fn entries(&self, frames: &[Frame], table: FrameIndex, place: Place) -> Vec<(Place, Entry)> {
+        let table = &frames[table.0 as usize];
+        let entry = |index| {
+            let first = place.first + index as u64 * size(place.level);
+            let entry = decode(self.features, table.read(index), place.level);
+            (Place { first, ..place }, entry)
+        };
+        (0..512).map(entry).filter(|(_, entry)| *entry != Entry::Invalid).collect()
+    }
+
+    /// A barrier of the calling CPU: it covers what this CPU wrote.
+    pub(super) fn publish(&mut self) {
+        let here = thread::current().id();
+        self.unpublished.retain(|_, writer| *writer != here);
+    }
+
+    pub(super) fn invalidate(&mut self, context: TranslationContext, scope: Scope<'_>) {
+        self.publish();
+        let TlbTag(tag) = context.tag;
+        if self.roots.get(&tag).map(|root| self.address(*root)) != Some(context.root) {
+            // Another VM's translations go, which hides nothing.
+            return;
+        }
+        match scope {
+            Scope::All => self.tlb.invalidate_all(tag),
+            Scope::Ranges(ranges) => {
+                for range in ranges {
+                    assert!(range.pages > 0, "an empty range was invalidated");
+                    self.tlb.invalidate(tag, range.at.page(), range.pages);
+                }
+            }
+        }
+    }
+
+    /// What a walk of `page` finds, as an adversary would choose: what is cached comes first.
+    pub(super) fn translate(&self, frames: &[Frame], tag: u16, page: u64) -> Option<Translation> {
+        if let Some(cached) = self.tlb.stale.lookup(tag, page) {
+            return Some(cached);
+        }
+        let mut walks = self.tlb.walks.iter().filter(|walk| walk.overlaps(tag, page, 1));
+        walks
+            .find_map(|walk| self.walk(frames, walk.table, walk.level, page))
+            .or_else(|| self.tlb.weak.lookup(tag, page))
+            .or_else(|| self.walk(frames, *self.roots.get(&tag)?, 1, page))
+    }
+
+    fn walk(
+        &self,
+        frames: &[Frame],
+        table: FrameIndex,
+        level: u32,
+        page: u64,
+    ) -> Option<Translation> {
+        let index = (page / size(level)) as usize;
+        if level == 1 && index > 511 {
+            return None;
+        }
+        let index = index % 512;
+        if self.unpublished.contains_key(&(table.0, index)) {
+            return None;
+        }
+        match decode(self.features, frames[table.0 as usize].read(index), level) {
+            Entry::Invalid => None,
+            Entry::Table(next) => self.walk(frames, self.frame_of(next), level + 1, page),
+            Entry::Leaf(leaf) => {
+                Some(Translation { pa: leaf.pa.add_pages(page % size(level)), ..leaf })
+            }
+        }
+    }
+
+    /// Between two steps nothing is stale and nothing unseen.
+    pub(super) fn check_settled(&self) {
+        let stale = self.tlb.stale.iter().next();
+        assert!(stale.is_none(), "stale: a CPU may still use {stale:?}");
+        let walk = self.tlb.walks.first();
+        assert!(walk.is_none(), "stale: a CPU may still walk {walk:?}");
+        let unseen = self.unpublished.keys().find(|(frame, _)| {
+            self.used.get(&FrameIndex(*frame)).is_some_and(|used| used.place.is_some())
+        });
+        assert!(unseen.is_none(), "not published: {unseen:?}");
+    }
+
+    /// A page is about to get new content that nobody with an old translation may meet.
+    pub(super) fn check_out_of_reach(&self, page: Pa) {
+        let reach =
+            self.tlb.stale.iter().find(|(_, _, pages, to)| {
+                (to.pa.page()..to.pa.page() + pages).contains(&page.page())
+            });
+        assert!(reach.is_none(), "G5: {page:?} is zeroed while a CPU may still use {reach:?}");
+    }
+
+    fn frame_of(&self, table: Pa) -> FrameIndex {
+        FrameIndex((table.page() - self.base.page()) as u32)
+    }
+
+    fn address(&self, frame: FrameIndex) -> Pa {
+        self.base.add_pages(frame.0.into())
+    }
+}

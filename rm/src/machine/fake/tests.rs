@@ -1,0 +1,223 @@
+//! Deliberately wrong orders, written by hand: each must be noticed.
+
+use super::*;
+use crate::address::{Ipa, PAGE_SIZE};
+use crate::machine::IpaRange;
+use crate::stage2::Access;
+
+const TAG: TlbTag = TlbTag(9);
+const ROOT: FrameIndex = FrameIndex(0);
+const LOWER: FrameIndex = FrameIndex(1);
+const LOWEST: FrameIndex = FrameIndex(2);
+const PAGE: Ipa = Ipa(0);
+/// Valid, accessed, read and write, write-back.
+const ATTRIBUTES: u64 = 1 | 1 << 10 | 3 << 8 | 3 << 6 | 0xf << 2;
+const LEAF: u64 = ATTRIBUTES | 2 | 0x8000_0000;
+
+/// A machine in which [`PAGE`] is mapped through three tables.
+struct Hand(FakeMachine);
+
+impl Hand {
+    fn new() -> Self {
+        let hand = Self(FakeMachine::new(4));
+        for frame in [ROOT, LOWER, LOWEST] {
+            hand.0.frame_use(frame, Some(FrameUse::Table(TAG)));
+        }
+        hand.write(LOWEST, 0, LEAF);
+        hand.write(LOWER, 0, hand.table(LOWEST));
+        hand.0.publish();
+        hand.write(ROOT, 0, hand.table(LOWER));
+        hand.0.publish();
+        hand.0.check_no_stale();
+        hand
+    }
+
+    fn write(&self, frame: FrameIndex, index: usize, new: u64) {
+        let table = &self.0.frames()[frame.0 as usize];
+        self.0.table_write(frame, index, table.read(index), new);
+        table.write(index, new);
+    }
+
+    fn table(&self, frame: FrameIndex) -> u64 {
+        self.0.frames_base().add_pages(frame.0.into()).0 | 3
+    }
+
+    fn context(&self) -> TranslationContext {
+        TranslationContext { tag: TAG, root: self.0.frames_base() }
+    }
+
+    fn invalidate(&self, at: Ipa, pages: u64) {
+        self.0.invalidate(self.context(), Scope::Ranges(&[IpaRange { at, pages }]));
+    }
+
+    fn reads(&self) -> Result<Pa, Fault> {
+        self.0.cpu(self.context()).translate(PAGE, Access::Read)
+    }
+}
+
+#[test]
+fn the_right_order_passes() {
+    let hand = Hand::new();
+    assert_eq!(hand.reads(), Ok(Pa(0x8000_0000)));
+    hand.write(LOWEST, 0, 0);
+    assert_eq!(hand.reads(), Ok(Pa(0x8000_0000)), "a cached translation outlives its entry");
+    hand.invalidate(PAGE, 1);
+    assert_eq!(hand.reads(), Err(Fault::Translation));
+    hand.write(LOWEST, 0, LEAF + PAGE_SIZE);
+    assert_eq!(hand.reads(), Err(Fault::Translation), "not published yet");
+    hand.0.publish();
+    assert_eq!(hand.reads(), Ok(Pa(0x8000_1000)));
+    hand.write(LOWEST, 0, 0);
+    hand.write(LOWER, 0, 0);
+    hand.invalidate(PAGE, 1);
+    hand.0.frame_use(LOWEST, None);
+    hand.0.check_no_stale();
+}
+
+#[test]
+#[should_panic(expected = "break-before-make")]
+fn one_write_to_another_address() {
+    Hand::new().write(LOWEST, 0, LEAF + PAGE_SIZE);
+}
+
+#[test]
+#[should_panic(expected = "break-before-make")]
+fn one_write_to_another_memory_type() {
+    Hand::new().write(LOWEST, 0, LEAF & !(0xf << 2) & !(3 << 8) | 0b0101 << 2);
+}
+
+#[test]
+#[should_panic(expected = "break-before-make")]
+fn one_write_from_a_table_to_a_block() {
+    Hand::new().write(LOWER, 0, ATTRIBUTES | 0x8000_0000);
+}
+
+#[test]
+#[should_panic(expected = "break-before-make")]
+fn make_before_the_invalidation() {
+    let hand = Hand::new();
+    hand.write(LOWEST, 0, 0);
+    hand.write(LOWEST, 0, LEAF + PAGE_SIZE);
+}
+
+#[test]
+#[should_panic(expected = "break-before-make")]
+fn a_block_made_after_an_invalidation_of_a_part() {
+    let hand = Hand::new();
+    hand.write(LOWEST, 7, LEAF + 7 * PAGE_SIZE);
+    hand.0.publish();
+    hand.write(LOWER, 0, 0);
+    hand.invalidate(PAGE, 1);
+    hand.write(LOWER, 0, ATTRIBUTES | 0x8000_0000);
+}
+
+#[test]
+#[should_panic(expected = "a cached walk leads there")]
+fn a_table_freed_before_the_invalidation() {
+    let hand = Hand::new();
+    hand.write(LOWEST, 0, 0);
+    hand.write(LOWER, 0, 0);
+    hand.0.frame_use(LOWEST, None);
+}
+
+#[test]
+#[should_panic(expected = "while it is linked")]
+fn a_table_freed_while_linked() {
+    let hand = Hand::new();
+    hand.write(LOWEST, 0, 0);
+    hand.invalidate(PAGE, 1);
+    hand.0.frame_use(LOWEST, None);
+}
+
+#[test]
+#[should_panic(expected = "with data in it")]
+fn a_table_freed_with_entries() {
+    let hand = Hand::new();
+    hand.write(LOWER, 0, 0);
+    hand.invalidate(PAGE, 1);
+    hand.0.frame_use(LOWEST, None);
+}
+
+#[test]
+#[should_panic(expected = "before it was published")]
+fn a_table_linked_before_its_entries_are_visible() {
+    let hand = Hand::new();
+    hand.0.frame_use(FrameIndex(3), Some(FrameUse::Table(TAG)));
+    hand.write(FrameIndex(3), 0, LEAF);
+    hand.write(LOWER, 1, hand.table(FrameIndex(3)));
+}
+
+#[test]
+#[should_panic(expected = "not published")]
+fn a_step_that_ends_without_a_barrier() {
+    let hand = Hand::new();
+    hand.write(LOWEST, 1, LEAF + PAGE_SIZE);
+    hand.0.check_no_stale();
+}
+
+#[test]
+#[should_panic(expected = "stale")]
+fn a_step_that_ends_without_an_invalidation() {
+    let hand = Hand::new();
+    hand.write(LOWEST, 0, 0);
+    hand.0.publish();
+    hand.0.check_no_stale();
+}
+
+#[test]
+#[should_panic(expected = "stale")]
+fn a_right_taken_without_an_invalidation() {
+    let hand = Hand::new();
+    hand.write(LOWEST, 0, LEAF & !(1 << 7));
+    hand.0.publish();
+    hand.0.check_no_stale();
+}
+
+#[test]
+#[should_panic(expected = "stale")]
+fn an_invalidation_of_the_wrong_pages() {
+    let hand = Hand::new();
+    hand.write(LOWEST, 0, 0);
+    hand.invalidate(PAGE.add_pages(1), 1);
+    hand.0.check_no_stale();
+}
+
+#[test]
+#[should_panic(expected = "stale")]
+fn an_invalidation_with_the_wrong_tag() {
+    let hand = Hand::new();
+    hand.write(LOWEST, 0, 0);
+    hand.0.invalidate(TranslationContext { tag: TlbTag(8), ..hand.context() }, Scope::All);
+    hand.0.check_no_stale();
+}
+
+#[test]
+#[should_panic(expected = "stale")]
+fn an_invalidation_with_the_wrong_root() {
+    let hand = Hand::new();
+    hand.write(LOWEST, 0, 0);
+    hand.0.invalidate(TranslationContext { root: Pa(0), ..hand.context() }, Scope::All);
+    hand.0.check_no_stale();
+}
+
+#[test]
+#[should_panic(expected = "G5")]
+fn a_page_zeroed_before_the_invalidation() {
+    let hand = Hand::new();
+    hand.write(LOWEST, 0, 0);
+    hand.0.zero_page(Pa(0x8000_0000));
+}
+
+#[test]
+#[should_panic(expected = "another VM")]
+fn a_table_of_another_vm_is_linked() {
+    let hand = Hand::new();
+    hand.0.frame_use(FrameIndex(3), Some(FrameUse::Table(TlbTag(8))));
+    hand.write(LOWER, 1, hand.table(FrameIndex(3)));
+}
+
+#[test]
+#[should_panic(expected = "taken twice")]
+fn a_frame_taken_twice() {
+    Hand::new().0.frame_use(LOWER, Some(FrameUse::Data));
+}

@@ -1,0 +1,285 @@
+//! Transitions that cannot fail: the table of states, and the loop that applies a row of it.
+//!
+//! A row is data: from which states, to which bits. The loop applies it to runs of leaves that are
+//! alike but for their address, so what depends on the row is decided once per run, and an entry
+//! costs a handful of instructions.
+
+use rm_abi::Rights;
+
+use super::descriptor::{self, ADDRESS, Level, MemoryType, State, VALID};
+use super::walk::{Slot, affordable, pay};
+use super::{Batch, Memory, Stage2, tables};
+use crate::address::{Ipa, PAGE_SIZE};
+use crate::machine::{IpaRange, Machine, Scope};
+use crate::operation::budget::{Budget, weight};
+
+/// What happens to the leaves of a range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Change {
+    /// Claimed becomes Owned.
+    Unclaim,
+    /// Owned or Claimed becomes Lent to a parcel: out of the VM's reach.
+    Lend { parcel: u16 },
+    /// Owned or Claimed becomes Shared, with what the owner's own ACL entry and the parcel's cache
+    /// policy say. Lines of a page that is to be used uncached are the caller's to clean.
+    Share { rights: Rights, memory: MemoryType },
+    /// Lent or Shared becomes Owned.
+    Restore,
+    /// Lent becomes Absent: another VM has accepted a donation.
+    GiveAway,
+    /// Held becomes Absent: an accept was given up.
+    Unhold,
+    /// Held becomes Borrowed.
+    Borrow { rights: Rights, memory: MemoryType },
+    /// Held becomes Owned.
+    Own,
+    /// Held becomes registers of a device that the VM drives itself.
+    Device,
+    /// Borrowed, or still Held, becomes Absent.
+    Unmap,
+}
+
+impl Change {
+    const fn starts_from(self, state: State) -> bool {
+        match self {
+            Self::Unclaim => matches!(state, State::Claimed),
+            Self::Lend { .. } | Self::Share { .. } => {
+                matches!(state, State::Owned | State::Claimed)
+            }
+            Self::Restore => matches!(state, State::Lent | State::Shared),
+            Self::GiveAway => matches!(state, State::Lent),
+            Self::Unhold | Self::Borrow { .. } | Self::Own | Self::Device => {
+                matches!(state, State::Held)
+            }
+            Self::Unmap => matches!(state, State::Borrowed | State::Held),
+        }
+    }
+}
+
+/// How far a pass of break-before-make has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The change needs no break.
+    Plain,
+    /// New bits, not yet valid.
+    Break,
+    /// The same bits, valid.
+    Make,
+}
+
+impl Stage2 {
+    /// Applies `to` to the leaves of a range, from its start, as far as the budget goes; returns the
+    /// pages done. Cannot fail: the range consists of whole leaves in states that the change starts
+    /// from, which a claim, a cut under the same lock, a hold or an earlier change has seen to.
+    pub(crate) fn change<M: Machine>(
+        &mut self,
+        mem: Memory<'_, '_, M>,
+        batch: &mut Batch,
+        at: Ipa,
+        pages: u64,
+        to: Change,
+        budget: &mut Budget,
+    ) -> u64 {
+        assert!(self.contains(at, pages), "G4: a change stays in the address space");
+        let mut done = 0;
+        while done < pages && !budget.is_spent() {
+            let here = at.add_pages(done);
+            let slot = self.find(mem, here.page());
+            let new = self.bits(to, slot.entry & !ADDRESS, slot.level);
+            let rest = pages - done;
+            done += if descriptor::retypes(slot.entry, new) {
+                self.retype(mem, batch, here, rest, to, budget)
+            } else {
+                self.pass(mem, batch, here, rest, (to, Phase::Plain), budget)
+            };
+        }
+        done
+    }
+
+    /// A change of memory type: break, invalidate, make, in this step. Accesses that fault in between
+    /// find the new entry when the abort is checked again.
+    fn retype<M: Machine>(
+        &mut self,
+        mem: Memory<'_, '_, M>,
+        batch: &mut Batch,
+        at: Ipa,
+        pages: u64,
+        to: Change,
+        budget: &mut Budget,
+    ) -> u64 {
+        let done = self.pass(mem, batch, at, pages, (to, Phase::Break), budget);
+        let broken = [IpaRange { at, pages: done }];
+        mem.machine.invalidate(self.context(), Scope::Ranges(&broken));
+        let mut all = Budget::new(u32::MAX);
+        let mut made = 0;
+        while made < done {
+            let at = at.add_pages(made);
+            made += self.pass(mem, batch, at, done - made, (to, Phase::Make), &mut all);
+        }
+        done
+    }
+
+    /// Applies one phase to the rest of the leaves of one table that are like the first, at least one.
+    fn pass<M: Machine>(
+        &mut self,
+        mem: Memory<'_, '_, M>,
+        batch: &mut Batch,
+        at: Ipa,
+        pages: u64,
+        (to, phase): (Change, Phase),
+        budget: &mut Budget,
+    ) -> u64 {
+        let page = at.page();
+        let slot = self.find(mem, page);
+        let old = slot.entry & !ADDRESS;
+        assert!(
+            to.starts_from(State::of(old)) || phase == Phase::Make,
+            "G4: {to:?} of a page that is {:?}",
+            State::of(old)
+        );
+        assert!(
+            slot.offset(page) == 0 && pages >= slot.pages(),
+            "G4: {to:?} of a part of a leaf, which must have been cut before"
+        );
+        let new = match phase {
+            Phase::Plain => self.bits(to, old, slot.level),
+            Phase::Break => self.bits(to, old, slot.level) & !VALID,
+            Phase::Make => old | VALID,
+        };
+        let limit = (pages / slot.pages()).min(affordable(budget, weight::DESCRIPTOR));
+        let edit = rewrite(mem, &slot, limit, new, &self.home_run(mem, &slot));
+        pay(budget, weight::DESCRIPTOR, edit.count);
+        let done = edit.count * slot.pages();
+        match phase {
+            Phase::Plain => self.note(batch, at, done, (old, new)),
+            Phase::Break => {}
+            Phase::Make => batch.publish(),
+        }
+        self.account(mem, batch, &slot, (old, new), edit);
+        if new == 0 {
+            self.full_below = self.full_below.min(page);
+        }
+        done
+    }
+
+    /// All bits of the leaf that `to` makes, but its address. An Absent leaf has none at all.
+    fn bits(&self, to: Change, old: u64, level: Level) -> u64 {
+        match to {
+            Change::Unclaim => descriptor::retag(old, State::Owned),
+            Change::Lend { parcel } => descriptor::lent(parcel),
+            Change::Share { rights, memory } => {
+                self.encoder.leaf(level, State::Shared, rights, memory)
+            }
+            Change::Restore | Change::Own => self.encoder.owned(level),
+            Change::Borrow { rights, memory } => {
+                self.encoder.leaf(level, State::Borrowed, rights, memory)
+            }
+            Change::Device => {
+                self.encoder.leaf(level, State::Device, Rights::RW, MemoryType::Device)
+            }
+            Change::GiveAway | Change::Unhold | Change::Unmap => 0,
+        }
+    }
+
+    /// Where the slot's entry is at home.
+    #[inline]
+    pub(super) fn home_run<M: Machine>(&self, mem: Memory<'_, '_, M>, slot: &Slot<'_>) -> Home {
+        let step = slot.pages() * PAGE_SIZE;
+        // Without a home this is odd and stays odd, so it is no leaf's address.
+        let at = mem.pool.record(slot.table).home_bits() + slot.index as u64 * step;
+        Home { at, step }
+    }
+
+    /// Remembers what the hardware must be told of a run of leaves.
+    fn note(&mut self, batch: &mut Batch, at: Ipa, pages: u64, (old, new): (u64, u64)) {
+        let removed = old & VALID != 0 && new & VALID == 0;
+        if removed || (old & new & VALID != 0 && descriptor::restricts(old, new)) {
+            batch.push(at, pages);
+            self.unfinished = true;
+        } else if new & VALID != 0 && descriptor::hardware(old) != descriptor::hardware(new) {
+            batch.publish();
+        }
+    }
+
+    /// Keeps the table's record in step with a run of its entries.
+    pub(super) fn account<M: Machine>(
+        &mut self,
+        mem: Memory<'_, '_, M>,
+        batch: &mut Batch,
+        slot: &Slot<'_>,
+        (old, new): (u64, u64),
+        edit: Edit,
+    ) {
+        let owned = self.encoder.owned(slot.level);
+        let record = mem.pool.record(slot.table);
+        let mut uses = record.uses();
+        let mut deviants = record.deviants();
+        if old == 0 {
+            uses += edit.count as u32;
+        }
+        if new == 0 {
+            uses -= edit.count as u32;
+        }
+        if old == owned {
+            deviants += edit.at_home;
+        }
+        if new == owned {
+            deviants -= edit.at_home;
+        }
+        record.set_counts(uses, deviants);
+        self.settle(mem, slot.table);
+        if uses == 0 {
+            if old & VALID == 0 {
+                // No leaf's invalidation reaches the cached way to this table.
+                batch.push(Ipa::of_page(record.first_page()), 512 * slot.pages());
+                self.unfinished = true;
+            }
+            self.unlink(mem, batch, slot.table);
+        }
+    }
+}
+
+/// Where entries of a table point while it is as it was cut.
+pub(super) struct Home {
+    at: u64,
+    step: u64,
+}
+
+/// What [`rewrite`] did.
+#[derive(Clone, Copy)]
+pub(super) struct Edit {
+    /// Entries changed.
+    pub(super) count: u64,
+    /// How many of them point to their home.
+    pub(super) at_home: u32,
+}
+
+/// Gives the slot's entry and those after it that are like it the bits `new`, at most `limit`. They
+/// keep their addresses, unless `new` is Absent.
+#[inline]
+pub(super) fn rewrite<M: Machine>(
+    mem: Memory<'_, '_, M>,
+    slot: &Slot<'_>,
+    limit: u64,
+    new: u64,
+    home: &Home,
+) -> Edit {
+    let old = slot.entry & !ADDRESS;
+    let keep = if new == 0 { 0 } else { ADDRESS };
+    let end = slot.index + (limit as usize).min(512 - slot.index);
+    let mut plain = home.at;
+    let mut at_home = 0;
+    let mut index = slot.index;
+    while index < end {
+        let entry = slot.frame.read(index & 511);
+        let address = entry ^ old;
+        if address & !ADDRESS != 0 {
+            break;
+        }
+        tables::write(mem, slot.table, index & 511, entry, address & keep | new);
+        at_home += u32::from(address == plain);
+        plain = plain.wrapping_add(home.step);
+        index += 1;
+    }
+    Edit { count: (index - slot.index) as u64, at_home }
+}

@@ -1,0 +1,251 @@
+//! The life of a translation table: taken, cut from a block, emptied, merged.
+//!
+//! A table that was cut from a block remembers where that block was, its *home*, and how many of its
+//! entries say something else than the block did. At zero it is mergeable and stands in its VM's
+//! list; it is merged when a frame is wanted, not at once, because a VM that shared one page of a
+//! block tends to share another.
+
+use super::descriptor::{self, Level, pages_of};
+use super::walk::Slot;
+use super::{Batch, Memory, Stage2};
+use crate::address::{Ipa, PAGE_SIZE, TlbTag, VmIndex};
+use crate::frame_pool::NoFrame;
+use crate::machine::{FrameIndex, FrameUse, IpaRange, Machine, Scope};
+
+/// A VM's mergeable tables, oldest first, linked through their records.
+pub(super) struct List {
+    first: Option<FrameIndex>,
+    last: Option<FrameIndex>,
+    len: u32,
+}
+
+impl List {
+    pub(super) const fn new() -> Self {
+        Self { first: None, last: None, len: 0 }
+    }
+
+    pub(super) const fn len(&self) -> u32 {
+        self.len
+    }
+
+    fn push<M: Machine>(&mut self, mem: Memory<'_, '_, M>, table: FrameIndex) {
+        let record = mem.pool.record(table);
+        record.set_previous(self.last);
+        record.set_next(None);
+        record.set_listed(true);
+        match self.last {
+            Some(last) => mem.pool.record(last).set_next(Some(table)),
+            None => self.first = Some(table),
+        }
+        self.last = Some(table);
+        self.len += 1;
+    }
+
+    fn remove<M: Machine>(&mut self, mem: Memory<'_, '_, M>, table: FrameIndex) {
+        let record = mem.pool.record(table);
+        record.set_listed(false);
+        let (previous, next) = (record.previous(), record.next());
+        match previous {
+            Some(previous) => mem.pool.record(previous).set_next(next),
+            None => self.first = next,
+        }
+        match next {
+            Some(next) => mem.pool.record(next).set_previous(previous),
+            None => self.last = previous,
+        }
+        self.len -= 1;
+    }
+}
+
+/// A frame that becomes an empty table of `level`, translating from `first_page` on.
+pub(super) fn take<M: Machine>(
+    mem: Memory<'_, '_, M>,
+    vm: VmIndex,
+    tag: TlbTag,
+    level: Level,
+    first_page: u64,
+) -> Result<FrameIndex, NoFrame> {
+    let frame = mem.pool.take(mem.machine, vm, FrameUse::Table(tag))?;
+    mem.pool.record(frame).adopt(level, first_page);
+    Ok(frame)
+}
+
+/// Writes one entry of a table. The one place of this crate that does.
+#[inline]
+pub(super) fn write<M: Machine>(
+    mem: Memory<'_, '_, M>,
+    table: FrameIndex,
+    index: usize,
+    old: u64,
+    new: u64,
+) {
+    mem.machine.table_write(table, index, old, new);
+    mem.frame(table).write(index, new);
+}
+
+impl Stage2 {
+    /// A table for this tree, merging one that is not needed if the pool has none left.
+    pub(super) fn take_table<M: Machine>(
+        &mut self,
+        mem: Memory<'_, '_, M>,
+        level: Level,
+        first_page: u64,
+    ) -> Result<FrameIndex, NoFrame> {
+        let tag = self.context.tag;
+        let mut taken = take(mem, self.vm, tag, level, first_page);
+        if taken == Err(NoFrame::Empty) && self.merge_one(mem) {
+            taken = take(mem, self.vm, tag, level, first_page);
+        }
+        let frame = taken?;
+        self.tables += 1;
+        Ok(frame)
+    }
+
+    /// Returns a table to the pool that no walk can reach any more.
+    pub(super) fn put_table<M: Machine>(&mut self, mem: Memory<'_, '_, M>, table: FrameIndex) {
+        self.tables -= 1;
+        mem.pool.put(mem.machine, self.vm, table);
+    }
+
+    /// Lists the table if it has become mergeable, delists it if it no longer is.
+    #[inline]
+    pub(super) fn settle<M: Machine>(&mut self, mem: Memory<'_, '_, M>, table: FrameIndex) {
+        let record = mem.pool.record(table);
+        if record.is_plain() != record.is_listed() {
+            if record.is_listed() {
+                self.delist(mem, table);
+            } else {
+                self.mergeable.push(mem, table);
+                mem.pool.credit(self.vm);
+            }
+        }
+    }
+
+    /// Takes a table out of the list, so that it is not merged and counts as used. It stays out until
+    /// it is settled again.
+    pub(super) fn delist<M: Machine>(&mut self, mem: Memory<'_, '_, M>, table: FrameIndex) {
+        if mem.pool.record(table).is_listed() {
+            self.mergeable.remove(mem, table);
+            mem.pool.uncredit(self.vm);
+        }
+    }
+
+    /// As [`Stage2::delist`], refused if the table would exceed the VM's limit once it counts.
+    pub(super) fn charge<M: Machine>(
+        &mut self,
+        mem: Memory<'_, '_, M>,
+        table: FrameIndex,
+    ) -> Result<(), NoFrame> {
+        if mem.pool.record(table).is_listed() {
+            if !mem.pool.affords(self.vm, 1) {
+                return Err(NoFrame::Quota);
+            }
+            self.delist(mem, table);
+        }
+        Ok(())
+    }
+
+    /// Replaces an OWNED block by a table that says the same, one level down. The new table is not
+    /// listed as mergeable before it is settled, so a second cut does not undo the first.
+    pub(super) fn split<M: Machine>(
+        &mut self,
+        mem: Memory<'_, '_, M>,
+        slot: Slot<'_>,
+        page: u64,
+    ) -> Result<FrameIndex, NoFrame> {
+        let first_page = page - slot.offset(page);
+        let level = slot.level + 1;
+        self.charge(mem, slot.table)?;
+        let child = match self.take_table(mem, level, first_page) {
+            Ok(child) => child,
+            Err(error) => {
+                self.settle(mem, slot.table);
+                return Err(error);
+            }
+        };
+        let home = descriptor::address(slot.entry);
+        let step = pages_of(level) * PAGE_SIZE;
+        let mut entry = self.encoder.owned(level) | home.0;
+        for index in 0..512 {
+            write(mem, child, index, 0, entry);
+            entry += step;
+        }
+        let record = mem.pool.record(child);
+        record.set_home(home);
+        self.replace(mem, slot, first_page, descriptor::table(mem.address(child)));
+        Ok(child)
+    }
+
+    /// Break-before-make of one entry that stays in use.
+    fn replace<M: Machine>(
+        &mut self,
+        mem: Memory<'_, '_, M>,
+        slot: Slot<'_>,
+        first_page: u64,
+        new: u64,
+    ) {
+        write(mem, slot.table, slot.index, slot.entry, 0);
+        let broken = [IpaRange { at: Ipa::of_page(first_page), pages: slot.pages() }];
+        mem.machine.invalidate(self.context, Scope::Ranges(&broken));
+        write(mem, slot.table, slot.index, 0, new);
+        mem.machine.publish();
+        let record = mem.pool.record(slot.table);
+        let plain = self.plain(mem, &slot);
+        let deviants = record.deviants() + u32::from(slot.entry == plain) - u32::from(new == plain);
+        record.set_counts(record.uses(), deviants);
+        self.settle(mem, slot.table);
+    }
+
+    /// What the slot's entry is while its table is as it was cut; no descriptor if it was not cut.
+    fn plain<M: Machine>(&self, mem: Memory<'_, '_, M>, slot: &Slot<'_>) -> u64 {
+        let step = slot.pages() * PAGE_SIZE;
+        match mem.pool.record(slot.table).home() {
+            Some(home) => self.encoder.owned(slot.level) | home.0 + slot.index as u64 * step,
+            None => u64::MAX,
+        }
+    }
+
+    /// Merges the table that has been mergeable longest. `false` if there is none.
+    pub(crate) fn merge_one<M: Machine>(&mut self, mem: Memory<'_, '_, M>) -> bool {
+        self.assert_finished();
+        let Some(table) = self.mergeable.first else { return false };
+        self.delist(mem, table);
+        let record = mem.pool.record(table);
+        let home = record.home().expect("G8: a mergeable table was cut from a block");
+        let level = record.level() - 1;
+        let slot = self.find_above(mem, record.first_page(), level);
+        debug_assert!(
+            slot.entry == descriptor::table(mem.address(table)),
+            "G8: a table stands where its record says"
+        );
+        self.replace(mem, slot, record.first_page(), self.encoder.owned(level) | home.0);
+        let frame = mem.frame(table);
+        for index in 0..512 {
+            write(mem, table, index, frame.read(index), 0);
+        }
+        self.put_table(mem, table);
+        true
+    }
+
+    /// Takes an empty table out of the tree, and those above it that this leaves empty. They return
+    /// to the pool when the batch has been invalidated.
+    pub(super) fn unlink<M: Machine>(
+        &mut self,
+        mem: Memory<'_, '_, M>,
+        batch: &mut Batch,
+        table: FrameIndex,
+    ) {
+        let mut table = table;
+        while table != self.root && mem.pool.record(table).uses() == 0 {
+            let record = mem.pool.record(table);
+            // An empty table is not plain, so it is in no list and its links are free.
+            record.set_next(batch.push_empty(table));
+            let slot = self.find_above(mem, record.first_page(), record.level() - 1);
+            write(mem, slot.table, slot.index, slot.entry, 0);
+            // A table's descriptor and an absent entry both deviate from home.
+            let parent = mem.pool.record(slot.table);
+            parent.set_counts(parent.uses() - 1, parent.deviants());
+            table = slot.table;
+        }
+    }
+}
