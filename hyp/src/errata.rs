@@ -68,3 +68,26 @@ impl fmt::Display for Core {
         write!(f, " r{variant}p{revision}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+
+    const A57_R1P2: Core = Core { midr: 0x411f_d072 };
+    const A57_R1P3: Core = Core { midr: 0x411f_d073 };
+    const A72_R0P3: Core = Core { midr: 0x410f_d083 };
+
+    #[test]
+    fn only_early_cortex_a57_report_stage_1_faults_as_stage_2() {
+        assert!(stage2_fault_may_be_of_stage1(A57_R1P2));
+        assert!(!stage2_fault_may_be_of_stage1(A57_R1P3));
+        assert!(!stage2_fault_may_be_of_stage1(A72_R0P3));
+    }
+
+    #[test]
+    fn a_core_is_named_with_its_revision() {
+        assert_eq!(format!("{A57_R1P2}"), "Cortex-A57 r1p2");
+        assert_eq!(format!("{}", Core { midr: 0x000f_0510 }), "core with MIDR 0xf0510 r0p0");
+    }
+}

@@ -12,7 +12,7 @@ pub mod cache;
 pub mod console;
 #[cfg(target_os = "none")]
 pub mod cpu;
-#[cfg(target_os = "none")]
+#[cfg(any(test, target_os = "none"))]
 pub mod errata;
 #[cfg(target_os = "none")]
 mod exit;
@@ -26,13 +26,15 @@ pub mod gic;
 pub mod log;
 #[cfg(target_os = "none")]
 mod psci;
+#[cfg(any(test, target_os = "none"))]
+mod ring;
 #[cfg(target_os = "none")]
 mod semihosting;
 #[cfg(target_os = "none")]
 mod smp;
 #[cfg(target_os = "none")]
 pub mod stage1;
-#[cfg(target_os = "none")]
+#[cfg(any(test, target_os = "none"))]
 pub mod syndrome;
 #[cfg(target_os = "none")]
 mod uart;

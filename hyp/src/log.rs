@@ -8,7 +8,6 @@
 //! EL2 runs with interrupts masked, so a CPU's ring has one writer. Only a fatal exception can come
 //! between; it starts a frame of its own and the broken one is lost.
 
-mod ring;
 mod sink;
 
 use core::mem;
@@ -20,8 +19,8 @@ use spin::Once;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::cpu::{self, MAX_CPUS};
+use crate::ring::Ring;
 use crate::{board, relax, semihosting, uart};
-use ring::Ring;
 use sink::Sink;
 
 static RINGS: [Ring; MAX_CPUS] = [const { Ring::new() }; MAX_CPUS];

@@ -45,3 +45,18 @@ fn data_abort(esr: u64) -> &'static str {
         _ => "data abort",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_apart() {
+        assert_eq!(cause(0x9600_0047), "data abort: write to an address that is not mapped");
+        assert_eq!(cause(0x9600_0005), "data abort: read of an address that is not mapped");
+        assert_eq!(cause(0x9600_004f), "data abort: write to a read-only address");
+        assert_eq!(cause(0x8600_000e), "instruction abort: address not executable");
+        assert_eq!(cause(0x0200_0000), "unknown reason or undefined instruction");
+        assert_eq!(cause(0xbe00_0000), "SError");
+    }
+}

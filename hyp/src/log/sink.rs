@@ -3,7 +3,7 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use super::ring::Ring;
+use crate::ring::Ring;
 use crate::{semihosting, uart};
 
 /// Bytes for one step towards QEMU. One trap to the debugger costs the same for one byte or many.
