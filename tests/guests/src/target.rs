@@ -15,4 +15,11 @@ pub mod start;
 pub mod timer;
 pub mod vectors;
 
+pub mod bench;
 pub mod demo;
+pub mod forge;
+pub mod fp;
+pub mod hostile;
+pub mod interrupts;
+pub mod preempt;
+pub mod smp;

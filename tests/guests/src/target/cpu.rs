@@ -60,10 +60,10 @@ pub fn passed(start: u64, ticks: u64) -> bool {
     now().wrapping_sub(start) >= ticks
 }
 
-/// Tells that this is a loop that waits for somebody else.
+/// Waits a moment, in a loop that waits for somebody else: the hypervisor may give the CPU to that
+/// somebody. The event stream of [`start`](crate::start) ends the wait at the latest.
 pub fn relax() {
-    // SAFETY: a hint.
-    unsafe { asm!("yield") };
+    wait_for_event();
 }
 
 /// Waits for an interrupt, taken or pending.

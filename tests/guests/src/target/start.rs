@@ -40,6 +40,9 @@ global_asm!(
     // FP and SIMD for the programs that use them by hand; compiled code does not.
     "4:  mov  x0, #(3 << 20)",
     "    msr  cpacr_el1, x0",
+    // An event whenever bit 15 of the counter changes to 1, for `cpu::relax`.
+    "    mov  x0, #(15 << 4 | 1 << 2)",
+    "    msr  cntkctl_el1, x0",
     "    isb",
     "    adrp x0, __stacks_end",
     "    add  x0, x0, :lo12:__stacks_end",

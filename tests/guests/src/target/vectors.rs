@@ -30,6 +30,7 @@ global_asm!(
     ".endm",
     ".pushsection .text, \"ax\"",
     ".balign 2048",
+    ".global guest_vectors",
     "guest_vectors:",
     "    vector 0", // With SP_EL0, which the programs do not use.
     "    vector 1",

@@ -1,0 +1,52 @@
+//! The borrower's half.
+
+use rm_client::{Acceptance, Sanitize, SglEntry, Transfer, pages};
+
+use super::{CONTIGUOUS, END, FROM_A, FROM_B, LongSession, ROUNDS, count, long_session};
+use crate::channel::Channel;
+use crate::demo::granted;
+use crate::layout::{LINK_AB, PAGE};
+use crate::memory;
+
+/// The program.
+pub fn main() {
+    let mut session = long_session();
+    let a = Channel::peer(LINK_AB);
+    loop {
+        let case = a.hear();
+        if case == END {
+            break;
+        }
+        for _ in 0..=ROUNDS {
+            once(&mut session, &a, case == CONTIGUOUS);
+        }
+    }
+}
+
+/// Accepts and releases one parcel, and tells A what that took.
+fn once(session: &mut LongSession, a: &Channel, contiguous: bool) {
+    let handle = a.hear_handle();
+    let wanted = Acceptance::new(handle, Transfer::Share);
+    let wanted = if contiguous { wanted.contiguous() } else { wanted };
+    let mut places = [pages(0, 0); 512];
+    let (accept, outcome) = count(|| session.accept(&wanted));
+    let mut used = 0;
+    for place in granted("accepting", outcome) {
+        places[used] = place;
+        used += 1;
+    }
+    exchange(&places[..used]);
+    let (release, outcome) = count(|| session.release(handle, Sanitize::empty()));
+    granted("releasing", outcome);
+    a.say(accept);
+    a.say(release);
+}
+
+/// Reads what A wrote, and writes for A to read.
+fn exchange(places: &[SglEntry]) {
+    for place in places {
+        let count = place.size / PAGE;
+        memory::check(place.ipa, count, FROM_A);
+        memory::fill(place.ipa, count, FROM_B);
+    }
+}
