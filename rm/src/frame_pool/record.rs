@@ -26,8 +26,8 @@ pub struct FrameRecord {
     previous: AtomicU32,
     /// Entries that are not Absent.
     uses: AtomicU16,
-    /// Entries that differ from a plain OWNED leaf at `home` + index x entry size. Meaningless
-    /// without a home.
+    /// Entries that differ from a plain OWNED leaf at `home` + index x entry size, and are no
+    /// mergeable table with its home there. Meaningless without a home.
     deviants: AtomicU16,
     level: AtomicU8,
     listed: AtomicBool,

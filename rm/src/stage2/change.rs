@@ -13,6 +13,9 @@ use crate::address::{Ipa, PAGE_SIZE};
 use crate::machine::{IpaRange, Machine, Scope};
 use crate::operation::budget::{Budget, weight};
 
+/// What unlinking emptied tables and returning them to the pool weighs.
+const UNLINK: u32 = 24;
+
 /// What happens to the leaves of a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Change {
@@ -35,6 +38,8 @@ pub(crate) enum Change {
     Own,
     /// Held becomes registers of a device that the VM drives itself.
     Device,
+    /// Held becomes registers of a device that the embedder emulates: Device, but invalid.
+    Emulate,
     /// Borrowed, or still Held, becomes Absent.
     Unmap,
 }
@@ -48,7 +53,7 @@ impl Change {
             }
             Self::Restore => matches!(state, State::Lent | State::Shared),
             Self::GiveAway => matches!(state, State::Lent),
-            Self::Unhold | Self::Borrow { .. } | Self::Own | Self::Device => {
+            Self::Unhold | Self::Borrow { .. } | Self::Own | Self::Device | Self::Emulate => {
                 matches!(state, State::Held)
             }
             Self::Unmap => matches!(state, State::Borrowed | State::Held),
@@ -155,7 +160,9 @@ impl Stage2 {
             Phase::Break => {}
             Phase::Make => batch.publish(),
         }
-        self.account(mem, batch, &slot, (old, new), edit);
+        if self.account(mem, batch, &slot, (old, new), edit) {
+            pay(budget, UNLINK, 1);
+        }
         if new == 0 {
             self.full_below = self.full_below.min(page);
         }
@@ -177,6 +184,7 @@ impl Stage2 {
             Change::Device => {
                 self.encoder.leaf(level, State::Device, Rights::RW, MemoryType::Device)
             }
+            Change::Emulate => descriptor::invalid(State::Device),
             Change::GiveAway | Change::Unhold | Change::Unmap => 0,
         }
     }
@@ -201,15 +209,15 @@ impl Stage2 {
         }
     }
 
-    /// Keeps the table's record in step with a run of its entries.
-    pub(super) fn account<M: Machine>(
+    /// Keeps the table's record in step with a run of its entries. Whether the table was emptied.
+    fn account<M: Machine>(
         &mut self,
         mem: Memory<'_, '_, M>,
         batch: &mut Batch,
         slot: &Slot<'_>,
         (old, new): (u64, u64),
         edit: Edit,
-    ) {
+    ) -> bool {
         let owned = self.encoder.owned(slot.level);
         let record = mem.pool.record(slot.table);
         let mut uses = record.uses();
@@ -228,7 +236,8 @@ impl Stage2 {
         }
         record.set_counts(uses, deviants);
         self.settle(mem, slot.table);
-        if uses == 0 {
+        let emptied = uses == 0 && slot.table != self.root;
+        if emptied {
             if old & VALID == 0 {
                 // No leaf's invalidation reaches the cached way to this table.
                 batch.push(Ipa::of_page(record.first_page()), 512 * slot.pages());
@@ -236,6 +245,7 @@ impl Stage2 {
             }
             self.unlink(mem, batch, slot.table);
         }
+        emptied
     }
 }
 
@@ -265,21 +275,20 @@ pub(super) fn rewrite<M: Machine>(
     home: &Home,
 ) -> Edit {
     let old = slot.entry & !ADDRESS;
-    let keep = if new == 0 { 0 } else { ADDRESS };
-    let end = slot.index + (limit as usize).min(512 - slot.index);
+    // What remains if an entry is like the first, which then is its address.
+    let address_of = |entry| Some(entry ^ old).filter(|rest| rest & !ADDRESS == 0);
     let mut plain = home.at;
-    let mut at_home = 0;
-    let mut index = slot.index;
-    while index < end {
-        let entry = slot.frame.read(index & 511);
-        let address = entry ^ old;
-        if address & !ADDRESS != 0 {
-            break;
-        }
-        tables::write(mem, slot.table, index & 511, entry, address & keep | new);
-        at_home += u32::from(address == plain);
-        plain = plain.wrapping_add(home.step);
-        index += 1;
-    }
-    Edit { count: (index - slot.index) as u64, at_home }
+    let mut at_home = 0_u32;
+    let count = if new == 0 {
+        // No entry at home turns Absent in one step, so nothing has to be compared.
+        tables::sweep(mem, slot, limit, |entry| address_of(entry).map(|_| 0))
+    } else {
+        tables::sweep(mem, slot, limit, |entry| {
+            let address = address_of(entry)?;
+            at_home = at_home.wrapping_add((address == plain).into());
+            plain = plain.wrapping_add(home.step);
+            Some(address | new)
+        })
+    };
+    Edit { count, at_home }
 }

@@ -5,7 +5,7 @@
 
 use super::change::rewrite;
 use super::descriptor::{self, ADDRESS, PAGE_LEVEL, State};
-use super::walk::{Slot, affordable, pay};
+use super::walk::{affordable, pay};
 use super::{Memory, Stage2};
 use crate::address::Ipa;
 use crate::frame_pool::NoFrame;
@@ -71,8 +71,8 @@ impl Stage2 {
         }
         // A claim follows in this step, so the table stays: a merge cannot undo the cut for ever.
         while slot.offset(page) != 0 || pages < slot.pages() {
-            pay(budget, weight::TABLE, 1);
-            slot = self.split_at(mem, slot, page)?;
+            self.split(mem, slot, page, budget)?;
+            slot = self.find(mem, page);
         }
         self.charge(mem, slot.table)?;
         let old = slot.entry & !ADDRESS;
@@ -100,10 +100,15 @@ impl Stage2 {
             return Ok(());
         }
         let (start, end) = (at.page(), at.page() + pages);
-        let first = self.cut_before(mem, start)?;
+        let mut budget = Budget::new(u32::MAX);
+        let first = self.cut_before(mem, start, &mut budget)?;
         // The second cut may merge a table to get its frame; not this one.
         self.delist(mem, first);
-        let cut = if end < self.ipa_pages { self.cut_before(mem, end).map(drop) } else { Ok(()) };
+        let cut = if end < self.ipa_pages {
+            self.cut_before(mem, end, &mut budget).map(drop)
+        } else {
+            Ok(())
+        };
         self.settle(mem, first);
         cut?;
         match self.listed_in(mem, start, end) {
@@ -118,38 +123,34 @@ impl Stage2 {
         &mut self,
         mem: Memory<'_, '_, M>,
         page: u64,
+        budget: &mut Budget,
     ) -> Result<FrameIndex, NoFrame> {
         let mut slot = self.find(mem, page);
         while slot.offset(page) != 0 && State::of(slot.entry) == State::Owned {
-            slot = self.split_at(mem, slot, page)?;
+            self.split(mem, slot, page, budget)?;
+            slot = self.find(mem, page);
         }
         self.settle(mem, slot.table);
         Ok(slot.table)
     }
 
-    /// Splits the slot's block and walks one level further.
-    fn split_at<'a, M: Machine>(
-        &mut self,
-        mem: Memory<'a, '_, M>,
-        slot: Slot<'_>,
-        page: u64,
-    ) -> Result<Slot<'a>, NoFrame> {
-        self.split(mem, slot, page)?;
-        Ok(self.find(mem, page))
-    }
-
     /// How many mergeable tables hold pages of the range. They will count once it changes.
     fn listed_in<M: Machine>(&self, mem: Memory<'_, '_, M>, start: u64, end: u64) -> u32 {
-        let mut listed = 0;
+        let listed = |table| u32::from(mem.pool.record(table).is_listed());
+        let mut tables = 0;
+        let mut above = None;
         let mut page = start;
         while page < end {
+            let upper = self.find_above(mem, page, PAGE_LEVEL - 1);
+            if above.replace(upper.table) != Some(upper.table) {
+                tables += listed(upper.table);
+            }
             let slot = self.find(mem, page);
-            let record = mem.pool.record(slot.table);
-            listed += u32::from(record.is_listed());
-            let whole = record.is_listed() || slot.level == PAGE_LEVEL;
-            let span = if whole { 512 * slot.pages() } else { slot.pages() };
-            page = page - page % span + span;
+            if slot.level == PAGE_LEVEL {
+                tables += listed(slot.table);
+            }
+            page = page - upper.offset(page) + upper.pages();
         }
-        listed
+        tables
     }
 }

@@ -3,7 +3,7 @@
 //! HELD entries are how an accept keeps what it counted on: nobody else finds the range free, and the
 //! tables cannot go away because they are in use. Filling them cannot fail.
 
-use super::descriptor::{self, ADDRESS, Level, PAGE_LEVEL, State, index_of, pages_of};
+use super::descriptor::{self, Level, PAGE_LEVEL, State, index_of, pages_of};
 use super::walk::{Slot, affordable, pay};
 use super::{Batch, Change, Memory, Stage2, tables};
 use crate::address::{Ipa, PAGE_SIZE, Pa};
@@ -12,7 +12,7 @@ use crate::machine::Machine;
 use crate::operation::budget::{Budget, weight};
 
 /// What taking and linking an empty table weighs; nothing is written to it.
-const LINK: u32 = 12;
+const LINK: u32 = 16;
 
 /// Why a range cannot be held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,10 +66,10 @@ impl Stage2 {
         pa: Pa,
         pages: u64,
     ) -> Result<(), HoldError> {
-        self.put(mem, at, pa, pages, Change::Own)
+        self.install(mem, at, pa, pages, Change::Own)
     }
 
-    /// Makes the registers of a device the VM's own, as a VM is built.
+    /// Makes the registers of a device the VM's own, as a VM is built. It drives them itself.
     pub(crate) fn give_device<M: Machine>(
         &mut self,
         mem: Memory<'_, '_, M>,
@@ -77,10 +77,21 @@ impl Stage2 {
         pa: Pa,
         pages: u64,
     ) -> Result<(), HoldError> {
-        self.put(mem, at, pa, pages, Change::Device)
+        self.install(mem, at, pa, pages, Change::Device)
     }
 
-    fn put<M: Machine>(
+    /// Keeps addresses free of memory where the embedder emulates the registers of a device: the VM's
+    /// accesses fault, and neither a search nor a hold takes them.
+    pub(crate) fn give_emulated<M: Machine>(
+        &mut self,
+        mem: Memory<'_, '_, M>,
+        at: Ipa,
+        pages: u64,
+    ) -> Result<(), HoldError> {
+        self.install(mem, at, Pa(0), pages, Change::Emulate)
+    }
+
+    fn install<M: Machine>(
         &mut self,
         mem: Memory<'_, '_, M>,
         at: Ipa,
@@ -121,7 +132,7 @@ impl Stage2 {
         let level = largest(page, pa, pages).max(slot.level);
         if level > slot.level {
             pay(budget, LINK, (level - slot.level).into());
-            slot = self.link(mem, slot, page, level)?;
+            slot = self.link(mem, slot, page, level, budget)?;
         }
         let limit = (pages / slot.pages()).min(affordable(budget, weight::DESCRIPTOR).max(1));
         let held = fill(mem, &slot, limit, descriptor::invalid(State::Held) | pa.0);
@@ -140,24 +151,19 @@ impl Stage2 {
         slot: Slot<'a>,
         page: u64,
         level: Level,
+        budget: &mut Budget,
     ) -> Result<Slot<'a>, NoFrame> {
-        let first = self.take_empty(mem, slot.level + 1, page)?;
+        let first = self.take_empty(mem, slot.level + 1, page, budget)?;
         let mut last = first;
         if level > slot.level + 1 {
-            let below = match self.take_empty(mem, level, page) {
+            let below = match self.take_empty(mem, level, page, budget) {
                 Ok(below) => below,
                 Err(error) => {
                     self.put_table(mem, first.table);
                     return Err(error);
                 }
             };
-            tables::write(
-                mem,
-                first.table,
-                first.index,
-                0,
-                descriptor::table(mem.address(below.table)),
-            );
+            tables::write(mem, &first, descriptor::table(mem.address(below.table)));
             mem.pool.record(first.table).set_counts(1, 0);
             last = below;
         }
@@ -165,7 +171,7 @@ impl Stage2 {
         mem.machine.publish();
         let record = mem.pool.record(slot.table);
         record.set_counts(record.uses() + 1, record.deviants());
-        tables::write(mem, slot.table, slot.index, 0, descriptor::table(mem.address(first.table)));
+        tables::write(mem, &slot, descriptor::table(mem.address(first.table)));
         mem.machine.publish();
         Ok(last)
     }
@@ -176,8 +182,10 @@ impl Stage2 {
         mem: Memory<'a, '_, M>,
         level: Level,
         page: u64,
+        budget: &mut Budget,
     ) -> Result<Slot<'a>, NoFrame> {
-        let table = self.take_table(mem, level, page & !(512 * pages_of(level) - 1))?;
+        let first_page = page & !(512 * pages_of(level) - 1);
+        let table = self.take_table(mem, level, first_page, budget)?;
         let index = index_of(page, level);
         Ok(Slot { table, frame: mem.frame(table), level, index, entry: 0 })
     }
@@ -194,15 +202,11 @@ fn largest(page: u64, pa: Pa, pages: u64) -> Level {
 /// Returns how many.
 #[inline]
 fn fill<M: Machine>(mem: Memory<'_, '_, M>, slot: &Slot<'_>, limit: u64, first: u64) -> u64 {
-    debug_assert!(first & ADDRESS != first, "a held entry is not Absent");
     let step = slot.pages() * PAGE_SIZE;
-    let end = slot.index + (limit as usize).min(512 - slot.index);
-    let mut entry = first;
-    let mut index = slot.index;
-    while index < end && slot.frame.read(index & 511) == 0 {
-        tables::write(mem, slot.table, index & 511, 0, entry);
-        entry += step;
-        index += 1;
-    }
-    (index - slot.index) as u64
+    let mut next = first;
+    tables::sweep(mem, slot, limit, |entry| {
+        let this = next;
+        next = next.wrapping_add(step);
+        (entry == 0).then_some(this)
+    })
 }

@@ -1,16 +1,19 @@
 //! The life of a translation table: taken, cut from a block, emptied, merged.
 //!
 //! A table that was cut from a block remembers where that block was, its *home*, and how many of its
-//! entries say something else than the block did. At zero it is mergeable and stands in its VM's
-//! list; it is merged when a frame is wanted, not at once, because a VM that shared one page of a
+//! entries *deviate*: say something else than the block did, and are no table that is mergeable
+//! itself. At zero it is mergeable and stands in its VM's list; it is merged when a frame is wanted, not at once, because a VM that shared one page of a
 //! block tends to share another.
 
-use super::descriptor::{self, Level, pages_of};
-use super::walk::Slot;
+use core::sync::atomic::Ordering;
+
+use super::descriptor::{self, Level, ROOT_LEVEL, pages_of};
+use super::walk::{Slot, pay};
 use super::{Batch, Memory, Stage2};
 use crate::address::{Ipa, PAGE_SIZE, TlbTag, VmIndex};
 use crate::frame_pool::NoFrame;
 use crate::machine::{FrameIndex, FrameUse, IpaRange, Machine, Scope};
+use crate::operation::budget::{Budget, weight};
 
 /// A VM's mergeable tables, oldest first, linked through their records.
 pub(super) struct List {
@@ -70,30 +73,47 @@ pub(super) fn take<M: Machine>(
     Ok(frame)
 }
 
-/// Writes one entry of a table. The one place of this crate that does.
+/// Gives entries of a table new values, from the slot's on, until `value` has none for an entry or
+/// `limit` is reached; returns how many. All writes to tables come through here.
 #[inline]
-pub(super) fn write<M: Machine>(
+pub(super) fn sweep<M: Machine>(
     mem: Memory<'_, '_, M>,
-    table: FrameIndex,
-    index: usize,
-    old: u64,
-    new: u64,
-) {
-    mem.machine.table_write(table, index, old, new);
-    mem.frame(table).write(index, new);
+    slot: &Slot<'_>,
+    limit: u64,
+    mut value: impl FnMut(u64) -> Option<u64>,
+) -> u64 {
+    let end = slot.index + (limit as usize).min(512 - slot.index);
+    let mut count = 0;
+    for cell in &slot.frame.0[slot.index..end] {
+        let old = cell.load(Ordering::Relaxed);
+        let Some(new) = value(old) else { break };
+        mem.machine.table_write(slot.table, slot.index + count, old, new);
+        // A single store, as the walker needs it.
+        cell.store(new, Ordering::Relaxed);
+        count += 1;
+    }
+    count as u64
+}
+
+/// Gives the slot's entry a new value.
+pub(super) fn write<M: Machine>(mem: Memory<'_, '_, M>, slot: &Slot<'_>, new: u64) {
+    sweep(mem, slot, 1, |_| Some(new));
 }
 
 impl Stage2 {
-    /// A table for this tree, merging one that is not needed if the pool has none left.
+    /// A table for this tree, merging one that is not needed if the pool has none left. That is paid
+    /// here, since only here it is known.
     pub(super) fn take_table<M: Machine>(
         &mut self,
         mem: Memory<'_, '_, M>,
         level: Level,
         first_page: u64,
+        budget: &mut Budget,
     ) -> Result<FrameIndex, NoFrame> {
         let tag = self.context.tag;
         let mut taken = take(mem, self.vm, tag, level, first_page);
         if taken == Err(NoFrame::Empty) && self.merge_one(mem) {
+            pay(budget, weight::TABLE, 1);
             taken = take(mem, self.vm, tag, level, first_page);
         }
         let frame = taken?;
@@ -111,38 +131,71 @@ impl Stage2 {
     #[inline]
     pub(super) fn settle<M: Machine>(&mut self, mem: Memory<'_, '_, M>, table: FrameIndex) {
         let record = mem.pool.record(table);
-        if record.is_plain() != record.is_listed() {
-            if record.is_listed() {
-                self.delist(mem, table);
-            } else {
-                self.mergeable.push(mem, table);
-                mem.pool.credit(self.vm);
-            }
+        match (record.is_plain(), record.is_listed()) {
+            (true, false) => self.enlist(mem, table),
+            (false, true) => self.delist(mem, table),
+            _ => {}
+        }
+    }
+
+    fn enlist<M: Machine>(&mut self, mem: Memory<'_, '_, M>, table: FrameIndex) {
+        self.mergeable.push(mem, table);
+        mem.pool.credit(self.vm);
+        if let Some(parent) = self.home_parent(mem, table) {
+            let record = mem.pool.record(parent);
+            record.set_counts(record.uses(), record.deviants() - 1);
+            self.settle(mem, parent);
         }
     }
 
     /// Takes a table out of the list, so that it is not merged and counts as used. It stays out until
     /// it is settled again.
     pub(super) fn delist<M: Machine>(&mut self, mem: Memory<'_, '_, M>, table: FrameIndex) {
-        if mem.pool.record(table).is_listed() {
-            self.mergeable.remove(mem, table);
-            mem.pool.uncredit(self.vm);
+        if !mem.pool.record(table).is_listed() {
+            return;
+        }
+        self.mergeable.remove(mem, table);
+        mem.pool.uncredit(self.vm);
+        if let Some(parent) = self.home_parent(mem, table) {
+            let record = mem.pool.record(parent);
+            record.set_counts(record.uses(), record.deviants() + 1);
+            self.settle(mem, parent);
         }
     }
 
-    /// As [`Stage2::delist`], refused if the table would exceed the VM's limit once it counts.
+    /// As [`Stage2::delist`], refused if what then counts as used would exceed the VM's limit.
     pub(super) fn charge<M: Machine>(
         &mut self,
         mem: Memory<'_, '_, M>,
         table: FrameIndex,
     ) -> Result<(), NoFrame> {
         if mem.pool.record(table).is_listed() {
-            if !mem.pool.affords(self.vm, 1) {
+            let parent = self.home_parent(mem, table);
+            let both = parent.is_some_and(|parent| mem.pool.record(parent).is_listed());
+            if !mem.pool.affords(self.vm, 1 + u32::from(both)) {
                 return Err(NoFrame::Quota);
             }
             self.delist(mem, table);
         }
         Ok(())
+    }
+
+    /// The table above, if this one, merged, would be at home there. A mergeable table below does not
+    /// keep that one from being mergeable, and since it is listed first, it is merged first.
+    fn home_parent<M: Machine>(
+        &self,
+        mem: Memory<'_, '_, M>,
+        table: FrameIndex,
+    ) -> Option<FrameIndex> {
+        let record = mem.pool.record(table);
+        let level = record.level() - 1;
+        if level == ROOT_LEVEL {
+            return None;
+        }
+        let slot = self.find_above(mem, record.first_page(), level);
+        let home = mem.pool.record(slot.table).home()?;
+        let here = home.add_pages(slot.index as u64 * slot.pages());
+        (record.home() == Some(here)).then_some(slot.table)
     }
 
     /// Replaces an OWNED block by a table that says the same, one level down. The new table is not
@@ -152,11 +205,13 @@ impl Stage2 {
         mem: Memory<'_, '_, M>,
         slot: Slot<'_>,
         page: u64,
-    ) -> Result<FrameIndex, NoFrame> {
+        budget: &mut Budget,
+    ) -> Result<(), NoFrame> {
+        pay(budget, weight::TABLE, 1);
         let first_page = page - slot.offset(page);
         let level = slot.level + 1;
         self.charge(mem, slot.table)?;
-        let child = match self.take_table(mem, level, first_page) {
+        let child = match self.take_table(mem, level, first_page, budget) {
             Ok(child) => child,
             Err(error) => {
                 self.settle(mem, slot.table);
@@ -166,14 +221,15 @@ impl Stage2 {
         let home = descriptor::address(slot.entry);
         let step = pages_of(level) * PAGE_SIZE;
         let mut entry = self.encoder.owned(level) | home.0;
-        for index in 0..512 {
-            write(mem, child, index, 0, entry);
-            entry += step;
-        }
+        sweep(mem, &Slot::first(mem, child), 512, |_| {
+            let this = entry;
+            entry = entry.wrapping_add(step);
+            Some(this)
+        });
         let record = mem.pool.record(child);
         record.set_home(home);
         self.replace(mem, slot, first_page, descriptor::table(mem.address(child)));
-        Ok(child)
+        Ok(())
     }
 
     /// Break-before-make of one entry that stays in use.
@@ -184,10 +240,10 @@ impl Stage2 {
         first_page: u64,
         new: u64,
     ) {
-        write(mem, slot.table, slot.index, slot.entry, 0);
+        write(mem, &slot, 0);
         let broken = [IpaRange { at: Ipa::of_page(first_page), pages: slot.pages() }];
         mem.machine.invalidate(self.context, Scope::Ranges(&broken));
-        write(mem, slot.table, slot.index, 0, new);
+        write(mem, &slot, new);
         mem.machine.publish();
         let record = mem.pool.record(slot.table);
         let plain = self.plain(mem, &slot);
@@ -200,7 +256,7 @@ impl Stage2 {
     fn plain<M: Machine>(&self, mem: Memory<'_, '_, M>, slot: &Slot<'_>) -> u64 {
         let step = slot.pages() * PAGE_SIZE;
         match mem.pool.record(slot.table).home() {
-            Some(home) => self.encoder.owned(slot.level) | home.0 + slot.index as u64 * step,
+            Some(home) => self.encoder.owned(slot.level) | (home.0 + slot.index as u64 * step),
             None => u64::MAX,
         }
     }
@@ -219,10 +275,7 @@ impl Stage2 {
             "G8: a table stands where its record says"
         );
         self.replace(mem, slot, record.first_page(), self.encoder.owned(level) | home.0);
-        let frame = mem.frame(table);
-        for index in 0..512 {
-            write(mem, table, index, frame.read(index), 0);
-        }
+        sweep(mem, &Slot::first(mem, table), 512, |_| Some(0));
         self.put_table(mem, table);
         true
     }
@@ -241,7 +294,7 @@ impl Stage2 {
             // An empty table is not plain, so it is in no list and its links are free.
             record.set_next(batch.push_empty(table));
             let slot = self.find_above(mem, record.first_page(), record.level() - 1);
-            write(mem, slot.table, slot.index, slot.entry, 0);
+            write(mem, &slot, 0);
             // A table's descriptor and an absent entry both deviate from home.
             let parent = mem.pool.record(slot.table);
             parent.set_counts(parent.uses() - 1, parent.deviants());

@@ -1,7 +1,11 @@
 //! One VM's tables over the strict machine.
 
 mod blocks;
+mod concurrent;
+mod frames;
+mod model;
 mod order;
+mod search;
 
 use std::boxed::Box;
 use std::vec::Vec;
@@ -130,14 +134,16 @@ impl Vm {
             let entry = frame.read(index);
             let page = index as u64 * size;
             uses += u32::from(entry != 0);
-            if let Some(home) = record.home() {
-                let plain = self.stage2.encoder.owned(level) | home.add_pages(page).0;
-                deviants += u32::from(entry != plain);
-            }
+            let plain = |home: Pa| self.stage2.encoder.owned(level) | home.add_pages(page).0;
+            let mut at_home = record.home().is_some_and(|home| entry == plain(home));
             if is_table(entry, level) {
                 let below = self.mem.frame_at(descriptor::address(entry));
                 self.check_table(below, level + 1, first + page, seen);
+                let below = self.mem.pool.record(below);
+                let here = record.home().map(|home| home.add_pages(page));
+                at_home = below.is_listed() && here.is_some() && below.home() == here;
             }
+            deviants += u32::from(!at_home);
         }
         assert_eq!(record.uses(), uses, "uses of {table:?} at level {level}");
         assert!(uses > 0 || table == self.stage2.root, "{table:?} is empty and linked");

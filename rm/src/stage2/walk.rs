@@ -21,7 +21,12 @@ pub(super) struct Slot<'a> {
     pub(super) entry: u64,
 }
 
-impl Slot<'_> {
+impl<'a> Slot<'a> {
+    /// The first entry of a table, for whoever goes through all of them.
+    pub(super) fn first<M: Machine>(mem: Memory<'a, '_, M>, table: FrameIndex) -> Self {
+        Self { table, frame: mem.frame(table), level: PAGE_LEVEL, index: 0, entry: 0 }
+    }
+
     /// Pages that the entry spans.
     #[inline]
     pub(super) const fn pages(&self) -> u64 {
