@@ -1,4 +1,53 @@
 //! Policy of a memory-sharing resource manager: who owns, lends, borrows and maps which page.
+//!
+//! The crate is safe, needs no operating system and touches no hardware: an embedder implements
+//! [`machine::Machine`], hands over [`manager::Storage`], and passes the VMs' calls to
+//! [`manager::Manager`]. The resource manager of this repository is one such embedder, the tests'
+//! strict fake another.
+//!
+//! # Guarantees
+//!
+//! A test that proves one cites its number.
+//!
+//! * **G1** Two VMs can write one page only while one live parcel names both with the write right
+//!   (the owner counts, for a share).
+//! * **G2** A lent page is out of its owner's reach until the owner has reclaimed it.
+//! * **G3** A borrower never holds more than the ACL grants: neither rights, nor pages, nor memory
+//!   type.
+//! * **G4** A refused call changes nothing that any VM can observe.
+//! * **G5** A page changes hands only when no CPU, TLB or device of a VM that loses it can still
+//!   reach it. Before a VM that was never a party to the parcel can read it, it is zero, to the point
+//!   of coherency. Between the parties its content is what is handed over, and is kept, unless
+//!   sanitising was asked for by a call or by the configuration.
+//! * **G6** A handle names one parcel as long as any VM that was a party to it lives; a VM that is no
+//!   party cannot tell a parcel from no parcel.
+//! * **G7** No guest input makes EL2 panic, loop without bound or run out of memory for another VM:
+//!   every resource is charged to a VM's quota, every step has a budget.
+//! * **G8** Conservation: the pages of all VMs and the frames of the pool always add up to what they
+//!   were at boot.
+//!
+//! # Where ownership lives
+//!
+//! There is no database of pages beside the stage-2 tables. A leaf's software bits say what the page
+//! is to its VM:
+//!
+//! | valid | state | this VM | others |
+//! |---|---|---|---|
+//! | yes | Owned | full use: read, write, execute, write-back | nobody |
+//! | yes | Claimed | as Owned, while a call of this VM prepares | nobody |
+//! | yes | Shared | owner, with the rights of its own ACL entry | borrowers by ACL |
+//! | yes | Borrowed | rights by ACL, from a parcel | its owner if shared, other borrowers by ACL |
+//! | yes | Device | passed-through registers | nobody |
+//! | no | Lent | owner without reach (also a donation that is not accepted yet) | borrowers by ACL |
+//! | no | Held | addresses that an accept of this VM is about to fill | – |
+//! | no | Absent | nothing here | – |
+//!
+//! # Locking order
+//!
+//! Operation slot, parcel, VMs by ascending index, VM account, frame pool ([`lock::Rank`]). A lock is
+//! held for at most one step. A call is stepped under its VM's slot lock, takes the parcel it works
+//! on, and then one VM at a time. Whoever comes from a handle looks it up without a lock, locks the
+//! record and checks that it still has that handle.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -6,8 +55,16 @@
 extern crate std;
 
 pub mod address;
+pub mod audit;
+mod call;
+pub mod config;
+pub mod direct;
 pub mod frame_pool;
 pub mod lock;
 pub mod machine;
+pub mod manager;
+pub mod memparcel;
 pub mod operation;
+pub mod quota;
+pub mod refusal;
 pub mod stage2;

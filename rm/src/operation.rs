@@ -1,3 +1,164 @@
 //! Calls as state machines that are stepped with a budget.
+//!
+//! A call whose work has no small bound lives in its VM's one operation [`Slot`] and is stepped at
+//! that VM's entries into EL2, by its caller or without it. A *short* call (one packet, at most one
+//! address range, work that fits one step) needs no slot and may run beside an occupied one.
 
 pub mod budget;
+pub(crate) mod message;
+
+use rm_abi::{Bytes, Header};
+
+use crate::call::Caller;
+use crate::call::accept::Accept;
+use crate::call::create::Create;
+use crate::call::reclaim::Reclaim;
+use crate::call::release::Release;
+use crate::machine::Machine;
+use crate::operation::budget::Budget;
+use crate::operation::message::Message;
+use crate::refusal::Refusal;
+
+/// Weights of one step: what bounds a stay in EL2 and the time a lock is held.
+pub const STEP: u32 = 1200;
+/// The most pages of a short call.
+pub(crate) const SHORT_PAGES: u64 = 512;
+
+/// The data of a successful call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// None.
+    Empty,
+    /// A handle or a VMID.
+    Word(u32),
+    /// Address ranges that the manager chose; they are in the operation's message.
+    Ranges {
+        /// How many.
+        count: u16,
+        /// Units are left that need an address.
+        incomplete: bool,
+    },
+}
+
+/// How a call ended.
+pub type Answer = Result<Reply, Refusal>;
+
+/// What a call's checks led to.
+pub(crate) enum Begun {
+    /// The call is done.
+    Answer(Reply),
+    /// There is work to do, in one step at most.
+    Short(Operation),
+    /// There is work to do that may take many steps.
+    Long(Operation),
+    /// The reply would not fit the room that the caller has for it. Nothing changed.
+    ReplyTooLarge,
+}
+
+/// Whether an operation has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// It wants another step.
+    More,
+    /// It is done.
+    Done(Answer),
+}
+
+/// A call at work.
+#[derive(Debug)]
+pub(crate) enum Operation {
+    Create(Create),
+    Accept(Accept),
+    Release(Release),
+    Reclaim(Reclaim),
+}
+
+impl Operation {
+    /// Goes on until the work is done or the budget spent. `payload` is the call's request, `ranges`
+    /// takes what the reply says beyond a word.
+    pub(crate) fn step<M: Machine>(
+        &mut self,
+        caller: Caller<'_, '_, M>,
+        payload: &dyn Bytes,
+        ranges: &mut Message,
+        budget: &mut Budget,
+    ) -> Step {
+        match self {
+            Self::Create(create) => create.step(caller, payload, budget),
+            Self::Accept(accept) => accept.step(caller, payload, ranges, budget),
+            Self::Release(release) => release.step(caller, budget),
+            Self::Reclaim(reclaim) => reclaim.step(caller, budget),
+        }
+    }
+
+    /// Bytes of the ranges that the reply will name.
+    pub(crate) const fn ranges(&self) -> usize {
+        match self {
+            Self::Accept(accept) => accept.ranges(),
+            Self::Create(_) | Self::Release(_) | Self::Reclaim(_) => 0,
+        }
+    }
+
+    /// Takes back what the checks did, of an operation that was never stepped.
+    pub(crate) fn abandon<M: Machine>(self, caller: Caller<'_, '_, M>) {
+        match self {
+            Self::Create(create) => create.abandon(caller),
+            Self::Accept(accept) => accept.abandon(caller),
+            Self::Release(release) => release.abandon(caller),
+            Self::Reclaim(reclaim) => reclaim.abandon(caller),
+        }
+    }
+}
+
+/// The place of a VM's one long call, and of the reply that nobody has fetched yet.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// Names the call in the slot to its caller; never reused while the VM lives.
+    pub(crate) token: u64,
+    pub(crate) header: Header,
+    pub(crate) request: Message,
+    pub(crate) ranges: Message,
+    pub(crate) work: Work,
+}
+
+/// What is in a slot.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Idle,
+    Running(Operation),
+    /// The reply waits for its caller.
+    Answered(Answer),
+}
+
+impl Slot {
+    pub(crate) const fn new() -> Self {
+        Self {
+            token: 0,
+            header: Header::request(0, 0),
+            request: Message::new(),
+            ranges: Message::new(),
+            work: Work::Idle,
+        }
+    }
+
+    /// Steps the operation in the slot, if there is one.
+    pub(crate) fn step<M: Machine>(&mut self, caller: Caller<'_, '_, M>, budget: &mut Budget) {
+        let Work::Running(operation) = &mut self.work else { return };
+        let payload = message::View::new(caller.mem(), &self.request);
+        if let Step::Done(answer) = operation.step(caller, &payload, &mut self.ranges, budget) {
+            self.request.clear(caller.mem(), caller.vm);
+            self.work = Work::Answered(answer);
+        }
+    }
+
+    pub(crate) const fn is_running(&self) -> bool {
+        matches!(self.work, Work::Running(_))
+    }
+
+    /// Empties the slot of a reply that was fetched, or that its caller left behind.
+    pub(crate) fn drop_reply<M: Machine>(&mut self, caller: Caller<'_, '_, M>) {
+        assert!(!self.is_running(), "G4: a running call was dropped");
+        self.ranges.clear(caller.mem(), caller.vm);
+        self.work = Work::Idle;
+    }
+}

@@ -14,6 +14,7 @@ mod cpu;
 mod decode;
 mod tables;
 mod tlb;
+pub mod world;
 
 use core::sync::atomic::AtomicU64;
 use std::boxed::Box;

@@ -11,6 +11,8 @@ pub mod weight {
     pub const DESCRIPTOR: u32 = 1;
     /// One block split into a table, or one table merged: 512 entries are written.
     pub const TABLE: u32 = 160;
+    /// One page of a short call: looked at or held, and changed.
+    pub const SHORT_PAGE: u32 = LOOK + DESCRIPTOR;
     /// One page zeroed, to the point of coherency.
     pub const ZERO_PAGE: u32 = 24;
     /// One entry of a request's list decoded and checked.

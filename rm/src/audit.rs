@@ -1,0 +1,210 @@
+//! Conservation (G8): the pages of all VMs add up to what boot gave them, and every page that a VM
+//! lends or borrows is in a live parcel that says so.
+//!
+//! The audit reads the real tables. It runs while no call is at work; it takes each VM's lock once
+//! for each leaf, so it delays nobody for long, but what it finds is only meaningful in a quiet
+//! system.
+
+use crate::address::{Ipa, VmIndex};
+use crate::call::Caller;
+use crate::machine::Machine;
+use crate::manager::Manager;
+use crate::memparcel::borrower::{Place, Stage};
+use crate::memparcel::extents::Extent;
+use crate::memparcel::units::{self, Walk};
+use crate::memparcel::{Memparcel, Phase};
+use crate::operation::STEP;
+use crate::operation::budget::Budget;
+use crate::stage2::{Next, State};
+
+/// Pages by what they are to the VMs, over all VMs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct AuditReport {
+    /// Pages that their VM owns and nobody else reaches.
+    pub owned: u64,
+    /// Pages that their owner shares.
+    pub shared: u64,
+    /// Pages that their owner has lent or donated and not got back.
+    pub lent: u64,
+    /// Mappings of other VMs' pages. These are not counted in the total.
+    pub borrowed: u64,
+    /// Frames of the manager in use.
+    pub frames: u64,
+    /// Those of them that are translation tables.
+    pub tables: u64,
+    /// Those tables that could be merged back into blocks.
+    pub mergeable: u64,
+    /// Live parcels.
+    pub parcels: u64,
+}
+
+impl AuditReport {
+    /// Pages that have an owner.
+    pub const fn total(&self) -> u64 {
+        self.owned + self.shared + self.lent
+    }
+}
+
+/// What does not add up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Broken {
+    /// A call is at work, so nothing can be said.
+    Busy,
+    /// The pages of all VMs are not those that boot gave out.
+    Total {
+        /// Pages counted.
+        counted: u64,
+        /// Pages given at boot.
+        given: u64,
+    },
+    /// A page of a parcel is not in its owner's tree as the parcel says.
+    OwnerPage(Ipa),
+    /// A page of a parcel is not in a borrower's tree as the parcel says.
+    BorrowerPage(Ipa),
+    /// Pages are lent, shared or borrowed without a parcel that says so.
+    Unaccounted,
+    /// The VMs are charged for other parcels than there are.
+    Charges,
+    /// The frames in use are not those of the VMs.
+    Frames,
+}
+
+impl<M: Machine> Manager<'_, M> {
+    /// Checks G8 over the tables of all VMs.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that does not add up.
+    pub fn audit(&self) -> Result<AuditReport, Broken> {
+        let mut report = AuditReport::default();
+        let (mut lent_or_shared, mut borrowed, mut charged) = (0, 0, 0);
+        for vm in self.all() {
+            self.count_leaves(vm, &mut report)?;
+            report.frames += u64::from(self.pool().taken(vm));
+            let stage2 = self.vm(vm).stage2.lock(self.machine());
+            report.tables += u64::from(stage2.tables());
+            report.mergeable += u64::from(stage2.mergeable());
+            charged += self.vm(vm).meters.parcels.used();
+        }
+        for record in self.parcels().all() {
+            let mut parcel = self.parcels().lock(self.machine(), record);
+            match parcel.phase {
+                Phase::Vacant => continue,
+                Phase::Initial | Phase::Offered => {}
+                Phase::Creating | Phase::Reclaiming => return Err(Broken::Busy),
+            }
+            report.parcels += 1;
+            lent_or_shared += self.check_owner(&parcel)?;
+            borrowed += self.check_borrowers(&mut parcel)?;
+        }
+        if charged != report.parcels {
+            return Err(Broken::Charges);
+        }
+        if lent_or_shared != report.lent + report.shared || borrowed != report.borrowed {
+            return Err(Broken::Unaccounted);
+        }
+        let (counted, given) = (report.total(), self.given());
+        if counted != given {
+            return Err(Broken::Total { counted, given });
+        }
+        let free = u64::from(self.pool().free(self.machine()));
+        if report.frames + free != self.machine().frames().len() as u64 {
+            return Err(Broken::Frames);
+        }
+        Ok(report)
+    }
+
+    fn count_leaves(&self, vm: VmIndex, report: &mut AuditReport) -> Result<(), Broken> {
+        let mut at = Ipa(0);
+        loop {
+            let stage2 = self.vm(vm).stage2.lock(self.machine());
+            match stage2.next_leaf(self.mem(), at, &mut Budget::new(64)) {
+                Next::End => return Ok(()),
+                Next::More(next) => at = next,
+                Next::Leaf(found, leaf) => {
+                    let count = match leaf.state {
+                        State::Owned => &mut report.owned,
+                        State::Shared => &mut report.shared,
+                        State::Lent => &mut report.lent,
+                        State::Borrowed => &mut report.borrowed,
+                        State::Claimed => return Err(Broken::Busy),
+                        // Reserved addresses and registers are nobody's RAM.
+                        State::Held | State::Device | State::Absent => &mut 0,
+                    };
+                    *count += leaf.pages;
+                    at = found.add_pages(leaf.pages);
+                }
+            }
+        }
+    }
+
+    /// Every page of the parcel stands in its owner's tree as lent or shared; the result is how
+    /// many.
+    fn check_owner(&self, parcel: &Memparcel) -> Result<u64, Broken> {
+        let caller = Caller { manager: self, vm: parcel.owner, step: STEP };
+        let wanted = match parcel.transfer {
+            rm_abi::Transfer::Share => State::Shared,
+            rm_abi::Transfer::Lend | rm_abi::Transfer::Donate => State::Lent,
+        };
+        let stage2 = caller.stage2();
+        let mut place = Place::START;
+        while let Some(record) = parcel.extents.next(self.mem(), &mut place.extent) {
+            let extent = Extent::decode(record);
+            let mut done = 0;
+            while done < extent.pages {
+                let at = extent.at.add_pages(done);
+                let leaf = stage2.leaf(self.mem(), at);
+                if leaf.state != wanted || leaf.pa != extent.pa.add_pages(done) {
+                    return Err(Broken::OwnerPage(at));
+                }
+                done += leaf.pages;
+            }
+        }
+        Ok(parcel.pages)
+    }
+
+    /// Every page that a borrower has mapped stands in its tree with the parcel's address and no more
+    /// than the ACL's rights; the result is how many.
+    fn check_borrowers(&self, parcel: &mut Memparcel) -> Result<u64, Broken> {
+        let mut pages = 0;
+        let end = parcel.end();
+        for index in 0..parcel.acl.len() {
+            match parcel.borrowers[index].stage {
+                Stage::Away | Stage::Assigned => continue,
+                Stage::Mapped => {}
+                Stage::Assigning | Stage::Mapping | Stage::Releasing => return Err(Broken::Busy),
+            }
+            let entry = parcel.acl.entries()[index];
+            let vm = self.all().find(|&vm| self.vmid(vm) == entry.vmid);
+            let Some(vm) = vm else { return Err(Broken::Unaccounted) };
+            let stage2 = self.vm(vm).stage2.lock(self.machine());
+            let Memparcel { extents, borrowers, .. } = &mut *parcel;
+            borrowers[index].place = Place::START;
+            let mut wrong = None;
+            let budget = &mut Budget::new(u32::MAX);
+            let walk = units::borrower(
+                extents,
+                &mut borrowers[index],
+                self.mem(),
+                end,
+                budget,
+                |at, piece, _| {
+                    let leaf = stage2.leaf(self.mem(), at);
+                    let agrees = leaf.state == State::Borrowed && leaf.pa == piece.pa;
+                    if !agrees || !entry.rights.contains(leaf.rights) {
+                        wrong.get_or_insert(at);
+                    }
+                    leaf.pages.min(piece.pages)
+                },
+            );
+            assert!(walk == Walk::End, "G8: a walk without a budget did not end");
+            if let Some(at) = wrong {
+                return Err(Broken::BorrowerPage(at));
+            }
+            pages += parcel.pages;
+        }
+        Ok(pages)
+    }
+}

@@ -1,0 +1,85 @@
+//! The calls, one file for each family.
+//!
+//! A call begins with every check that needs no work on pages, in the protocol's order; what remains
+//! is an operation that is stepped. Whatever can be refused is refused before the first commit step,
+//! and a refused operation takes back what it prepared before it answers.
+
+pub(crate) mod accept;
+pub(crate) mod create;
+pub(crate) mod owner;
+pub(crate) mod reclaim;
+pub(crate) mod release;
+
+use rm_abi::{Bytes, Vmid, message};
+
+use crate::address::VmIndex;
+use crate::lock::Guard;
+use crate::machine::Machine;
+use crate::manager::{Manager, Vm};
+use crate::operation::{Begun, Reply, SHORT_PAGES};
+use crate::refusal::Refusal;
+use crate::stage2::{Memory, Stage2};
+
+/// A manager at work for one VM: the identity that every check asks for.
+pub(crate) struct Caller<'a, 's, M: Machine> {
+    pub(crate) manager: &'a Manager<'s, M>,
+    pub(crate) vm: VmIndex,
+    /// Weights of one step.
+    pub(crate) step: u32,
+}
+
+impl<M: Machine> Clone for Caller<'_, '_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<M: Machine> Copy for Caller<'_, '_, M> {}
+
+impl<'a, 's, M: Machine> Caller<'a, 's, M> {
+    pub(crate) fn mem(&self) -> Memory<'a, 's, M> {
+        self.manager.mem()
+    }
+
+    pub(crate) fn machine(&self) -> &'a M {
+        self.manager.machine()
+    }
+
+    pub(crate) fn state(&self) -> &'a Vm<M::Relax> {
+        self.manager.vm(self.vm)
+    }
+
+    pub(crate) fn vmid(&self) -> Vmid {
+        self.state().vmid
+    }
+
+    /// Whether work of `weight` for each of `pages` fits one step, whatever blocks they are in.
+    pub(crate) fn fits_step(&self, pages: u64, weight: u32) -> bool {
+        pages <= SHORT_PAGES && pages * u64::from(weight) <= self.step.into()
+    }
+
+    pub(crate) fn stage2(&self) -> Guard<'a, Stage2, M::Relax> {
+        self.state().stage2.lock(self.machine())
+    }
+}
+
+/// Decodes a request and does its checks. `room` is how many ranges the reply can carry.
+pub(crate) fn begin<M: Machine>(
+    caller: Caller<'_, '_, M>,
+    message: u32,
+    payload: &dyn Bytes,
+    room: usize,
+) -> Result<Begun, Refusal> {
+    match message {
+        message::MEM_DONATE => create::begin(caller, payload, rm_abi::Transfer::Donate),
+        message::MEM_LEND => create::begin(caller, payload, rm_abi::Transfer::Lend),
+        message::MEM_SHARE => create::begin(caller, payload, rm_abi::Transfer::Share),
+        message::MEM_ACCEPT => accept::begin(caller, payload, room),
+        message::MEM_RELEASE => release::begin(caller, payload),
+        message::MEM_RECLAIM => reclaim::begin(caller, payload),
+        message::VM_GET_VMID => {
+            rm_abi::vm::decode_empty(payload).map_err(Refusal::Malformed)?;
+            Ok(Begun::Answer(Reply::Word(caller.vmid().0.into())))
+        }
+        _ => Err(Refusal::UnknownCall),
+    }
+}

@@ -1,0 +1,96 @@
+//! What creating and reclaiming do to the owner's side of a parcel, piece by piece.
+
+use rm_abi::{Transfer, Vmid};
+
+use crate::call::Caller;
+use crate::machine::Machine;
+use crate::memparcel::units::{self, Walk};
+use crate::memparcel::{Memparcel, Phase};
+use crate::operation::budget::{Budget, weight};
+use crate::stage2::{Batch, Change, MemoryType};
+
+/// Weight of a page of a short call that EL2 also touches.
+pub(crate) const MAINTAINED_PAGE: u32 = weight::SHORT_PAGE + weight::COPY_PAGE;
+
+/// What an offer does to the owner's leaves.
+pub(crate) fn offer(parcel: &Memparcel, owner: Vmid) -> Change {
+    match parcel.transfer {
+        Transfer::Donate | Transfer::Lend => {
+            Change::Lend { parcel: parcel.handle.0 as u16 & 0x1fff }
+        }
+        Transfer::Share => {
+            let rights = parcel.acl.rights(owner).expect("G3: the owner of a share is in its ACL");
+            Change::Share { rights, memory: parcel.acl.policy() }
+        }
+    }
+}
+
+/// Changes the owner's leaves from the parcel's place on.
+pub(crate) fn change<M: Machine>(
+    parcel: &mut Memparcel,
+    caller: Caller<'_, '_, M>,
+    change: Change,
+    budget: &mut Budget,
+) -> Walk {
+    let mem = caller.mem();
+    let mut stage2 = caller.stage2();
+    let mut batch = Batch::new();
+    let Memparcel { extents, place, .. } = parcel;
+    let walk = units::owner(extents, mem, place, budget, |piece, budget| {
+        stage2.change(mem, &mut batch, piece.at, piece.pages, change, budget)
+    });
+    stage2.finish(mem, batch);
+    walk
+}
+
+/// Whether EL2 must touch the pages themselves at the change that the parcel is in: at the creation
+/// or at the reclaim.
+pub(crate) fn needs_maintenance(parcel: &Memparcel) -> bool {
+    zeroes(parcel) || parcel.acl.policy() == MemoryType::NonCacheable
+}
+
+fn zeroes(parcel: &Memparcel) -> bool {
+    match parcel.phase {
+        Phase::Creating => parcel.sanitized,
+        _ => parcel.sanitize,
+    }
+}
+
+/// Zeroes the pages, or cleans them from the caches where they are not mapped write-back: whoever
+/// maps them next sees memory, and memory must hold what was written (DESIGN, cache policy).
+pub(crate) fn maintain<M: Machine>(
+    parcel: &mut Memparcel,
+    caller: Caller<'_, '_, M>,
+    budget: &mut Budget,
+) -> Walk {
+    let (zero, clean) = (zeroes(parcel), parcel.acl.policy() == MemoryType::NonCacheable);
+    let machine = caller.machine();
+    let Memparcel { extents, place, .. } = parcel;
+    units::owner(extents, caller.mem(), place, budget, |piece, budget| {
+        let affordable =
+            |_: &u64| budget.spend(if zero { weight::ZERO_PAGE } else { weight::COPY_PAGE });
+        let pages = (0..piece.pages).take_while(affordable);
+        pages.fold(0, |done, page| {
+            let page = piece.pa.add_pages(page);
+            if zero {
+                machine.zero_page(page);
+            }
+            if clean {
+                machine.clean_invalidate_page(page);
+            }
+            done + 1
+        })
+    })
+}
+
+/// Forgets the extents and returns their frames and charges.
+pub(crate) fn clear<M: Machine>(
+    parcel: &mut Memparcel,
+    caller: Caller<'_, '_, M>,
+    budget: &mut Budget,
+) -> Walk {
+    let owner = caller.manager.vm(parcel.owner);
+    // The first step empties the list; later ones find it empty and only return frames.
+    owner.meters.extents.refund(parcel.extents.len().into());
+    if parcel.extents.clear(caller.mem(), parcel.owner, budget) { Walk::End } else { Walk::More }
+}

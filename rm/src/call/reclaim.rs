@@ -1,0 +1,97 @@
+//! MEM_RECLAIM: the owner ends a parcel that nobody holds.
+
+use rm_abi::memparcel::handle::ReclaimRequest;
+use rm_abi::{Bytes, Handle, Sanitize};
+
+use crate::call::{Caller, owner};
+use crate::machine::Machine;
+use crate::memparcel::Phase;
+use crate::memparcel::borrower::Place;
+use crate::memparcel::table::RecordIndex;
+use crate::memparcel::units::Walk;
+use crate::operation::budget::{Budget, weight};
+use crate::operation::{Begun, Operation, Reply, Step};
+use crate::refusal::Refusal;
+use crate::stage2::Change;
+
+/// A reclaim at work. It cannot be refused any more.
+#[derive(Debug)]
+pub(crate) struct Reclaim {
+    record: RecordIndex,
+    handle: Handle,
+    stage: Stage,
+    /// What to put back if the call is given up before its first step.
+    before: (Phase, bool),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// Zero the pages, or clean them where their policy is not write-back.
+    Maintain,
+    Restore,
+    Clear,
+}
+
+pub(crate) fn begin<M: Machine>(
+    caller: Caller<'_, '_, M>,
+    payload: &dyn Bytes,
+) -> Result<Begun, Refusal> {
+    let request = ReclaimRequest::decode(payload).map_err(Refusal::Malformed)?;
+    let (record, mut parcel) = caller.manager.parcels().get(caller.machine(), request.handle)?;
+    parcel.check_party(caller.vm, caller.vmid())?;
+    if parcel.owner != caller.vm {
+        return Err(Refusal::NotOwner);
+    }
+    if parcel.is_held() {
+        return Err(Refusal::Held);
+    }
+    let sanitize = request.flags.contains(Sanitize::SANITIZE);
+    if sanitize && parcel.is_device() {
+        return Err(Refusal::DeviceMemory);
+    }
+    let before = (parcel.phase, parcel.sanitize);
+    parcel.sanitize |= sanitize;
+    parcel.phase = Phase::Reclaiming;
+    parcel.place = Place::START;
+    let maintained = owner::needs_maintenance(&parcel);
+    let stage = if maintained { Stage::Maintain } else { Stage::Restore };
+    let operation = Operation::Reclaim(Reclaim { record, handle: request.handle, stage, before });
+    let weight = if maintained { owner::MAINTAINED_PAGE } else { weight::SHORT_PAGE };
+    let short = caller.fits_step(parcel.pages, weight);
+    Ok(if short { Begun::Short(operation) } else { Begun::Long(operation) })
+}
+
+impl Reclaim {
+    pub(crate) fn abandon<M: Machine>(self, caller: Caller<'_, '_, M>) {
+        let mut parcel = caller.manager.parcels().lock(caller.machine(), self.record);
+        (parcel.phase, parcel.sanitize) = self.before;
+    }
+
+    pub(crate) fn step<M: Machine>(
+        &mut self,
+        caller: Caller<'_, '_, M>,
+        budget: &mut Budget,
+    ) -> Step {
+        let mut parcel = caller.manager.parcels().lock(caller.machine(), self.record);
+        assert!(parcel.handle == self.handle, "G6: a parcel went while its reclaim was at work");
+        loop {
+            let walk = match self.stage {
+                Stage::Maintain => owner::maintain(&mut parcel, caller, budget),
+                Stage::Restore => owner::change(&mut parcel, caller, Change::Restore, budget),
+                Stage::Clear => owner::clear(&mut parcel, caller, budget),
+            };
+            if walk == Walk::More {
+                return Step::More;
+            }
+            parcel.place = Place::START;
+            self.stage = match self.stage {
+                Stage::Maintain => Stage::Restore,
+                Stage::Restore => Stage::Clear,
+                Stage::Clear => {
+                    caller.manager.retire(&mut parcel, self.record);
+                    return Step::Done(Ok(Reply::Empty));
+                }
+            };
+        }
+    }
+}

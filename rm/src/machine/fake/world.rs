@@ -1,0 +1,341 @@
+//! A manager over the strict fake, with VMs that call it: the stage of most tests.
+
+use core::cell::{Cell, RefCell};
+use std::boxed::Box;
+use std::vec;
+use std::vec::Vec;
+
+use core::sync::atomic::AtomicU32;
+use rm_abi::memparcel::{accept::Accept, create::Create, handle::HandleRequest};
+use rm_abi::{
+    AcceptFlags, AclEntry, AttributeEntry, CreateFlags, Handle, Header, MemoryKind, Rights,
+    Sanitize, SglEntry, Transfer, Vmid, message,
+};
+
+use super::{FakeMachine, VirtualCpu, YieldThread};
+use crate::address::{Ipa, PAGE_SIZE, Pa, TlbTag, VmIndex};
+use crate::audit::AuditReport;
+use crate::config::VmConfig;
+use crate::direct::{Direct, DirectCall, DirectResult, GuestFault, GuestMemory};
+use crate::frame_pool::FrameRecord;
+use crate::machine::Features;
+use crate::manager::{Manager, Storage, VmSlot};
+use crate::memparcel::{HandleSlot, ParcelRecord};
+use crate::operation::STEP;
+use crate::quota::Quotas;
+
+/// Where every VM of a world has its RAM.
+pub const RAM: Ipa = Ipa(0x4000_0000);
+/// How much of it, in pages.
+pub const RAM_PAGES: u64 = 4096;
+
+/// VMs at a manager.
+pub struct World {
+    /// The manager under test. Its storage lives as long as the process, as at EL2.
+    pub manager: Manager<'static, FakeMachine>,
+}
+
+/// The configuration of a VM that may do whatever tests do.
+pub fn vm(vmid: u16) -> VmConfig {
+    VmConfig {
+        vmid: Vmid(vmid),
+        tag: TlbTag(vmid),
+        ipa_pages: 1 << 24,
+        accept_from: RAM,
+        quotas: Quotas { frames: 200, frames_reserved: 40, ..Quotas::default() },
+        sanitize_always: false,
+    }
+}
+
+fn leaked<T>(count: usize, make: impl Fn() -> T) -> &'static [T] {
+    (0..count).map(|_| make()).collect::<Vec<_>>().leak()
+}
+
+impl World {
+    /// VMs with [`RAM_PAGES`] pages of RAM each, at [`RAM`].
+    pub fn new(vms: &[VmConfig]) -> Self {
+        Self::with_features(vms, Features::default())
+    }
+
+    /// As [`World::new`], on a machine with `features`.
+    pub fn with_features(vms: &[VmConfig], features: Features) -> Self {
+        let world = Self::without_memory(vms, features);
+        for vm in world.vms() {
+            world.manager.give(vm, RAM, Self::pa_of(vm), RAM_PAGES).expect("the range is free");
+        }
+        world
+    }
+
+    /// VMs that have no memory yet.
+    pub fn without_memory(vms: &[VmConfig], features: Features) -> Self {
+        let frames = vms.iter().map(|vm| vm.quotas.frames as usize).sum();
+        let parcels = vms.iter().map(|vm| vm.quotas.parcels as usize).sum();
+        let storage = Storage {
+            vms: leaked(vms.len(), VmSlot::<YieldThread>::new),
+            handles: leaked(8191, HandleSlot::default),
+            parcels: leaked(parcels, ParcelRecord::new),
+            frame_records: leaked(frames, FrameRecord::default),
+            frame_stack: leaked(frames, || AtomicU32::new(0)),
+        };
+        let machine = FakeMachine::with_features(frames, features);
+        Self { manager: Manager::new(machine, storage, vms).expect("the storage fits") }
+    }
+
+    /// The VMs.
+    pub fn vms(&self) -> impl Iterator<Item = VmIndex> + use<> {
+        (0..self.manager.vm_count() as u8).map(VmIndex)
+    }
+
+    /// The machine address of a VM's first page of RAM.
+    pub const fn pa_of(vm: VmIndex) -> Pa {
+        Pa((vm.0 as u64 + 1) << 32)
+    }
+
+    /// A CPU that runs `vm`.
+    pub fn cpu(&self, vm: VmIndex) -> VirtualCpu<'_> {
+        self.manager.machine().cpu(self.manager.context(vm))
+    }
+
+    /// A vCPU of `vm` that calls the manager directly.
+    pub fn caller(&self, vm: VmIndex) -> Guest<'_> {
+        Guest { world: self, vm, step: Cell::new(STEP), memory: RefCell::default() }
+    }
+
+    /// The conservation check (G8), and that no CPU could use what no table grants (G5).
+    pub fn check(&self) -> AuditReport {
+        self.manager.machine().check_no_stale();
+        self.manager.audit().expect("G8: nothing is lost")
+    }
+}
+
+/// A vCPU with a buffer for requests and one for replies.
+pub struct Guest<'a> {
+    world: &'a World,
+    /// Which VM it belongs to.
+    pub vm: VmIndex,
+    /// Weights of one step of its calls.
+    pub step: Cell<u32>,
+    memory: RefCell<Buffers>,
+}
+
+/// Request and reply, at the addresses of [`REQUEST`] and [`REPLY`].
+struct Buffers {
+    request: Vec<u8>,
+    reply: Box<[u8; REPLY_ROOM]>,
+    reply_faults: bool,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self { request: vec![], reply: Box::new([0; REPLY_ROOM]), reply_faults: false }
+    }
+}
+
+const REQUEST: u64 = 0x10_0000;
+const REPLY: u64 = 0x20_0000;
+const REPLY_ROOM: usize = 16384;
+
+/// What a call of a [`Guest`] came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The payload of its reply: error word and data.
+    Reply(Vec<u8>),
+    /// The call goes on; ask again with this token.
+    More(u64),
+    /// A hypercall error, and a token if the reply is kept.
+    Error(i64, u64),
+    /// The VM ended.
+    Exit(u8),
+}
+
+impl Guest<'_> {
+    /// Sends a request, with header.
+    pub fn send(&self, message: u32, payload: &[u8]) -> Turn {
+        let mut bytes = Header::request(message, 7).encode().to_vec();
+        bytes.extend_from_slice(payload);
+        self.send_bytes(&bytes)
+    }
+
+    /// Sends any bytes.
+    pub fn send_bytes(&self, bytes: &[u8]) -> Turn {
+        self.memory.borrow_mut().request = bytes.to_vec();
+        self.direct(bytes.len() as u64, REPLY_ROOM as u64, 0)
+    }
+
+    /// Asks again for the call that `token` names.
+    pub fn resume(&self, token: u64) -> Turn {
+        self.direct(0, REPLY_ROOM as u64, token)
+    }
+
+    /// A direct call with these lengths.
+    pub fn direct(&self, length: u64, capacity: u64, token: u64) -> Turn {
+        let call = DirectCall { request: REQUEST, length, reply: REPLY, capacity, token };
+        let result = self.world.manager.direct_within(self.vm, &call, self, self.step.get());
+        match result {
+            Direct::Exit { code } => Turn::Exit(code),
+            Direct::Return(DirectResult { error: 0, length, .. }) => {
+                let reply = &self.memory.borrow().reply[..length as usize];
+                let header = Header::decode(reply).expect("a reply has a header");
+                assert_eq!(header.kind, rm_abi::Kind::Reply);
+                Turn::Reply(reply[Header::SIZE..].to_vec())
+            }
+            Direct::Return(DirectResult { error: -2, token, .. }) => Turn::More(token),
+            Direct::Return(DirectResult { error, token, .. }) => Turn::Error(error, token),
+        }
+    }
+
+    /// From now on the reply's page is not the guest's (or is again).
+    pub fn lose_reply_page(&self, lost: bool) {
+        self.memory.borrow_mut().reply_faults = lost;
+    }
+
+    /// Sends a request and follows its token to the reply's payload.
+    pub fn call(&self, message: u32, payload: &[u8]) -> Vec<u8> {
+        let mut turn = self.send(message, payload);
+        for _ in 0..10_000_000 {
+            match turn {
+                Turn::Reply(payload) => return payload,
+                Turn::More(token) => turn = self.resume(token),
+                other => panic!("a call ended with {other:?}"),
+            }
+        }
+        panic!("G7: a call took ten million steps")
+    }
+
+    /// Error word and first word of data of a call.
+    pub fn words(&self, message: u32, payload: &[u8]) -> (u32, u32) {
+        let reply = self.call(message, payload);
+        let word = |at: usize| {
+            reply.get(at..at + 4).map_or(0, |b| u32::from_le_bytes(b.try_into().unwrap()))
+        };
+        (word(0), word(4))
+    }
+}
+
+/// An answer: the first word of its data, or the error word.
+pub type Said = Result<u32, u32>;
+
+/// The calls that most tests make.
+impl Guest<'_> {
+    fn said(&self, message: u32, payload: &[u8]) -> Said {
+        match self.words(message, payload) {
+            (0, data) => Ok(data),
+            (error, _) => Err(error),
+        }
+    }
+
+    /// Offers ranges, each an address and pages, to VMs with rights.
+    pub fn offer(&self, transfer: Transfer, acl: &[(u16, u8)], ranges: &[(u64, u64)]) -> Said {
+        self.said(transfer.message(), &offer(CreateFlags::empty(), acl, ranges, &[]))
+    }
+
+    /// Accepts all units of a parcel at addresses.
+    pub fn accept(&self, handle: u32, transfer: Transfer, ranges: &[(u64, u64)]) -> Said {
+        self.said(message::MEM_ACCEPT, &accept(handle, transfer, AcceptFlags::DONE, ranges))
+    }
+
+    /// Accepts a parcel at one address.
+    pub fn accept_contiguous(&self, handle: u32, transfer: Transfer, range: (u64, u64)) -> Said {
+        let flags = AcceptFlags::DONE | AcceptFlags::MAP_CONTIGUOUS;
+        self.said(message::MEM_ACCEPT, &accept(handle, transfer, flags, &[range]))
+    }
+
+    /// Releases a parcel.
+    pub fn release(&self, handle: u32, flags: u8) -> Said {
+        self.said(message::MEM_RELEASE, &by_handle(handle, flags))
+    }
+
+    /// Reclaims a parcel.
+    pub fn reclaim(&self, handle: u32, flags: u8) -> Said {
+        self.said(message::MEM_RECLAIM, &by_handle(handle, flags))
+    }
+}
+
+/// The payload of an offer, with attributes as pairs of value and VMID.
+pub fn offer(
+    flags: CreateFlags,
+    acl: &[(u16, u8)],
+    ranges: &[(u64, u64)],
+    attributes: &[(u16, u16)],
+) -> Vec<u8> {
+    let entry = |&(vmid, rights)| AclEntry { vmid: Vmid(vmid), rights: Rights(rights) };
+    let attribute = |&(attribute, vmid)| AttributeEntry { attribute, vmid: Vmid(vmid) };
+    let request = Create {
+        memory: MemoryKind::NORMAL,
+        flags,
+        label: LABEL,
+        acl: &acl.iter().map(entry).collect::<Vec<_>>(),
+        sgl: &sgl(ranges),
+        attributes: &attributes.iter().map(attribute).collect::<Vec<_>>(),
+    };
+    encoded(|into| request.encode(into))
+}
+
+/// The payload of an accept.
+pub fn accept(
+    handle: u32,
+    transfer: Transfer,
+    flags: AcceptFlags,
+    ranges: &[(u64, u64)],
+) -> Vec<u8> {
+    let request = Accept {
+        handle: Handle(handle),
+        memory: MemoryKind::NORMAL,
+        transfer,
+        flags,
+        label: LABEL,
+        acl: &[],
+        sgl: &sgl(ranges),
+        attributes: &[],
+    };
+    encoded(|into| request.encode(into))
+}
+
+/// The payload of a release or reclaim.
+pub fn by_handle(handle: u32, flags: u8) -> Vec<u8> {
+    let request = HandleRequest { handle: Handle(handle), flags: Sanitize(flags) };
+    encoded(|into| request.encode(into))
+}
+
+/// The label of every parcel of a world.
+pub const LABEL: u32 = 0x11;
+
+fn sgl(ranges: &[(u64, u64)]) -> Vec<SglEntry> {
+    ranges.iter().map(|&(ipa, pages)| SglEntry { ipa, size: bytes(pages) }).collect()
+}
+
+fn encoded(encode: impl FnOnce(&mut [u8]) -> Result<usize, rm_abi::EncodeError>) -> Vec<u8> {
+    let mut payload = vec![0; rm_abi::MAX_PAYLOAD];
+    let length = encode(&mut payload).expect("a request of a test fits");
+    payload.truncate(length);
+    payload
+}
+
+impl GuestMemory for Guest<'_> {
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), GuestFault> {
+        let memory = self.memory.borrow();
+        let first = at.checked_sub(REQUEST).ok_or(GuestFault::Unmapped)? as usize;
+        let from = memory.request.get(first..first + into.len()).ok_or(GuestFault::Unmapped)?;
+        into.copy_from_slice(from);
+        Ok(())
+    }
+
+    fn write(&self, at: u64, from: &[u8]) -> Result<(), GuestFault> {
+        self.writable(at, from.len())?;
+        let first = (at - REPLY) as usize;
+        self.memory.borrow_mut().reply[first..first + from.len()].copy_from_slice(from);
+        Ok(())
+    }
+
+    fn writable(&self, at: u64, length: usize) -> Result<(), GuestFault> {
+        let first = at.checked_sub(REPLY).ok_or(GuestFault::Unmapped)?;
+        let fits = first + length as u64 <= REPLY_ROOM as u64;
+        let lost = self.memory.borrow().reply_faults;
+        if fits && !lost { Ok(()) } else { Err(GuestFault::Unmapped) }
+    }
+}
+
+/// Pages in bytes.
+pub const fn bytes(pages: u64) -> u64 {
+    pages * PAGE_SIZE
+}

@@ -1,0 +1,382 @@
+//! The resource manager: its state, its VMs, and the way from a call's bytes to its file.
+//!
+//! Everything takes `&self`: calls of different VMs run on different CPUs at once and meet only at
+//! the locks, in the order that [`crate::lock`] asserts.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use heapless::Vec;
+use rm_abi::memparcel::{accept::Accept, create::Create};
+use rm_abi::{
+    AcceptFlags, AclEntry, CreateFlags, Handle, MemoryKind, Rights, SglEntry, Transfer, Vmid,
+};
+use spin::Once;
+
+use crate::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
+use crate::call::{self, Caller};
+use crate::config::{BootError, MAX_VMS, VmConfig};
+use crate::frame_pool::{FramePool, FrameRecord};
+use crate::lock::{Lock, Rank};
+use crate::machine::{Machine, TranslationContext};
+use crate::memparcel::table::{FreeParcels, ParcelTable, RecordIndex};
+use crate::memparcel::{HandleSlot, Memparcel, ParcelRecord, Phase};
+use crate::operation::budget::Budget;
+use crate::operation::message::{Message, Packet};
+use crate::operation::{Answer, Begun, Reply, Slot, Step};
+use crate::quota::{Meters, Quotas};
+use crate::refusal::Refusal;
+use crate::stage2::{Access, HoldError, Memory, Stage2};
+
+/// Memory for the manager's own state. How much there is decides how many VMs, parcels and frames
+/// there can be.
+pub struct Storage<'s, R> {
+    /// One for each VM, at most [`MAX_VMS`] are used.
+    pub vms: &'s [VmSlot<R>],
+    /// At most [`MAX_HANDLES`](crate::memparcel::MAX_HANDLES) are used; they are dealt out to the VMs
+    /// in proportion to their parcel quotas.
+    pub handles: &'s [HandleSlot],
+    /// As many as the VMs' parcel quotas together.
+    pub parcels: &'s [ParcelRecord<R>],
+    /// One for each frame of the machine's pool.
+    pub frame_records: &'s [FrameRecord],
+    /// One for each frame of the machine's pool.
+    pub frame_stack: &'s [AtomicU32],
+}
+
+/// The place of one VM's state.
+pub struct VmSlot<R>(Once<Vm<R>>);
+
+impl<R> VmSlot<R> {
+    /// A place without a VM.
+    #[expect(clippy::new_without_default, reason = "slots are made at boot, in place")]
+    pub const fn new() -> Self {
+        Self(Once::new())
+    }
+}
+
+impl<R> core::fmt::Debug for VmSlot<R> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("VmSlot").finish_non_exhaustive()
+    }
+}
+
+/// What the manager knows of one VM.
+pub(crate) struct Vm<R> {
+    pub(crate) vmid: Vmid,
+    pub(crate) ipa_pages: u64,
+    pub(crate) accept_from: Ipa,
+    pub(crate) sanitize_always: bool,
+    pub(crate) meters: Meters,
+    pub(crate) stage2: Lock<Stage2, R>,
+    pub(crate) account: Lock<FreeParcels, R>,
+    pub(crate) slot: Lock<Slot, R>,
+    /// The slot holds a call that wants steps. A hint that is read without the slot's lock.
+    pub(crate) pending: AtomicBool,
+    context: TranslationContext,
+}
+
+/// The resource manager.
+pub struct Manager<'s, M: Machine> {
+    machine: M,
+    pool: FramePool<'s, M::Relax>,
+    parcels: ParcelTable<'s, M::Relax>,
+    vms: &'s [VmSlot<M::Relax>],
+    /// Pages that boot gave to the VMs: what G8 adds up to.
+    given: AtomicU64,
+}
+
+impl<'s, M: Machine> Manager<'s, M> {
+    /// A manager of `vms`, none of which has memory yet. A VM's [`VmIndex`] is its place in the
+    /// slice.
+    ///
+    /// # Errors
+    ///
+    /// [`BootError`] says what in the configuration or the storage does not fit.
+    pub fn new(
+        machine: M,
+        storage: Storage<'s, M::Relax>,
+        vms: &[VmConfig],
+    ) -> Result<Self, BootError> {
+        if vms.is_empty() || vms.len() > MAX_VMS.min(storage.vms.len()) {
+            return Err(BootError::VmCount);
+        }
+        let pool = FramePool::new(storage.frame_records, storage.frame_stack);
+        let parcels = ParcelTable::new(storage.handles, storage.parcels);
+        let manager = Self {
+            machine,
+            pool,
+            parcels,
+            vms: &storage.vms[..vms.len()],
+            given: AtomicU64::new(0),
+        };
+        let quota = |config: &VmConfig| config.quotas.parcels as usize;
+        let records = vms.iter().map(quota).sum::<usize>();
+        if records > manager.parcels.records() || records > manager.parcels.slots() {
+            return Err(BootError::Parcels);
+        }
+        let mut dealt = 0;
+        for (index, config) in vms.iter().enumerate() {
+            let mine = dealt..dealt + quota(config);
+            // Rounded down at both ends, so neighbours never overlap and nobody gets fewer slots
+            // than records.
+            let slot = |record: usize| record * manager.parcels.slots() / records.max(1);
+            let slots = slot(mine.start)..slot(mine.end);
+            dealt = mine.end;
+            let unique = vms[..index]
+                .iter()
+                .all(|other| other.vmid != config.vmid && other.tag != config.tag);
+            if !unique {
+                return Err(BootError::Ambiguous);
+            }
+            let mut free = FreeParcels::default();
+            manager.parcels.deal(&mut free, slots, mine);
+            manager.add(VmIndex(index as u8), config, free)?;
+        }
+        Ok(manager)
+    }
+
+    fn add(&self, vm: VmIndex, config: &VmConfig, free: FreeParcels) -> Result<(), BootError> {
+        let Quotas { frames, frames_reserved, .. } = config.quotas;
+        if frames_reserved < Quotas::MIN_FRAMES {
+            return Err(BootError::Frames);
+        }
+        self.pool
+            .set_quota(&self.machine, vm, frames_reserved, frames)
+            .map_err(|_| BootError::Frames)?;
+        let stage2 = Stage2::new(self.mem(), vm, config.tag, config.ipa_pages)
+            .map_err(|_| BootError::Frames)?;
+        let context = stage2.context();
+        self.vms[usize::from(vm.0)].0.call_once(|| Vm {
+            vmid: config.vmid,
+            ipa_pages: config.ipa_pages,
+            accept_from: config.accept_from,
+            sanitize_always: config.sanitize_always,
+            meters: Meters::new(&config.quotas),
+            stage2: Lock::new(Rank::Vm, stage2),
+            account: Lock::new(Rank::Account, free),
+            slot: Lock::new(Rank::Slot, Slot::new()),
+            pending: AtomicBool::new(false),
+            context,
+        });
+        Ok(())
+    }
+
+    /// Gives a VM memory at boot: it owns the pages from `pa` on, at `at`.
+    ///
+    /// # Errors
+    ///
+    /// [`BootError::Memory`] if the range is not free or not in the VM's address space,
+    /// [`BootError::Frames`] if its tables exceed the VM's quota.
+    pub fn give(&self, vm: VmIndex, at: Ipa, pa: Pa, pages: u64) -> Result<(), BootError> {
+        let mut stage2 = self.vm(vm).stage2.lock(&self.machine);
+        stage2.give(self.mem(), at, pa, pages).map_err(boot_error)?;
+        self.given.fetch_add(pages, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gives a VM the registers of a device at boot: it drives the device itself and can share
+    /// nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::give`].
+    pub fn give_device(&self, vm: VmIndex, at: Ipa, pa: Pa, pages: u64) -> Result<(), BootError> {
+        let mut stage2 = self.vm(vm).stage2.lock(&self.machine);
+        stage2.give_device(self.mem(), at, pa, pages).map_err(boot_error)
+    }
+
+    /// Shares pages of `owner` with `peer` at boot, read-write on both sides, as if both had asked:
+    /// a channel that the VMs need not set up. The result is the parcel's handle.
+    ///
+    /// # Errors
+    ///
+    /// [`BootError::Refused`] with what a call of the VMs would have been answered.
+    pub fn share_at_boot(
+        &self,
+        owner: (VmIndex, Ipa),
+        peer: (VmIndex, Ipa),
+        pages: u64,
+        label: u32,
+    ) -> Result<Handle, BootError> {
+        let (owner_vmid, peer_vmid) = (self.vmid(owner.0), self.vmid(peer.0));
+        let size = pages * PAGE_SIZE;
+        let mut payload = [0; rm_abi::PACKET_PAYLOAD];
+        let share = Create {
+            memory: MemoryKind::NORMAL,
+            flags: CreateFlags::empty(),
+            label,
+            acl: &[owner_vmid, peer_vmid].map(|vmid| AclEntry { vmid, rights: Rights::RW }),
+            sgl: &[SglEntry { ipa: owner.1.0, size }],
+            attributes: &[],
+        };
+        let length = share.encode(&mut payload).expect("a share of one range fits a packet");
+        let made = self.perform(owner.0, Transfer::Share.message(), &payload[..length]);
+        let Reply::Word(handle) = made.map_err(BootError::Refused)? else {
+            panic!("boot: a share answers with a handle")
+        };
+        let accept = Accept {
+            handle: Handle(handle),
+            memory: MemoryKind::NORMAL,
+            transfer: Transfer::Share,
+            flags: AcceptFlags::MAP_CONTIGUOUS | AcceptFlags::DONE,
+            label,
+            acl: &[],
+            sgl: &[SglEntry { ipa: peer.1.0, size }],
+            attributes: &[],
+        };
+        let length = accept.encode(&mut payload).expect("an accept of one range fits a packet");
+        self.perform(peer.0, rm_abi::message::MEM_ACCEPT, &payload[..length])
+            .map_err(BootError::Refused)?;
+        Ok(Handle(handle))
+    }
+
+    /// Does a call of one packet to its end, without a budget: at boot, and in tests of the rules.
+    ///
+    /// # Errors
+    ///
+    /// The rule that refused it.
+    pub fn perform(&self, vm: VmIndex, message: u32, payload: &[u8]) -> Answer {
+        let caller = Caller { manager: self, vm, step: u32::MAX };
+        let room = rm_abi::PACKET_PAYLOAD / call::accept::RANGE;
+        let mut operation = match call::begin(caller, message, &Packet(payload), room)? {
+            Begun::Answer(reply) => return Ok(reply),
+            Begun::ReplyTooLarge => return Err(Refusal::NoRange),
+            Begun::Short(operation) | Begun::Long(operation) => operation,
+        };
+        let mut ranges = Message::new();
+        let size = operation.ranges();
+        ranges.resize(self.mem(), vm, size).map_err(|_| Refusal::NoFrame)?;
+        match operation.step(caller, &Packet(payload), &mut ranges, &mut Budget::new(u32::MAX)) {
+            Step::Done(answer) => answer,
+            Step::More => panic!("G7: an operation without a budget did not end"),
+        }
+    }
+
+    pub(crate) fn given(&self) -> u64 {
+        self.given.load(Ordering::Relaxed)
+    }
+
+    /// The hardware that the manager was made with.
+    pub const fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// How many VMs there are.
+    pub const fn vm_count(&self) -> usize {
+        self.vms.len()
+    }
+
+    /// A VM's name on the wire.
+    pub fn vmid(&self, vm: VmIndex) -> Vmid {
+        self.vm(vm).vmid
+    }
+
+    /// What VTTBR_EL2 is made of while the VM runs.
+    pub fn context(&self, vm: VmIndex) -> TranslationContext {
+        self.vm(vm).context
+    }
+
+    /// The machine address of a page, if the VM may use it so now. An abort handler asks this again
+    /// before it blames the guest: break-before-make makes a page fault for a moment.
+    pub fn allows(&self, vm: VmIndex, at: Ipa, access: Access) -> Option<Pa> {
+        self.vm(vm).stage2.lock(&self.machine).allows(self.mem(), at, access)
+    }
+
+    /// Runs `work` while nothing in the VM's tables can change. `work` gets a walk of those tables.
+    pub fn with_page<T>(
+        &self,
+        vm: VmIndex,
+        work: impl FnOnce(&dyn Fn(Ipa, Access) -> Option<Pa>) -> T,
+    ) -> T {
+        let stage2 = self.vm(vm).stage2.lock(&self.machine);
+        work(&|at, access| stage2.allows(self.mem(), at, access))
+    }
+
+    /// Whether a call of the VM wants steps. Read without a lock, for every entry into EL2.
+    pub fn pending(&self, vm: VmIndex) -> bool {
+        self.vm(vm).pending.load(Ordering::Relaxed)
+    }
+
+    /// Does one step of the VM's pending call, if there is one, with or without its caller.
+    pub fn step(&self, vm: VmIndex, budget: &mut Budget) {
+        let state = self.vm(vm);
+        if state.pending.load(Ordering::Relaxed) {
+            let mut slot = state.slot.lock(&self.machine);
+            slot.step(Caller { manager: self, vm, step: budget.left() }, budget);
+            state.pending.store(slot.is_running(), Ordering::Relaxed);
+        }
+    }
+
+    /// Does one unit of work that nobody waits for: merges one table of the VM back into a block.
+    /// `true` while there may be more.
+    pub fn idle(&self, vm: VmIndex) -> bool {
+        self.vm(vm).stage2.lock(&self.machine).merge_one(self.mem())
+    }
+
+    /// Frames of the manager that the VM uses, mergeable tables not counted.
+    pub fn frames_used(&self, vm: VmIndex) -> u32 {
+        self.pool.used(vm)
+    }
+
+    pub(crate) fn mem(&self) -> Memory<'_, 's, M> {
+        Memory { machine: &self.machine, pool: &self.pool }
+    }
+
+    pub(crate) fn pool(&self) -> &FramePool<'s, M::Relax> {
+        &self.pool
+    }
+
+    pub(crate) fn parcels(&self) -> &ParcelTable<'s, M::Relax> {
+        &self.parcels
+    }
+
+    /// The state of a VM. Indices come from the embedder, who got them from the configuration.
+    pub(crate) fn vm(&self, vm: VmIndex) -> &'s Vm<M::Relax> {
+        self.vms[usize::from(vm.0)].0.get().expect("a VM is in its slot from boot on")
+    }
+
+    /// Whether an ACL may name `vmid`: the primary VM, the manager, the fixed ids of secondary VMs,
+    /// which may exist later, and every VM that there is (the original's rule).
+    pub(crate) fn is_nameable(&self, vmid: Vmid) -> bool {
+        matches!(vmid.0, 3..=31 | 255) || self.all().any(|vm| self.vmid(vm) == vmid)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = VmIndex> + use<M> {
+        (0..self.vms.len() as u8).map(VmIndex)
+    }
+
+    /// Takes a handle and a record out of the VM's share.
+    pub(crate) fn take_parcel(&self, vm: VmIndex) -> Result<(Handle, RecordIndex), Refusal> {
+        self.parcels.take(&mut self.vm(vm).account.lock(&self.machine))
+    }
+
+    /// Ends a parcel whose pages are back and whose lists are cleared.
+    pub(crate) fn retire(&self, parcel: &mut Memparcel, record: RecordIndex) {
+        let owner = self.vm(parcel.owner);
+        owner.meters.extents.refund(parcel.extents.forget().into());
+        owner.meters.pages_lent.refund(parcel.pages);
+        owner.meters.parcels.refund(1);
+        if parcel.unfinished {
+            owner.meters.unfinished.refund(1);
+        }
+        let handle = core::mem::replace(&mut parcel.handle, Handle::INVALID);
+        parcel.phase = Phase::Vacant;
+        parcel.unfinished = false;
+        parcel.pages = 0;
+        self.parcels.put(&mut owner.account.lock(&self.machine), handle, record);
+    }
+}
+
+fn boot_error(error: HoldError) -> BootError {
+    match error {
+        HoldError::Taken => BootError::Memory,
+        HoldError::NoFrame(_) => BootError::Frames,
+    }
+}
+
+impl<M: Machine> core::fmt::Debug for Manager<'_, M> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let vms: Vec<_, MAX_VMS> = self.all().map(|vm| self.vmid(vm)).collect();
+        f.debug_struct("Manager").field("vms", &vms).finish_non_exhaustive()
+    }
+}

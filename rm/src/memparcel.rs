@@ -1,0 +1,126 @@
+//! A memparcel: pages of one VM that others may map.
+//!
+//! ```text
+//! CREATING --last commit step--> INITIAL --append with END--> OFFERED --reclaim--> RECLAIMING -> gone
+//!     \------- without APPEND -----------------------------------^
+//! ```
+//!
+//! A parcel that is offered and one that somebody holds differ only in its borrowers' stages, so
+//! there is no second place that could disagree with them. While CREATING or RECLAIMING the handle
+//! answers HANDLE_INVALID to everybody: the first is not decided yet, the second is decided already.
+
+pub(crate) mod acl;
+pub(crate) mod borrower;
+pub(crate) mod extents;
+pub(crate) mod table;
+pub(crate) mod units;
+pub(crate) mod words;
+
+pub use acl::MAX_ACL;
+pub use table::{HandleSlot, MAX_HANDLES, ParcelRecord};
+
+use rm_abi::{Handle, MemoryKind, Rights, Transfer, Vmid};
+
+use crate::address::VmIndex;
+use crate::memparcel::acl::Acl;
+use crate::memparcel::borrower::{Borrower, Place};
+use crate::memparcel::extents::Extents;
+use crate::refusal::Refusal;
+
+/// Where a parcel is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(crate) enum Phase {
+    /// The record is free.
+    Vacant,
+    /// The call that makes it has not ended.
+    Creating,
+    /// The owner may append.
+    Initial,
+    /// The ACL's VMs may accept.
+    Offered,
+    /// The call that ends it has not ended.
+    Reclaiming,
+}
+
+/// The record of one parcel.
+#[derive(Debug)]
+pub(crate) struct Memparcel {
+    /// Its name, [`Handle::INVALID`] while the record is vacant.
+    pub(crate) handle: Handle,
+    pub(crate) phase: Phase,
+    pub(crate) owner: VmIndex,
+    pub(crate) transfer: Transfer,
+    /// Compared as it came: any number but that of device memory behaves as RAM.
+    pub(crate) memory: MemoryKind,
+    pub(crate) label: u32,
+    /// The owner may still append.
+    pub(crate) unfinished: bool,
+    /// Every page was zeroed at creation.
+    pub(crate) sanitized: bool,
+    /// Every page is to be zeroed before the owner has it back.
+    pub(crate) sanitize: bool,
+    pub(crate) acl: Acl,
+    pub(crate) extents: Extents,
+    pub(crate) pages: u64,
+    /// One for each ACL entry.
+    pub(crate) borrowers: [Borrower; MAX_ACL],
+    /// Progress of the call that creates or reclaims.
+    pub(crate) place: Place,
+}
+
+impl Memparcel {
+    pub(crate) const fn new() -> Self {
+        Self {
+            handle: Handle::INVALID,
+            phase: Phase::Vacant,
+            owner: VmIndex(0),
+            transfer: Transfer::Share,
+            memory: MemoryKind::NORMAL,
+            label: 0,
+            unfinished: false,
+            sanitized: false,
+            sanitize: false,
+            acl: Acl::new(),
+            extents: Extents::new(),
+            pages: 0,
+            borrowers: [const { Borrower::new() }; MAX_ACL],
+            place: Place::START,
+        }
+    }
+
+    /// Whether `vm` may know of the parcel: its owner from the end of the creation on, the VMs of
+    /// the ACL once it is offered. To all others it answers as a handle that never was (G6).
+    pub(crate) fn check_party(&self, vm: VmIndex, vmid: Vmid) -> Result<(), Refusal> {
+        let known = match self.phase {
+            Phase::Vacant | Phase::Creating | Phase::Reclaiming => false,
+            Phase::Initial => self.owner == vm,
+            Phase::Offered => self.owner == vm || self.acl.position(vmid).is_some(),
+        };
+        if known { Ok(()) } else { Err(Refusal::NoParcel) }
+    }
+
+    /// The ACL position of `vm`, which the party check has let through and which is not the owner.
+    pub(crate) fn borrower(&self, vm: VmIndex, vmid: Vmid) -> Result<usize, Refusal> {
+        if self.owner == vm {
+            return Err(Refusal::IsOwner);
+        }
+        self.acl.position(vmid).ok_or(Refusal::NoParcel)
+    }
+
+    /// Whether a VM other than the owner holds the parcel.
+    pub(crate) fn is_held(&self) -> bool {
+        self.borrowers[..self.acl.len()].iter().any(Borrower::holds)
+    }
+
+    /// Whether the parcel is of device memory, which is never sanitised.
+    pub(crate) fn is_device(&self) -> bool {
+        self.memory == MemoryKind::IO
+    }
+
+    /// Whether `vmid` may ask for its content to be wiped.
+    pub(crate) fn may_sanitize(&self, vmid: Vmid) -> Result<(), Refusal> {
+        let writes = self.acl.rights(vmid).is_some_and(|rights| rights.contains(Rights::W));
+        if writes && !self.is_device() { Ok(()) } else { Err(Refusal::SanitizeRights) }
+    }
+}

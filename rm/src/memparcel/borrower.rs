@@ -1,0 +1,69 @@
+//! What a VM of the ACL has done with a parcel.
+
+use crate::memparcel::extents::Addresses;
+use crate::memparcel::words::Cursor;
+
+/// How far a borrower is. A call of several steps keeps its progress here, not with its caller, so
+/// that whoever needs the parcel next can see it and carry on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(crate) enum Stage {
+    /// Holds nothing.
+    #[default]
+    Away,
+    /// An accept is reserving addresses; it may still be refused.
+    Assigning,
+    /// Some or all units have an address, nothing is mapped. The VM counts as a holder.
+    Assigned,
+    /// An accept is mapping; it can no longer be refused.
+    Mapping,
+    /// All units are mapped.
+    Mapped,
+    /// A release is unmapping.
+    Releasing,
+}
+
+/// A place in a parcel's units: one of them, and pages into it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) extent: Cursor,
+    pub(crate) address: Cursor,
+    /// Pages of the current extent that are done.
+    pub(crate) offset: u64,
+    /// Pages of earlier extents in the same unit: what a contiguous mapping adds to its address.
+    pub(crate) before: u64,
+}
+
+impl Place {
+    /// Before the first page.
+    pub(crate) const START: Self =
+        Self { extent: Cursor::START, address: Cursor::START, offset: 0, before: 0 };
+}
+
+/// The state of one ACL entry.
+#[derive(Debug)]
+pub(crate) struct Borrower {
+    pub(crate) stage: Stage,
+    /// All extents behind one another at one address, instead of one address for each.
+    pub(crate) contiguous: bool,
+    /// Where each unit is, or will be.
+    pub(crate) addresses: Addresses,
+    /// Progress of the call that is at work on the mapping.
+    pub(crate) place: Place,
+}
+
+impl Borrower {
+    pub(crate) const fn new() -> Self {
+        Self {
+            stage: Stage::Away,
+            contiguous: false,
+            addresses: Addresses::new(),
+            place: Place::START,
+        }
+    }
+
+    /// Whether the owner must wait for this VM before it can reclaim.
+    pub(crate) fn holds(&self) -> bool {
+        self.stage != Stage::Away
+    }
+}

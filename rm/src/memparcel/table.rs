@@ -1,0 +1,188 @@
+//! Handles and the records they name.
+//!
+//! A handle is a generation (19 bits) above a slot number (13 bits, from 1). A slot's generation rises
+//! when its parcel goes, so an old handle never names a new parcel (G6), and looking one up is an
+//! index. All slots are dealt out to the VMs at boot, so one VM cannot wear out another's (G7).
+
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use rm_abi::Handle;
+
+use crate::lock::{Guard, Lock, Rank};
+use crate::machine::Machine;
+use crate::memparcel::{Memparcel, Phase};
+use crate::refusal::{Refusal, Resource};
+
+/// How many slots a handle's slot number can tell apart.
+pub const MAX_HANDLES: usize = (1 << SLOT_BITS) - 1;
+const SLOT_BITS: u32 = 13;
+/// With the last generation and the last slot, the handle would be the wire's invalid one.
+const LAST_GENERATION: u32 = (1 << (32 - SLOT_BITS)) - 2;
+
+/// One number of the handle space.
+#[derive(Debug, Default)]
+pub struct HandleSlot {
+    /// Generation in the upper half, the record's index plus one in the lower; 0 there: free.
+    word: AtomicU64,
+    /// The slot behind this one in its VM's queue of free slots; 0 at the end.
+    next: AtomicU16,
+}
+
+/// One parcel's record.
+#[derive(Debug)]
+pub struct ParcelRecord<R> {
+    parcel: Lock<Memparcel, R>,
+    /// The record behind this one in its VM's stack of free records, plus one; 0 at the end.
+    next: AtomicU32,
+}
+
+impl<R: spin::RelaxStrategy> ParcelRecord<R> {
+    /// A free record.
+    #[expect(clippy::new_without_default, reason = "records are made at boot, in place")]
+    pub const fn new() -> Self {
+        Self { parcel: Lock::new(Rank::Parcel, Memparcel::new()), next: AtomicU32::new(0) }
+    }
+}
+
+/// Index of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RecordIndex(u32);
+
+/// A parcel as its handle found it: locked, and known to be the one that the handle means.
+pub(crate) type ParcelGuard<'a, R> = Guard<'a, Memparcel, R>;
+
+/// The free slots and records of one VM, in its account.
+#[derive(Debug, Default)]
+pub(crate) struct FreeParcels {
+    /// Slots, oldest first, so that a number rests as long as possible before it is used again.
+    oldest: u16,
+    newest: u16,
+    records: u32,
+}
+
+/// All handles and records.
+#[derive(Debug)]
+pub(crate) struct ParcelTable<'s, R> {
+    slots: &'s [HandleSlot],
+    records: &'s [ParcelRecord<R>],
+}
+
+impl<'s, R: spin::RelaxStrategy> ParcelTable<'s, R> {
+    pub(crate) fn new(slots: &'s [HandleSlot], records: &'s [ParcelRecord<R>]) -> Self {
+        Self { slots: &slots[..slots.len().min(MAX_HANDLES)], records }
+    }
+
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn records(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Gives a VM its slots and records; at boot, once for each VM.
+    pub(crate) fn deal(
+        &self,
+        free: &mut FreeParcels,
+        slots: core::ops::Range<usize>,
+        records: core::ops::Range<usize>,
+    ) {
+        for slot in slots {
+            self.queue_slot(free, slot as u16 + 1);
+        }
+        for record in records.rev() {
+            self.records[record].next.store(free.records, Ordering::Relaxed);
+            free.records = record as u32 + 1;
+        }
+    }
+
+    /// Takes a slot and a record. The handle names nothing until [`ParcelTable::publish`].
+    pub(crate) fn take(&self, free: &mut FreeParcels) -> Result<(Handle, RecordIndex), Refusal> {
+        let record = free
+            .records
+            .checked_sub(1)
+            .ok_or(Refusal::Quota(Resource::Parcels))
+            .map(RecordIndex)?;
+        let slot = free.oldest;
+        let place = usize::from(slot).checked_sub(1).ok_or(Refusal::Quota(Resource::Handles))?;
+        free.oldest = self.slots[place].next.load(Ordering::Relaxed);
+        if free.oldest == 0 {
+            free.newest = 0;
+        }
+        free.records = self.records[record.0 as usize].next.load(Ordering::Relaxed);
+        let generation = (self.slots[place].word.load(Ordering::Relaxed) >> 32) as u32;
+        Ok((Handle(generation << SLOT_BITS | u32::from(slot)), record))
+    }
+
+    /// Makes the handle name the record.
+    pub(crate) fn publish(&self, handle: Handle, record: RecordIndex) {
+        let (place, generation) = split(handle);
+        let word = u64::from(generation) << 32 | u64::from(record.0 + 1);
+        self.slots[place].word.store(word, Ordering::Release);
+    }
+
+    /// Gives slot and record back. The parcel is vacant, and nothing of it is left in its record.
+    pub(crate) fn put(&self, free: &mut FreeParcels, handle: Handle, record: RecordIndex) {
+        let (place, generation) = split(handle);
+        let slot = &self.slots[place];
+        slot.word.store(u64::from(generation + 1) << 32, Ordering::Release);
+        // A slot that has used up its generations is never dealt out again.
+        if generation < LAST_GENERATION {
+            self.queue_slot(free, place as u16 + 1);
+        }
+        self.records[record.0 as usize].next.store(free.records, Ordering::Relaxed);
+        free.records = record.0 + 1;
+    }
+
+    fn queue_slot(&self, free: &mut FreeParcels, slot: u16) {
+        self.slots[usize::from(slot) - 1].next.store(0, Ordering::Relaxed);
+        match usize::from(free.newest).checked_sub(1) {
+            Some(newest) => self.slots[newest].next.store(slot, Ordering::Relaxed),
+            None => free.oldest = slot,
+        }
+        free.newest = slot;
+    }
+
+    /// The record that `handle` names.
+    fn find(&self, handle: Handle) -> Option<RecordIndex> {
+        let slot = handle.0 & MAX_HANDLES as u32;
+        let place = slot.checked_sub(1)?;
+        let word = self.slots.get(place as usize)?.word.load(Ordering::Acquire);
+        let record = (word as u32).checked_sub(1)?;
+        (word >> 32 == u64::from(handle.0 >> SLOT_BITS)).then_some(RecordIndex(record))
+    }
+
+    /// Locks the parcel that `handle` names, in whatever phase it is.
+    pub(crate) fn get<'a, M: Machine<Relax = R>>(
+        &'a self,
+        machine: &'a M,
+        handle: Handle,
+    ) -> Result<(RecordIndex, ParcelGuard<'a, R>), Refusal> {
+        let record = self.find(handle).ok_or(Refusal::NoParcel)?;
+        let parcel = self.lock(machine, record);
+        // Between the look and the lock the record may have become another parcel's.
+        if parcel.handle != handle || parcel.phase == Phase::Vacant {
+            return Err(Refusal::NoParcel);
+        }
+        Ok((record, parcel))
+    }
+
+    /// Every record, in use or not.
+    pub(crate) fn all(&self) -> impl Iterator<Item = RecordIndex> + use<R> {
+        (0..self.records.len() as u32).map(RecordIndex)
+    }
+
+    /// Locks a record.
+    pub(crate) fn lock<'a, M: Machine<Relax = R>>(
+        &'a self,
+        machine: &'a M,
+        record: RecordIndex,
+    ) -> ParcelGuard<'a, R> {
+        self.records[record.0 as usize].parcel.lock(machine)
+    }
+}
+
+/// Index of the slot, and generation.
+const fn split(handle: Handle) -> (usize, u32) {
+    ((handle.0 & MAX_HANDLES as u32) as usize - 1, handle.0 >> SLOT_BITS)
+}

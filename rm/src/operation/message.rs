@@ -1,0 +1,171 @@
+//! Payloads of requests and replies.
+//!
+//! A payload of one packet lies in the message itself; a longer one in frames that are taken before
+//! anything changes and returned with the reply. Bytes come in from the guest once and are never read
+//! from there again, so a guest that rewrites its request races with nobody but itself.
+
+use rm_abi::{Bytes, MAX_PAYLOAD, PACKET_PAYLOAD};
+
+use crate::address::VmIndex;
+use crate::frame_pool::NoFrame;
+use crate::machine::{Frame, FrameIndex, FrameUse, Machine};
+use crate::memparcel::words::erase;
+use crate::stage2::Memory;
+
+/// Bytes of a frame.
+const FRAME: usize = 4096;
+/// Frames that the longest payload takes.
+const FRAMES: usize = MAX_PAYLOAD.div_ceil(FRAME);
+
+/// A payload that EL2 holds.
+#[derive(Debug)]
+pub(crate) struct Message {
+    len: usize,
+    inline: [u8; PACKET_PAYLOAD],
+    frames: [Option<FrameIndex>; FRAMES],
+}
+
+impl Message {
+    pub(crate) const fn new() -> Self {
+        Self { len: 0, inline: [0; PACKET_PAYLOAD], frames: [None; FRAMES] }
+    }
+
+    /// Makes room for `len` bytes, at most [`MAX_PAYLOAD`]; on refusal nothing is kept.
+    pub(crate) fn resize<M: Machine>(
+        &mut self,
+        mem: Memory<'_, '_, M>,
+        payer: VmIndex,
+        len: usize,
+    ) -> Result<(), NoFrame> {
+        self.clear(mem, payer);
+        if len > PACKET_PAYLOAD {
+            for index in 0..len.div_ceil(FRAME) {
+                match mem.pool.take(mem.machine, payer, FrameUse::Data) {
+                    Ok(frame) => self.frames[index] = Some(frame),
+                    Err(none) => {
+                        self.clear(mem, payer);
+                        return Err(none);
+                    }
+                }
+            }
+        }
+        self.len = len;
+        Ok(())
+    }
+
+    /// Returns what the message holds. At most four frames, so it is one unit of work.
+    pub(crate) fn clear<M: Machine>(&mut self, mem: Memory<'_, '_, M>, payer: VmIndex) {
+        self.len = 0;
+        for frame in self.frames.iter_mut().filter_map(Option::take) {
+            erase(mem, frame);
+            mem.pool.put(mem.machine, payer, frame);
+        }
+    }
+
+    /// Whether the bytes lie in the message itself.
+    const fn is_inline(&self) -> bool {
+        self.len <= PACKET_PAYLOAD && self.frames[0].is_none()
+    }
+
+    /// Stores `bytes` at `at`; the range lies within the length.
+    pub(crate) fn write<M: Machine>(&mut self, mem: Memory<'_, '_, M>, at: usize, bytes: &[u8]) {
+        assert!(at + bytes.len() <= self.len, "G7: a message is written beyond its length");
+        if self.is_inline() {
+            self.inline[at..at + bytes.len()].copy_from_slice(bytes);
+            return;
+        }
+        for (offset, &byte) in bytes.iter().enumerate() {
+            let (frame, word, shift) = self.locate(mem, at + offset);
+            let kept = frame.read(word) & !(0xff << shift);
+            frame.write(word, kept | u64::from(byte) << shift);
+        }
+    }
+
+    /// Copies bytes from `at` on into `into`; the range lies within the length.
+    pub(crate) fn read<M: Machine>(&self, mem: Memory<'_, '_, M>, at: usize, into: &mut [u8]) {
+        if self.is_inline() {
+            into.copy_from_slice(&self.inline[at..at + into.len()]);
+            return;
+        }
+        for (offset, byte) in into.iter_mut().enumerate() {
+            let (frame, word, shift) = self.locate(mem, at + offset);
+            *byte = (frame.read(word) >> shift) as u8;
+        }
+    }
+
+    /// Frame, word and bit at which byte `at` of a long message lies.
+    fn locate<'a, M: Machine>(
+        &self,
+        mem: Memory<'a, '_, M>,
+        at: usize,
+    ) -> (&'a Frame, usize, usize) {
+        let frame = self.frames[at / FRAME].expect("G7: a long message has its frames");
+        (&mem.machine.frames()[frame.0 as usize], at % FRAME / 8, at % 8 * 8)
+    }
+}
+
+/// The bytes of a request that is wholly on the stack, for the decoder.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packet<'a>(pub(crate) &'a [u8]);
+
+impl Bytes for Packet<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn u8_at(&self, at: usize) -> u8 {
+        self.0.u8_at(at)
+    }
+
+    fn u16_at(&self, at: usize) -> u16 {
+        self.0.u16_at(at)
+    }
+
+    fn u32_at(&self, at: usize) -> u32 {
+        self.0.u32_at(at)
+    }
+
+    fn u64_at(&self, at: usize) -> u64 {
+        self.0.u64_at(at)
+    }
+}
+
+/// A message's bytes, for the decoder.
+pub(crate) struct View<'a, 's, M: Machine> {
+    mem: Memory<'a, 's, M>,
+    message: &'a Message,
+}
+
+impl<'a, 's, M: Machine> View<'a, 's, M> {
+    pub(crate) const fn new(mem: Memory<'a, 's, M>, message: &'a Message) -> Self {
+        Self { mem, message }
+    }
+
+    fn array<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.message.read(self.mem, at, &mut bytes);
+        bytes
+    }
+}
+
+impl<M: Machine> Bytes for View<'_, '_, M> {
+    fn len(&self) -> usize {
+        self.message.len
+    }
+
+    fn u8_at(&self, at: usize) -> u8 {
+        u8::from_le_bytes(self.array(at))
+    }
+
+    fn u16_at(&self, at: usize) -> u16 {
+        u16::from_le_bytes(self.array(at))
+    }
+
+    fn u32_at(&self, at: usize) -> u32 {
+        u32::from_le_bytes(self.array(at))
+    }
+
+    fn u64_at(&self, at: usize) -> u64 {
+        u64::from_le_bytes(self.array(at))
+    }
+}
