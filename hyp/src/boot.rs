@@ -65,8 +65,6 @@ global_asm!(
     fatal_exception = sym crate::fatal::exception,
 );
 
-global_asm!(include_str!("lower_el.s"));
-
 /// What the board's main function is given.
 #[derive(Debug)]
 pub struct Boot {
@@ -83,7 +81,7 @@ pub struct Boot {
 impl Boot {
     /// Starts the other CPUs that the package counts on; each calls `main`. Returns when all run.
     pub fn start_cpus(&self, main: fn() -> !) {
-        smp::start(self, main);
+        smp::start(self.board, self.image, self.package.cpus(), main);
     }
 }
 

@@ -23,11 +23,21 @@ pub mod frames;
 #[cfg(target_os = "none")]
 pub mod gic;
 #[cfg(target_os = "none")]
+mod guest_memory;
+#[cfg(target_os = "none")]
 pub mod log;
+#[cfg(target_os = "none")]
+pub mod machine;
+#[cfg(target_os = "none")]
+mod mailbox;
 #[cfg(target_os = "none")]
 mod psci;
 #[cfg(any(test, target_os = "none"))]
 mod ring;
+#[cfg(target_os = "none")]
+mod run;
+#[cfg(target_os = "none")]
+mod schedule;
 #[cfg(target_os = "none")]
 mod semihosting;
 #[cfg(target_os = "none")]
@@ -37,12 +47,24 @@ pub mod stage1;
 #[cfg(any(test, target_os = "none"))]
 pub mod syndrome;
 #[cfg(target_os = "none")]
+mod timer;
+#[cfg(target_os = "none")]
+mod tlb;
+#[cfg(target_os = "none")]
+mod trap;
+#[cfg(target_os = "none")]
 mod uart;
+#[cfg(target_os = "none")]
+mod vcpu;
 #[cfg(any(test, target_os = "none"))]
 pub mod vgic;
+#[cfg(target_os = "none")]
+mod vm;
 
 #[cfg(target_os = "none")]
 pub use exit::{Exit, exit};
+#[cfg(target_os = "none")]
+pub use run::run;
 
 /// What a CPU does between two looks at something that another CPU will change.
 #[cfg(target_os = "none")]

@@ -7,7 +7,7 @@ use defmt::Display2Format;
 use rm::address::Pa;
 use spin::Once;
 
-use crate::boot::Boot;
+use crate::board::Board;
 use crate::errata::Core;
 use crate::{cpu, psci, relax};
 
@@ -21,16 +21,15 @@ unsafe extern "C" {
 }
 
 /// Starts the CPUs that the package counts on, one after the other.
-pub(crate) fn start(boot: &Boot, main: fn() -> !) {
+pub(crate) fn start(board: &Board, image: Pa, wanted: usize, main: fn() -> !) {
     MAIN.call_once(|| main);
     let offset = &raw const secondary_entry as u64 - &raw const __image_start as u64;
-    let entry = Pa(boot.image.0 + offset);
-    let wanted = boot.package.cpus();
-    assert!(wanted <= boot.board.cpus.len(), "the package counts on CPUs that the board lacks");
+    let entry = Pa(image.0 + offset);
+    assert!(wanted <= board.cpus.len(), "the package counts on CPUs that the board lacks");
     // What the new CPU reads with its MMU on must have left this CPU's write buffer.
     barrier::dsb(barrier::SY);
     for index in 1..wanted {
-        if let Err(error) = psci::cpu_on(boot.board.cpus[index], entry, index) {
+        if let Err(error) = psci::cpu_on(board.cpus[index], entry, index) {
             panic!("CPU {index} does not start: {error}");
         }
         while !cpu::get(index).running.load(Ordering::Acquire) {

@@ -1,0 +1,66 @@
+//! The hardware under the resource manager.
+
+use core::sync::atomic::AtomicU64;
+
+use aarch64_cpu::asm::barrier::{ISHST, SY, dsb, isb};
+use aarch64_cpu::registers::{ID_AA64MMFR2_EL1, Readable};
+use rm::address::{PAGE_SIZE, Pa};
+use rm::machine::{Features, Frame, Machine, Scope, TranslationContext};
+
+use crate::{cache, cpu, tlb};
+
+/// EL2 of the machine that this code runs on.
+pub struct El2 {
+    frames: &'static [Frame],
+    base: Pa,
+    features: Features,
+}
+
+impl El2 {
+    /// The machine with these frames, which lie at `base` and are all zero.
+    pub(crate) fn new(frames: &'static [Frame], base: Pa) -> Self {
+        Self { frames, base, features: features() }
+    }
+}
+
+/// What the CPU says of itself. All CPUs of a board say the same.
+pub(crate) fn features() -> Features {
+    Features { forced_write_back: ID_AA64MMFR2_EL1.read(ID_AA64MMFR2_EL1::FWB) != 0 }
+}
+
+impl Machine for El2 {
+    type Relax = crate::Relax;
+
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    fn frames(&self) -> &[Frame] {
+        self.frames
+    }
+
+    fn frames_base(&self) -> Pa {
+        self.base
+    }
+
+    fn publish(&self) {
+        dsb(ISHST);
+        isb(SY);
+    }
+
+    fn invalidate(&self, context: TranslationContext, scope: Scope<'_>) {
+        tlb::invalidate(context, scope);
+    }
+
+    fn zero_page(&self, page: Pa) {
+        cache::zero_page(page);
+    }
+
+    fn clean_invalidate_page(&self, page: Pa) {
+        cache::clean_invalidate(page, PAGE_SIZE);
+    }
+
+    fn held_ranks(&self) -> &AtomicU64 {
+        &cpu::current().held_ranks
+    }
+}

@@ -1,0 +1,40 @@
+//! The main function of an image: builds the VMs and gives every CPU to them.
+
+use spin::Once;
+
+use crate::board::Board;
+use crate::boot::Boot;
+use crate::{cpu, gic, machine, schedule, smp, vcpu, vm};
+
+static BOARD: Once<&'static Board> = Once::new();
+
+/// Runs the package's VMs until all have ended. The board's first CPU calls it.
+pub fn run(boot: Boot) -> ! {
+    let Boot { board, image, package, memory } = boot;
+    BOARD.call_once(|| board);
+    // SAFETY: the one call, and only `gic` uses the controller.
+    unsafe { gic::start(board) };
+    vm::build(&package, memory);
+    smp::start(board, image, package.cpus(), enter);
+    enter()
+}
+
+/// Makes another CPU look around. One that kicks itself is in EL2 already, and looks around before it
+/// enters a guest or sleeps.
+pub(crate) fn kick(cpu: usize) {
+    if cpu != cpu::current().index {
+        gic::kick(board().cpus[cpu]);
+    }
+}
+
+fn board() -> &'static Board {
+    BOARD.get().expect("`run` has noted the board before anything else")
+}
+
+/// What each CPU does once the VMs are there.
+fn enter() -> ! {
+    // SAFETY: each CPU comes here once, and only `gic` uses the controller.
+    unsafe { gic::start_cpu(board()) };
+    vcpu::configure(machine::features());
+    schedule::start()
+}

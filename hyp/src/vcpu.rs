@@ -1,0 +1,219 @@
+//! A virtual CPU: what it is made of, and how it comes on and off the CPU it is pinned to.
+
+pub(crate) mod context;
+mod fp;
+pub(crate) mod inject;
+mod traps;
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use aarch64_cpu::asm::barrier::{SY, isb};
+use rm::address::Ipa;
+
+use crate::timer;
+use crate::vm::Vm;
+use context::{El1, Registers, mrs, msr};
+use fp::FloatingPoint;
+
+pub(crate) use traps::configure;
+
+/// The guest's virtual timer while its vCPU is on no CPU.
+#[derive(Clone, Copy, Default)]
+struct VirtualTimer {
+    control: u64,
+    compare: u64,
+}
+
+/// CNTV_CTL_EL0: enabled and not masked.
+const TIMER_ON: u64 = 0b01;
+const TIMER_ON_OR_MASKED: u64 = 0b11;
+
+impl VirtualTimer {
+    /// Takes the timer, which is then off: it must not fire for whoever runs next.
+    fn save(&mut self) {
+        *self = Self { control: mrs!("cntv_ctl_el0"), compare: mrs!("cntv_cval_el0") };
+        msr!("cntv_ctl_el0", 0);
+        isb(SY);
+    }
+
+    fn load(&self) {
+        msr!("cntv_cval_el0", self.compare);
+        msr!("cntv_ctl_el0", self.control);
+    }
+
+    /// When it will want to interrupt. CNTVOFF_EL2 is 0, so both counters agree.
+    fn deadline(&self) -> Option<u64> {
+        (self.control & TIMER_ON_OR_MASKED == TIMER_ON).then_some(self.compare)
+    }
+}
+
+/// Everything of a vCPU that another one overwrites in the CPU.
+struct Saved {
+    registers: Registers,
+    el1: El1,
+    floating_point: FloatingPoint,
+    timer: VirtualTimer,
+}
+
+/// Whether a vCPU wants its CPU.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Wish {
+    Run = 0,
+    /// It executed WFI: an interrupt must be due first.
+    Wait = 1,
+    /// It is switched off.
+    Off = 2,
+}
+
+/// The state of a vCPU, part of its VM.
+pub(crate) struct State {
+    cpu: u8,
+    wish: AtomicU8,
+    saved: UnsafeCell<Saved>,
+}
+
+// SAFETY: `saved` is used by the CPU named in `cpu` only ([`Vcpu::saved`]), where EL2 runs with
+// interrupts masked; the rest is atomic or constant.
+unsafe impl Sync for State {}
+
+impl State {
+    /// vCPU `index` of its VM, pinned to `cpu`, about to start at `entry` with all registers zero.
+    pub(crate) fn new(index: u8, cpu: u8, entry: u64) -> Self {
+        Self {
+            cpu,
+            wish: AtomicU8::new(Wish::Run as u8),
+            saved: UnsafeCell::new(Saved {
+                registers: Registers::new(),
+                el1: El1::new(index, entry),
+                floating_point: FloatingPoint::new(),
+                timer: VirtualTimer { control: 0, compare: 0 },
+            }),
+        }
+    }
+
+    /// The CPU it runs on.
+    pub(crate) fn cpu(&self) -> usize {
+        self.cpu.into()
+    }
+}
+
+/// One vCPU of one VM, by name.
+#[derive(Clone, Copy)]
+pub(crate) struct Vcpu {
+    vm: &'static Vm,
+    index: usize,
+}
+
+impl Vcpu {
+    pub(crate) const fn new(vm: &'static Vm, index: usize) -> Self {
+        Self { vm, index }
+    }
+
+    pub(crate) const fn vm(self) -> &'static Vm {
+        self.vm
+    }
+
+    pub(crate) const fn index(self) -> usize {
+        self.index
+    }
+
+    /// Whether both name the same vCPU.
+    pub(crate) fn is(self, other: Self) -> bool {
+        self.index == other.index && core::ptr::eq(self.vm, other.vm)
+    }
+
+    fn state(self) -> &'static State {
+        self.vm.vcpu(self.index)
+    }
+
+    /// The saved registers, on the CPU that the vCPU is pinned to.
+    fn saved(self) -> *mut Saved {
+        debug_assert!(self.state().cpu() == crate::cpu::current().index, "a vCPU stays on its CPU");
+        self.state().saved.get()
+    }
+
+    /// Puts the vCPU on this CPU; `registers` is what the return to the guest restores.
+    pub(crate) fn load(self, registers: &mut Registers) {
+        // SAFETY: this CPU alone uses what it has pinned, and holds no other reference to it.
+        let saved = unsafe { &*self.saved() };
+        *registers = saved.registers;
+        saved.el1.load(self.vm.vttbr());
+        saved.floating_point.load();
+        self.vm.vgic().load(self.vm.machine(), self.index);
+        saved.timer.load();
+    }
+
+    /// Takes the vCPU off this CPU.
+    pub(crate) fn save(self, registers: &Registers) {
+        // SAFETY: as in `load`.
+        let saved = unsafe { &mut *self.saved() };
+        saved.registers = *registers;
+        saved.el1.save();
+        saved.floating_point.save();
+        saved.timer.save();
+        self.vm.vgic().save(self.vm.machine(), self.index);
+    }
+
+    /// Whether the vCPU, which is on no CPU, has something to do. Asked by its own CPU.
+    pub(crate) fn is_ready(self) -> bool {
+        if self.vm.has_ended() {
+            return false;
+        }
+        let wish = &self.state().wish;
+        match wish.load(Ordering::Relaxed) {
+            run if run == Wish::Run as u8 => true,
+            wait if wait == Wish::Wait as u8 && self.is_due() => {
+                wish.store(Wish::Run as u8, Ordering::Relaxed);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn is_due(self) -> bool {
+        self.timer().is_some_and(|at| at <= timer::now())
+            || self.vm.vgic().has_pending_saved(self.vm.machine(), self.index)
+    }
+
+    /// When the vCPU must be looked at again, if it sleeps until its virtual timer.
+    pub(crate) fn deadline(self) -> Option<u64> {
+        let waits = self.state().wish.load(Ordering::Relaxed) == Wish::Wait as u8;
+        if waits && !self.vm.has_ended() { self.timer() } else { None }
+    }
+
+    fn timer(self) -> Option<u64> {
+        // SAFETY: as in `load`.
+        unsafe { &*self.saved() }.timer.deadline()
+    }
+
+    /// The guest executed WFI.
+    pub(crate) fn wait_for_interrupt(self) {
+        self.state().wish.store(Wish::Wait as u8, Ordering::Relaxed);
+    }
+
+    /// The guest switched this vCPU off.
+    pub(crate) fn power_off(self) {
+        self.state().wish.store(Wish::Off as u8, Ordering::Relaxed);
+        self.vm.vcpu_off();
+    }
+
+    /// A guest's access to a device of its own; `None` if there is none at `at`.
+    pub(crate) fn mmio(self, at: Ipa, size: u8, write: Option<u64>) -> Option<u64> {
+        self.vm.mmio(self.index, at, size, write)
+    }
+
+    /// The guest wrote `value` to ICC_SGI1R_EL1.
+    pub(crate) fn send_sgi(self, value: u64) {
+        let others = self.vm.vgic().send_sgi(self.vm.machine(), self.index, value);
+        self.vm.kick(others);
+    }
+
+    /// Brings the loaded vCPU's interrupts up to date before it runs on.
+    #[inline]
+    pub(crate) fn refresh(self) {
+        let others = self.vm.vgic().refresh(self.vm.machine(), self.index);
+        self.vm.kick(others);
+    }
+}

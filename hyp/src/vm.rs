@@ -1,0 +1,264 @@
+//! The VMs: what EL2 keeps of each beside what the resource manager does.
+
+mod build;
+mod notes;
+
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+use package::{Name, OnFault};
+use rm::address::{Ipa, VmIndex};
+use rm::config::MAX_VMS;
+use rm::operation::STEP;
+use rm::operation::budget::Budget;
+use rm::stage2::Access;
+use spin::Once;
+use spin::mutex::SpinMutex;
+
+use crate::console::{CONSOLE, CONSOLE_SIZE, Console, Line};
+use crate::machine::El2;
+use crate::vcpu::{self, Vcpu};
+use crate::vgic::{Place, VcpuSet, Vgic};
+use crate::{Exit, run, schedule, timer};
+use notes::Notes;
+
+pub(crate) use build::build;
+
+/// The resource manager over this machine.
+pub(crate) type Manager = rm::manager::Manager<'static, El2>;
+
+/// How a VM ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By a call, with this code; 0 is success.
+    Exit(u8),
+    /// Switched off, which is success.
+    PowerOff,
+    /// By a fault, as its configuration asks.
+    Fault,
+    /// By a system error.
+    SystemError,
+}
+
+impl End {
+    /// Whether the VM did what it was made for.
+    const fn is_success(self) -> bool {
+        matches!(self, Self::Exit(0) | Self::PowerOff)
+    }
+}
+
+/// One VM.
+pub(crate) struct Vm {
+    index: VmIndex,
+    name: Name,
+    on_fault: OnFault,
+    manager: &'static Manager,
+    vttbr: u64,
+    vgic: Vgic<crate::Relax>,
+    console: SpinMutex<Console, crate::Relax>,
+    vcpus: [vcpu::State; package::MAX_VCPUS],
+    vcpu_count: usize,
+    /// vCPUs that are not switched off.
+    vcpus_on: AtomicU8,
+    /// vCPUs that stand in a CPU.
+    vcpus_loaded: AtomicU8,
+    has_ended: AtomicBool,
+    end: Once<End>,
+    notes: Notes,
+}
+
+static VMS: [Once<Vm>; MAX_VMS] = [const { Once::new() }; MAX_VMS];
+/// VMs that are there and have not ended.
+static LIVE: AtomicU32 = AtomicU32::new(0);
+
+/// All VMs.
+pub(crate) fn all() -> impl Iterator<Item = &'static Vm> {
+    VMS.iter().map_while(Once::get)
+}
+
+impl Vm {
+    pub(crate) const fn index(&self) -> VmIndex {
+        self.index
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    pub(crate) const fn on_fault(&self) -> OnFault {
+        self.on_fault
+    }
+
+    pub(crate) const fn manager(&self) -> &'static Manager {
+        self.manager
+    }
+
+    pub(crate) fn machine(&self) -> &'static El2 {
+        self.manager.machine()
+    }
+
+    /// What VTTBR_EL2 holds while the VM runs.
+    pub(crate) const fn vttbr(&self) -> u64 {
+        self.vttbr
+    }
+
+    pub(crate) const fn vgic(&self) -> &Vgic<crate::Relax> {
+        &self.vgic
+    }
+
+    /// State of vCPU `index`.
+    pub(crate) fn vcpu(&self, index: usize) -> &vcpu::State {
+        &self.vcpus[index]
+    }
+
+    /// The vCPUs of this VM.
+    pub(crate) fn vcpus(&'static self) -> impl Iterator<Item = Vcpu> {
+        (0..self.vcpu_count).map(move |index| Vcpu::new(self, index))
+    }
+
+    /// Whether the tables let the VM use the page so.
+    pub(crate) fn allows(&self, at: Ipa, access: Access) -> bool {
+        self.manager.allows(self.index, at, access).is_some()
+    }
+
+    /// Whether the resource manager has work left for the VM.
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        self.manager.pending(self.index)
+    }
+
+    /// One step of that work. Whether there is more.
+    pub(crate) fn step(&self) -> bool {
+        self.manager.step(self.index, &mut Budget::new(STEP));
+        self.has_work()
+    }
+
+    /// One unit of work that can wait. Whether there is more.
+    pub(crate) fn background(&self) -> bool {
+        self.manager.idle(self.index)
+    }
+
+    /// Logs something that the guest can bring about at will: a few times a second, then only counts.
+    pub(crate) fn note(&self, log: impl FnOnce(&str)) {
+        match self.notes.allow(timer::now(), timer::frequency()) {
+            notes::Verdict::Log { suppressed: 0 } => log(self.name()),
+            notes::Verdict::Log { suppressed } => {
+                defmt::warn!("{=str}: {=u32} messages were suppressed", self.name(), suppressed);
+                log(self.name());
+            }
+            notes::Verdict::Suppress => {}
+        }
+    }
+
+    /// A guest's access to a device of its own; `None` if there is none at `at`.
+    pub(crate) fn mmio(&self, vcpu: usize, at: Ipa, size: u8, write: Option<u64>) -> Option<u64> {
+        if let Some(offset) = at.0.checked_sub(CONSOLE).filter(|&offset| offset < CONSOLE_SIZE) {
+            return Some(self.console(offset, write));
+        }
+        let place = Place::at(at.0)?;
+        let Some(value) = write else {
+            return self.vgic.read(self.machine(), vcpu, place, size);
+        };
+        let others = self.vgic.write(self.machine(), vcpu, place, size, value)?;
+        self.kick(others);
+        Some(0)
+    }
+
+    fn console(&self, offset: u64, write: Option<u64>) -> u64 {
+        let mut console = self.console.lock();
+        let Some(value) = write else { return console.read(offset) };
+        let line = console.write(offset, value, timer::now(), timer::frequency());
+        drop(console);
+        if let Some(Line { text, dropped }) = line {
+            if dropped > 0 {
+                defmt::warn!("{=str}: {=u32} lines were dropped", self.name(), dropped);
+            }
+            defmt::info!("{=str}: {=str}", self.name(), text.as_str());
+        }
+        0
+    }
+
+    /// Makes the CPUs of these vCPUs look around.
+    pub(crate) fn kick(&self, vcpus: VcpuSet) {
+        for vcpu in vcpus.iter() {
+            run::kick(self.vcpus[vcpu].cpu());
+        }
+    }
+
+    /// Ends the VM: none of its vCPUs is entered again. A second end changes nothing.
+    pub(crate) fn end(&self, how: End) {
+        if self.has_ended.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.end.call_once(|| how);
+        match how {
+            End::Exit(code) => defmt::info!("{=str}: ended with code {=u8}", self.name(), code),
+            End::PowerOff => defmt::info!("{=str}: switched itself off", self.name()),
+            End::Fault => defmt::error!("{=str}: stopped after a fault", self.name()),
+            End::SystemError => defmt::error!("{=str}: stopped after a system error", self.name()),
+        }
+        LIVE.fetch_sub(1, Ordering::SeqCst);
+        for vcpu in 0..self.vcpu_count {
+            run::kick(self.vcpus[vcpu].cpu());
+        }
+    }
+
+    /// Whether the VM has ended.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
+    }
+
+    /// A vCPU switched itself off. Nobody can switch it on again, so the last one takes the VM along.
+    pub(crate) fn vcpu_off(&self) {
+        if self.vcpus_on.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.end(End::PowerOff);
+        }
+    }
+
+    /// A vCPU comes on a CPU.
+    pub(crate) fn loaded(&self) {
+        self.vcpus_loaded.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A vCPU has left its CPU.
+    pub(crate) fn unloaded(&self) {
+        self.vcpus_loaded.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Whether all VMs have ended, have left their CPUs and have no work left.
+pub(crate) fn all_ended() -> bool {
+    LIVE.load(Ordering::SeqCst) == 0
+        && all().all(|vm| vm.vcpus_loaded.load(Ordering::SeqCst) == 0 && !vm.has_work())
+}
+
+/// Whether every page is where it belongs (G8).
+fn audit() -> bool {
+    let manager = all().next().expect("a package has a VM").manager;
+    match manager.audit() {
+        Ok(report) => defmt::info!("conservation holds: {}", report),
+        Err(broken) => {
+            defmt::error!("conservation is broken: {}", broken);
+            return false;
+        }
+    }
+    true
+}
+
+/// Checks that nothing was lost, and ends the run. The first CPU that comes here does it.
+pub(crate) fn finish() -> ! {
+    static FINISHING: AtomicBool = AtomicBool::new(false);
+    if FINISHING.swap(true, Ordering::SeqCst) {
+        loop {
+            aarch64_cpu::asm::wfi();
+        }
+    }
+    let failed = all().find(|vm| !vm.end.get().is_some_and(|end| end.is_success()));
+    let conserved = audit();
+    defmt::info!("worst stay in EL2: {=u64} ticks", schedule::worst_residency());
+    match (failed, conserved) {
+        (_, false) => crate::exit(Exit::Fail, "conservation"),
+        (Some(vm), true) => crate::exit(Exit::Fail, vm.name()),
+        (None, true) => crate::exit(Exit::Pass, "all VMs ended well"),
+    }
+}

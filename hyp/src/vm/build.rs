@@ -1,0 +1,153 @@
+//! The VMs of the boot configuration: memory, programs, channels, vCPUs.
+
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+use heapless::Vec;
+use package::{Channel, Package, Sanitize, VM_MEMORY_BASE};
+use rm::address::{Ipa, PAGE_SIZE, Pa, TlbTag, VmIndex, Vmid};
+use rm::config::{MAX_VMS, VmConfig};
+use rm::frame_pool::FrameRecord;
+use rm::manager::{Storage, VmSlot};
+use rm::memparcel::{HandleSlot, MAX_HANDLES, ParcelRecord};
+use rm::quota::Quotas;
+use rm::stage2::MAX_IPA_PAGES;
+use spin::Once;
+use spin::mutex::SpinMutex;
+
+use super::{LIVE, Manager, VMS, Vm, notes::Notes};
+use crate::board::Region;
+use crate::console::Console;
+use crate::frames::{Blocks, BootMemory};
+use crate::machine::El2;
+use crate::vcpu::State;
+use crate::vgic::Vgic;
+use crate::{cache, stage1, tlb};
+
+static MANAGER: Once<Manager> = Once::new();
+
+/// Makes everything that the package describes. Panics when the machine is too small for it.
+pub(crate) fn build(package: &Package<'_>, mut memory: BootMemory) {
+    let manager = MANAGER.call_once(|| new_manager(package, &mut memory));
+    let mut blocks = memory.into_blocks();
+    for (index, config) in (0..).zip(package.vms()) {
+        let vm = VmIndex(index);
+        give_memory(manager, &mut blocks, package, vm, &config);
+        VMS[usize::from(index)].call_once(|| new(manager, vm, &config));
+        defmt::info!(
+            "{=str}: VMID {=u16}, {=u8} vCPUs, {=u64} MiB",
+            config.name.as_str(),
+            config.vmid,
+            config.vcpus,
+            config.memory >> 20
+        );
+    }
+    package.channels().for_each(|channel| open_channel(manager, &channel));
+    LIVE.store(package.vms().len() as u32, Ordering::SeqCst);
+}
+
+fn new(manager: &'static Manager, index: VmIndex, config: &package::Vm) -> Vm {
+    let cpus = config.cpus;
+    Vm {
+        index,
+        name: config.name,
+        on_fault: config.on_fault,
+        manager,
+        vttbr: tlb::vttbr(manager.context(index)),
+        vgic: Vgic::new(config.vcpus.into()),
+        console: SpinMutex::new(Console::new()),
+        vcpus: core::array::from_fn(|n| State::new(n as u8, cpus[n], config.entry)),
+        vcpu_count: config.vcpus.into(),
+        vcpus_on: AtomicU8::new(config.vcpus),
+        vcpus_loaded: AtomicU8::new(0),
+        has_ended: AtomicBool::new(false),
+        end: Once::new(),
+        notes: Notes::new(),
+    }
+}
+
+/// Gives the VM its memory, zeroed, with its program in it.
+fn give_memory(
+    manager: &Manager,
+    blocks: &mut Blocks,
+    package: &Package<'_>,
+    vm: VmIndex,
+    config: &package::Vm,
+) {
+    let image = package.image(config);
+    let mut at = Ipa(VM_MEMORY_BASE);
+    let enough = blocks.take_all(config.memory, |block| {
+        load(image, config.load, at, block);
+        let pages = block.size / PAGE_SIZE;
+        if let Err(error) = manager.give(vm, at, block.start, pages) {
+            panic!("memory of {}: {error:?}", config.name.as_str());
+        }
+        at = at.add_pages(pages);
+    });
+    assert!(enough, "the machine has too little RAM for {}", config.name.as_str());
+}
+
+/// Copies the part of a program that lies in the block, which the VM sees from `at` on.
+fn load(image: &[u8], load: u64, at: Ipa, block: Region) {
+    let (start, end) = (load.max(at.0), (load + image.len() as u64).min(at.0 + block.size));
+    if start >= end {
+        return;
+    }
+    let part = &image[(start - load) as usize..(end - load) as usize];
+    let to = Pa(block.start.0 + (start - at.0));
+    // SAFETY: the block is RAM in the direct map that nobody uses yet, and the part lies inside it.
+    unsafe { stage1::direct(to).copy_from_nonoverlapping(part.as_ptr(), part.len()) };
+    cache::sync_code(to, part.len() as u64);
+}
+
+/// The resource manager, with storage for what the package describes.
+fn new_manager(package: &Package<'_>, memory: &mut BootMemory) -> Manager {
+    let configs: Vec<VmConfig, MAX_VMS> = (1..).zip(package.vms()).map(vm_config).collect();
+    let sum =
+        |of: fn(&Quotas) -> u32| configs.iter().map(|config| of(&config.quotas) as usize).sum();
+    let frames = sum(|quotas| quotas.frames);
+    let (pool, base) = memory.frames(frames);
+    let storage = Storage {
+        vms: memory.slice_of(configs.len(), |_| VmSlot::new()),
+        handles: memory.slice_of(MAX_HANDLES, |_| HandleSlot::default()),
+        parcels: memory.slice_of(sum(|quotas| quotas.parcels), |_| ParcelRecord::new()),
+        frame_records: memory.slice_of(frames, |_| FrameRecord::default()),
+        frame_stack: memory.slice_of(frames, |_| AtomicU32::new(0)),
+    };
+    match Manager::new(El2::new(pool, base), storage, &configs) {
+        Ok(manager) => manager,
+        Err(error) => panic!("the boot configuration: {error:?}"),
+    }
+}
+
+/// What the resource manager is told of a VM. Tag 0 stays free, for a CPU that has no VM loaded.
+fn vm_config((tag, vm): (u16, package::Vm)) -> VmConfig {
+    let quotas = vm.quotas;
+    VmConfig {
+        vmid: Vmid(vm.vmid),
+        tag: TlbTag(tag),
+        ipa_pages: ((1 << vm.ipa_bits) / PAGE_SIZE).min(MAX_IPA_PAGES),
+        // Below are the devices that EL2 emulates.
+        accept_from: Ipa(VM_MEMORY_BASE),
+        quotas: Quotas {
+            parcels: quotas.parcels,
+            pages_lent: quotas.pages_lent,
+            pages_accepted: quotas.pages_accepted,
+            extents: quotas.extents.into(),
+            unfinished: quotas.unfinished,
+            frames: quotas.frames,
+            frames_reserved: quotas.frames_reserved,
+        },
+        sanitize_always: vm.sanitize == Sanitize::Always,
+    }
+}
+
+/// Shares what the package says that two VMs share from boot on.
+fn open_channel(manager: &Manager, channel: &Channel) {
+    let owner = (VmIndex(channel.owner as u8), Ipa(channel.owner_ipa));
+    let peer = (VmIndex(channel.peer as u8), Ipa(channel.peer_ipa));
+    if let Err(error) = manager.share_at_boot(owner, peer, channel.pages, channel.label) {
+        panic!("channel at {:#x}: {error:?}", channel.owner_ipa);
+    }
+}
+
+const _: () = assert!(MAX_VMS <= package::MAX_VMS);
