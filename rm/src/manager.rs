@@ -143,8 +143,9 @@ impl<'s, M: Machine> Manager<'s, M> {
         self.pool
             .set_quota(&self.machine, vm, frames_reserved, frames)
             .map_err(|_| BootError::Frames)?;
-        let stage2 = Stage2::new(self.mem(), vm, config.tag, config.ipa_pages)
+        let mut stage2 = Stage2::new(self.mem(), vm, config.tag, config.ipa_pages)
             .map_err(|_| BootError::Frames)?;
+        stage2.search_from(config.accept_from);
         let context = stage2.context();
         self.vms[usize::from(vm.0)].0.call_once(|| Vm {
             vmid: config.vmid,
@@ -183,6 +184,16 @@ impl<'s, M: Machine> Manager<'s, M> {
     pub fn give_device(&self, vm: VmIndex, at: Ipa, pa: Pa, pages: u64) -> Result<(), BootError> {
         let mut stage2 = self.vm(vm).stage2.lock(&self.machine);
         stage2.give_device(self.mem(), at, pa, pages).map_err(boot_error)
+    }
+
+    /// Keeps addresses of a VM free of memory at boot, because EL2 emulates registers there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::give`].
+    pub fn give_emulated(&self, vm: VmIndex, at: Ipa, pages: u64) -> Result<(), BootError> {
+        let mut stage2 = self.vm(vm).stage2.lock(&self.machine);
+        stage2.give_emulated(self.mem(), at, pages).map_err(boot_error)
     }
 
     /// Shares pages of `owner` with `peer` at boot, read-write on both sides, as if both had asked:

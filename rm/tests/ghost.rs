@@ -1,0 +1,312 @@
+//! Random calls by all VMs against a model that knows nothing of descriptors.
+//!
+//! The model is a map from a VM's page to what the VM may do there and which machine page it is, and a
+//! list of parcels. After every call the answer and every page of every VM are compared, the machine
+//! is asked for stale translations (G5), and conservation is checked (G8). `RM_EFFORT` scales the
+//! number of calls; a failure prints the seed, and `RM_SEED` replays it.
+
+use std::collections::BTreeMap;
+
+use rm::address::{Ipa, Pa, VmIndex};
+use rm::machine::fake::world::{RAM, World, vm};
+use rm::stage2::Access;
+use rm_abi::Transfer;
+
+const VMS: u8 = 3;
+/// The pages of RAM that calls name: some before and some after a block's end.
+const FIRST: u64 = RAM.0 + 0x20_0000 - 8 * 4096;
+const SPAN: u64 = 24;
+/// Where borrowers map, again across a block's end.
+const WINDOW: u64 = 0x8020_0000 - 8 * 4096;
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Page {
+    Owned(u64),
+    Shared(u64, u8),
+    Lent,
+    Borrowed(u64, u8),
+}
+
+struct Parcel {
+    handle: u32,
+    owner: u8,
+    transfer: Transfer,
+    acl: Vec<(u8, u8)>,
+    /// The owner's addresses and the machine's pages, in order.
+    pages: Vec<(u64, u64)>,
+    mapped: BTreeMap<u8, u64>,
+}
+
+#[derive(Default)]
+struct Model {
+    pages: BTreeMap<(u8, u64), Page>,
+    parcels: Vec<Parcel>,
+    gone: Vec<u32>,
+}
+
+/// xorshift64*: small, and the same on every machine.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % sides
+    }
+}
+
+fn vmid(vm: u8) -> u16 {
+    u16::from(vm) + 3
+}
+
+impl Model {
+    fn new() -> Self {
+        let mut model = Self::default();
+        for vm in 0..VMS {
+            let base = World::pa_of(VmIndex(vm)).0 + (FIRST - RAM.0);
+            for page in 0..SPAN {
+                model.pages.insert((vm, FIRST + page * 4096), Page::Owned(base + page * 4096));
+            }
+        }
+        model
+    }
+
+    fn offer(
+        &mut self,
+        vm: u8,
+        transfer: Transfer,
+        acl: &[(u8, u8)],
+        list: &[u64],
+    ) -> Result<(), u32> {
+        let mut pages = vec![];
+        for at in list {
+            match self.pages.get(&(vm, *at)) {
+                Some(Page::Owned(pa)) if !pages.contains(&(*at, *pa)) => pages.push((*at, *pa)),
+                _ => return Err(0xa),
+            }
+        }
+        let own = acl.iter().find(|(named, _)| *named == vm);
+        for (at, pa) in &pages {
+            let page = match own {
+                Some((_, rights)) => Page::Shared(*pa, *rights),
+                None => Page::Lent,
+            };
+            self.pages.insert((vm, *at), page);
+        }
+        let acl = acl.to_vec();
+        self.parcels.push(Parcel {
+            handle: 0,
+            owner: vm,
+            transfer,
+            acl,
+            pages,
+            mapped: BTreeMap::new(),
+        });
+        Ok(())
+    }
+
+    fn find(&self, vm: u8, handle: u32) -> Result<usize, u32> {
+        let found = self.parcels.iter().position(|parcel| parcel.handle == handle).ok_or(7u32)?;
+        let parcel = &self.parcels[found];
+        let party = parcel.owner == vm || parcel.acl.iter().any(|(named, _)| *named == vm);
+        if party { Ok(found) } else { Err(7) }
+    }
+
+    fn accept(
+        &mut self,
+        vm: u8,
+        handle: u32,
+        transfer: Transfer,
+        at: u64,
+        pages: u64,
+    ) -> Result<(), u32> {
+        let index = self.find(vm, handle)?;
+        let parcel = &self.parcels[index];
+        if parcel.transfer != transfer {
+            return Err(6);
+        }
+        if parcel.owner == vm || parcel.mapped.contains_key(&vm) {
+            return Err(3);
+        }
+        if pages != parcel.pages.len() as u64 {
+            return Err(6);
+        }
+        if (0..pages).any(|page| self.pages.contains_key(&(vm, at + page * 4096))) {
+            return Err(2);
+        }
+        let rights = parcel.acl.iter().find(|(named, _)| *named == vm).expect("a party").1;
+        let donated = transfer == Transfer::Donate;
+        for (page, (owner_at, pa)) in (0..).zip(parcel.pages.clone()) {
+            let here = if donated { Page::Owned(pa) } else { Page::Borrowed(pa, rights) };
+            self.pages.insert((vm, at + page * 4096), here);
+            if donated {
+                self.pages.remove(&(self.parcels[index].owner, owner_at));
+            }
+        }
+        if donated {
+            self.gone.push(self.parcels.remove(index).handle);
+        } else {
+            self.parcels[index].mapped.insert(vm, at);
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, vm: u8, handle: u32) -> Result<(), u32> {
+        let index = self.find(vm, handle)?;
+        let parcel = &mut self.parcels[index];
+        if parcel.owner == vm {
+            return Err(3);
+        }
+        let at = parcel.mapped.remove(&vm).ok_or(0xcu32)?;
+        for page in 0..parcel.pages.len() as u64 {
+            self.pages.remove(&(vm, at + page * 4096));
+        }
+        Ok(())
+    }
+
+    fn reclaim(&mut self, vm: u8, handle: u32) -> Result<(), u32> {
+        let index = self.find(vm, handle)?;
+        let parcel = &self.parcels[index];
+        if parcel.owner != vm {
+            return Err(3);
+        }
+        if !parcel.mapped.is_empty() {
+            return Err(0xb);
+        }
+        let parcel = self.parcels.remove(index);
+        for (at, pa) in parcel.pages {
+            self.pages.insert((vm, at), Page::Owned(pa));
+        }
+        self.gone.push(handle);
+        Ok(())
+    }
+
+    fn any_handle(&self, dice: &mut Dice) -> u32 {
+        let live = self.parcels.len() as u64;
+        match dice.roll(live + 2) {
+            old if old >= live && !self.gone.is_empty() => {
+                self.gone[dice.roll(self.gone.len() as u64) as usize]
+            }
+            index => self.parcels.get(index as usize).map_or(0x1234, |parcel| parcel.handle),
+        }
+    }
+
+    fn compare(&self, world: &World) {
+        for vm in 0..VMS {
+            let ram = (0..SPAN).map(|page| FIRST + page * 4096);
+            let window = (0..2 * SPAN).map(|page| WINDOW + page * 4096);
+            for at in ram.chain(window) {
+                let (pa, rights) = match self.pages.get(&(vm, at)) {
+                    None | Some(Page::Lent) => (0, 0),
+                    Some(Page::Owned(pa)) => (*pa, 7),
+                    Some(Page::Shared(pa, rights) | Page::Borrowed(pa, rights)) => (*pa, *rights),
+                };
+                for (access, bit) in [(Access::Read, 4), (Access::Write, 2), (Access::Execute, 1)] {
+                    let expected = (rights & bit != 0).then_some(Pa(pa));
+                    let found = world.manager.allows(VmIndex(vm), Ipa(at), access);
+                    assert_eq!(found, expected, "VM {vm} at {at:#x}, {access:?}");
+                }
+            }
+        }
+    }
+}
+
+fn random_offer(dice: &mut Dice, vm: u8) -> (Transfer, Vec<(u8, u8)>, Vec<(u64, u64)>) {
+    let transfer =
+        [Transfer::Share, Transfer::Share, Transfer::Lend, Transfer::Lend, Transfer::Donate]
+            [dice.roll(5) as usize];
+    let mut acl: Vec<(u8, u8)> = (0..VMS)
+        .filter(|&other| other != vm)
+        .filter_map(|other| (dice.roll(3) != 0).then_some((other, 4 + dice.roll(4) as u8)))
+        .collect();
+    if acl.is_empty() || transfer == Transfer::Donate {
+        acl = vec![((vm + 1 + dice.roll(2) as u8) % VMS, 7)];
+    }
+    if transfer == Transfer::Share {
+        acl.push((vm, 4 + dice.roll(4) as u8));
+    }
+    let ranges = (0..1 + dice.roll(3)).map(|_| {
+        let first = dice.roll(SPAN);
+        (FIRST + first * 4096, 1 + dice.roll((SPAN - first).min(6)))
+    });
+    (transfer, acl, ranges.collect())
+}
+
+/// One random call; `Ok` or the error code, from the manager and from the model.
+fn turn(world: &World, model: &mut Model, dice: &mut Dice) -> (Result<(), u32>, Result<(), u32>) {
+    let vm = dice.roll(VMS.into()) as u8;
+    let guest = world.caller(VmIndex(vm));
+    guest.step.set([1, 9, rm::operation::STEP][dice.roll(3) as usize]);
+    match dice.roll(8) {
+        0..3 => {
+            let (transfer, acl, ranges) = random_offer(dice, vm);
+            let named: Vec<_> = acl.iter().map(|&(vm, rights)| (vmid(vm), rights)).collect();
+            let said = guest.offer(transfer, &named, &ranges);
+            let each =
+                ranges.iter().flat_map(|&(at, pages)| (0..pages).map(move |p| at + p * 4096));
+            let expected = model.offer(vm, transfer, &acl, &each.collect::<Vec<_>>());
+            if let (Ok(handle), Ok(())) = (said, expected) {
+                model.parcels.last_mut().expect("just made").handle = handle;
+            }
+            (said.map(drop), expected)
+        }
+        3..6 => {
+            let handle = model.any_handle(dice);
+            let known = model.parcels.iter().find(|parcel| parcel.handle == handle);
+            let (mut transfer, mut pages) =
+                known.map_or((Transfer::Share, 1), |p| (p.transfer, p.pages.len() as u64));
+            if dice.roll(10) == 0 {
+                transfer = Transfer::Lend;
+                pages += 1;
+            }
+            let at = WINDOW + dice.roll(SPAN) * 4096;
+            let said = guest.accept_contiguous(handle, transfer, (at, pages)).map(drop);
+            (said, model.accept(vm, handle, transfer, at, pages))
+        }
+        6 => {
+            let handle = model.any_handle(dice);
+            (guest.release(handle, 0).map(drop), model.release(vm, handle))
+        }
+        _ => {
+            let handle = model.any_handle(dice);
+            let flags = dice.roll(2) as u8;
+            (guest.reclaim(handle, flags).map(drop), model.reclaim(vm, handle))
+        }
+    }
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn no_sequence_of_calls_leaves_the_model() {
+    let effort = variable("RM_EFFORT").unwrap_or(1);
+    let seeds = match variable("RM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 1..1 + 20 * effort,
+    };
+    let (mut calls, mut successes) = (0, 0);
+    for seed in seeds {
+        println!("RM_SEED={seed}");
+        let world = World::new(&[vm(3), vm(4), vm(5)]);
+        let mut model = Model::new();
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        for call in 0..400 {
+            let (said, expected) = turn(&world, &mut model, &mut dice);
+            assert_eq!(said, expected, "call {call}");
+            calls += 1;
+            successes += u32::from(said.is_ok());
+            if dice.roll(4) == 0 {
+                world.manager.idle(VmIndex(dice.roll(VMS.into()) as u8));
+            }
+            model.compare(&world);
+            let report = world.check();
+            assert_eq!(report.parcels, model.parcels.len() as u64, "call {call}");
+        }
+    }
+    // A model that refuses everything would agree with a manager that does.
+    println!("{successes} of {calls} calls succeeded");
+    assert!(successes * 4 > calls, "too few calls succeed to say anything");
+}

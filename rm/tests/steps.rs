@@ -1,0 +1,338 @@
+//! Calls in steps of one unit, with everything between the steps that may come between.
+//!
+//! Each long call is run once undisturbed. Then it is run again in the smallest steps, with another
+//! call between any two of them, by a caller that comes back and by one that never does; the system
+//! must end as in the undisturbed run, and no CPU may at any moment use what no table grants.
+
+use rm::address::{Ipa, VmIndex};
+use rm::audit::AuditReport;
+use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
+use rm::operation::budget::Budget;
+use rm::stage2::Access;
+use rm_abi::{AcceptFlags, CreateFlags, Transfer, message};
+
+const A: VmIndex = VmIndex(0);
+const B: VmIndex = VmIndex(1);
+const C: VmIndex = VmIndex(2);
+const PAGE: u64 = RAM.0 + 0x20_7000;
+const WINDOW: u64 = 0x9000_0000;
+/// A block cut at both ends, single pages, and a run.
+const RANGES: [(u64, u64); 3] =
+    [(RAM.0 + 0x1f_e000, 516), (RAM.0 + 0x80_0000, 1), (RAM.0 + 0x80_3000, 5)];
+const PAGES: u64 = 522;
+
+/// A long call: what happens before it, and the request.
+struct Case {
+    name: &'static str,
+    caller: VmIndex,
+    prepare: fn(&World) -> u32,
+    request: fn(u32) -> (u32, Vec<u8>),
+    error: u32,
+}
+
+fn nothing(_: &World) -> u32 {
+    0
+}
+
+fn lent(world: &World) -> u32 {
+    world.caller(A).offer(Transfer::Lend, &[(4, 6), (5, 4)], &RANGES).unwrap()
+}
+
+fn shared_uncached(world: &World) -> u32 {
+    let request = offer(CreateFlags::empty(), &[(3, 6), (4, 6)], &RANGES, &[(2, 3), (2, 4)]);
+    world.caller(A).words(message::MEM_SHARE, &request).1
+}
+
+fn donated(world: &World) -> u32 {
+    world.caller(A).offer(Transfer::Donate, &[(4, 7)], &RANGES).unwrap()
+}
+
+fn accepted(world: &World) -> u32 {
+    let handle = lent(world);
+    world.caller(B).accept_contiguous(handle, Transfer::Lend, (WINDOW, PAGES)).unwrap();
+    handle
+}
+
+fn scattered(at: u64) -> Vec<(u64, u64)> {
+    vec![(at, 516), (at + 0x40_1000, 1), (at + 0x40_3000, 5)]
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "lend",
+        caller: A,
+        prepare: nothing,
+        request: |_| (message::MEM_LEND, offer(CreateFlags::empty(), &[(4, 6)], &RANGES, &[])),
+        error: 0,
+    },
+    Case {
+        name: "share, sanitized, demoting its owner",
+        caller: A,
+        prepare: nothing,
+        request: |_| {
+            (message::MEM_SHARE, offer(CreateFlags::SANITIZE, &[(3, 4), (4, 6)], &RANGES[1..], &[]))
+        },
+        error: 0,
+    },
+    Case {
+        name: "share uncached",
+        caller: A,
+        prepare: nothing,
+        request: |_| {
+            let attributes = [(2, 3), (2, 4)];
+            (
+                message::MEM_SHARE,
+                offer(CreateFlags::empty(), &[(3, 6), (4, 6)], &RANGES[1..], &attributes),
+            )
+        },
+        error: 0,
+    },
+    Case {
+        name: "lend refused at its last page",
+        caller: A,
+        prepare: nothing,
+        request: |_| {
+            let ranges = [RANGES[0], RANGES[1], RANGES[2], (RAM.0 + 0x1f_f000, 1)];
+            (message::MEM_LEND, offer(CreateFlags::empty(), &[(4, 6)], &ranges, &[]))
+        },
+        error: 0xa,
+    },
+    Case {
+        name: "accept at chosen addresses",
+        caller: B,
+        prepare: lent,
+        request: |handle| {
+            (
+                message::MEM_ACCEPT,
+                accept(handle, Transfer::Lend, AcceptFlags::DONE, &scattered(WINDOW)),
+            )
+        },
+        error: 0,
+    },
+    Case {
+        name: "accept where there is room",
+        caller: B,
+        prepare: lent,
+        request: |handle| {
+            (message::MEM_ACCEPT, accept(handle, Transfer::Lend, AcceptFlags::DONE, &[]))
+        },
+        error: 0,
+    },
+    Case {
+        name: "accept contiguously, uncached",
+        caller: B,
+        prepare: shared_uncached,
+        request: |handle| {
+            let flags = AcceptFlags::DONE | AcceptFlags::MAP_CONTIGUOUS;
+            (message::MEM_ACCEPT, accept(handle, Transfer::Share, flags, &[(WINDOW, PAGES)]))
+        },
+        error: 0,
+    },
+    Case {
+        name: "accept refused at its last unit",
+        caller: B,
+        prepare: lent,
+        request: |handle| {
+            let mut ranges = scattered(WINDOW);
+            ranges[2].0 = RAM.0 + 0x1000;
+            (message::MEM_ACCEPT, accept(handle, Transfer::Lend, AcceptFlags::DONE, &ranges))
+        },
+        error: 2,
+    },
+    Case {
+        name: "accept refused for a missing unit",
+        caller: B,
+        prepare: lent,
+        request: |handle| {
+            let ranges = &scattered(WINDOW)[..2];
+            (message::MEM_ACCEPT, accept(handle, Transfer::Lend, AcceptFlags::DONE, ranges))
+        },
+        error: 6,
+    },
+    Case {
+        name: "accept a donation",
+        caller: B,
+        prepare: donated,
+        request: |handle| {
+            let flags = AcceptFlags::DONE | AcceptFlags::MAP_CONTIGUOUS;
+            (message::MEM_ACCEPT, accept(handle, Transfer::Donate, flags, &[(WINDOW, PAGES)]))
+        },
+        error: 0,
+    },
+    Case {
+        name: "release",
+        caller: B,
+        prepare: accepted,
+        request: |handle| (message::MEM_RELEASE, by_handle(handle, 0)),
+        error: 0,
+    },
+    Case {
+        name: "reclaim, sanitized",
+        caller: A,
+        prepare: lent,
+        request: |handle| (message::MEM_RECLAIM, by_handle(handle, 1)),
+        error: 0,
+    },
+    Case {
+        name: "reclaim of uncached memory",
+        caller: A,
+        prepare: shared_uncached,
+        request: |handle| (message::MEM_RECLAIM, by_handle(handle, 0)),
+        error: 0,
+    },
+];
+
+/// What a VM can notice: its accesses to the pages of the stories, and the books.
+fn state(world: &World) -> (Vec<(u8, u64, bool, bool, bool)>, AuditReport) {
+    for vm in world.vms() {
+        while world.manager.idle(vm) {}
+    }
+    let pages = (0..1100).map(|page| RAM.0 + 0x1f_0000 + page * 4096);
+    let windows = (0..1100).map(|page| WINDOW + page * 4096);
+    let spots: Vec<u64> = pages.chain(windows).collect();
+    let view = world.vms().flat_map(|vm| {
+        spots.iter().map(move |&at| {
+            let can = |access| world.manager.allows(vm, Ipa(at), access).is_some();
+            (vm.0, at, can(Access::Read), can(Access::Write), can(Access::Execute))
+        })
+    });
+    (view.collect(), world.check())
+}
+
+fn world() -> World {
+    World::new(&[vm(3), vm(4), vm(5)])
+}
+
+fn finish(guest: &Guest<'_>, mut turn: Turn) -> Vec<u8> {
+    loop {
+        match turn {
+            Turn::Reply(reply) => return reply,
+            Turn::More(token) => turn = guest.resume(token),
+            other => panic!("a call ended with {other:?}"),
+        }
+    }
+}
+
+fn undisturbed(case: &Case) -> (Vec<u8>, (Vec<(u8, u64, bool, bool, bool)>, AuditReport)) {
+    let world = world();
+    let handle = (case.prepare)(&world);
+    let (message, payload) = (case.request)(handle);
+    let reply = world.caller(case.caller).call(message, &payload);
+    assert_eq!(reply[..4], case.error.to_le_bytes(), "{}", case.name);
+    (reply, state(&world))
+}
+
+/// Runs a case in steps of one unit with `between` after each.
+fn disturbed(case: &Case, returns: bool, mut between: impl FnMut(&World, u32)) {
+    let (reply, end) = undisturbed(case);
+    let world = world();
+    let handle = (case.prepare)(&world);
+    let (message, payload) = (case.request)(handle);
+    let guest = world.caller(case.caller);
+    guest.step.set(1);
+    let mut turn = guest.send(message, &payload);
+    let Turn::More(token) = turn else { panic!("{} is not long: {turn:?}", case.name) };
+    while world.manager.pending(case.caller) {
+        world.manager.machine().check_no_stale();
+        between(&world, handle);
+        if returns {
+            turn = guest.resume(token);
+        } else {
+            world.manager.step(case.caller, &mut Budget::new(1));
+        }
+    }
+    let last = if returns { finish(&guest, turn) } else { finish(&guest, guest.resume(token)) };
+    assert_eq!(last, reply, "{}", case.name);
+    assert!(state(&world) == end, "{} ended differently", case.name);
+}
+
+#[test]
+fn every_call_ends_the_same_in_steps_of_one_unit() {
+    CASES.iter().for_each(|case| disturbed(case, true, |_, _| {}));
+}
+
+#[test]
+fn every_call_ends_without_its_caller() {
+    CASES.iter().for_each(|case| disturbed(case, false, |_, _| {}));
+}
+
+#[test]
+fn calls_of_a_stranger_between_the_steps_change_nothing() {
+    for case in CASES {
+        disturbed(case, true, |world, _| {
+            let c = world.caller(C);
+            let own = c.offer(Transfer::Lend, &[(3, 4)], &[(PAGE, 3)]).unwrap();
+            c.reclaim(own, 0).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_short_call_of_another_vcpu_runs_beside_a_long_one() {
+    for case in CASES {
+        disturbed(case, true, |world, _| {
+            let second = world.caller(case.caller);
+            let far = RAM.0 + 0xc0_0000;
+            let own = second.offer(Transfer::Lend, &[(5, 4)], &[(far, 1)]).unwrap();
+            second.reclaim(own, 0).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_second_long_call_of_the_same_vm_is_busy() {
+    for case in CASES {
+        disturbed(case, true, |world, _| {
+            let second = world.caller(case.caller);
+            second.step.set(1);
+            let ranges = [(RAM.0 + 0xc0_0000, 1), (RAM.0 + 0xc1_0000, 1)];
+            let request = offer(CreateFlags::empty(), &[(5, 4)], &ranges, &[]);
+            assert_eq!(second.send(message::MEM_LEND, &request), Turn::Error(31, 0));
+        });
+    }
+}
+
+#[test]
+fn a_handle_is_nobodys_until_its_creation_and_after_its_reclaim_are_decided() {
+    let creations = CASES.iter().filter(|case| case.caller == A);
+    for case in creations {
+        disturbed(case, true, |world, handle| {
+            let guess = if handle == 0 { 1 } else { handle };
+            for vm in [A, B, C] {
+                let caller = world.caller(vm);
+                assert_eq!(caller.release(guess, 0), Err(7), "{}", case.name);
+                assert_eq!(caller.reclaim(guess, 0), Err(7), "{}", case.name);
+            }
+        });
+    }
+}
+
+#[test]
+fn the_owner_waits_while_an_accept_or_release_is_at_work() {
+    let borrowings =
+        CASES.iter().filter(|case| case.caller == B && case.name != "accept a donation");
+    for case in borrowings {
+        disturbed(case, true, |world, handle| {
+            assert_eq!(world.caller(A).reclaim(handle, 0), Err(0xb), "{}", case.name);
+            assert_eq!(world.caller(B).release(handle, 0), Err(5), "{}", case.name);
+        });
+    }
+}
+
+#[test]
+fn claimed_pages_stay_the_vms_own_until_the_commit() {
+    let world = world();
+    let guest = world.caller(A);
+    guest.step.set(1);
+    let request = offer(CreateFlags::empty(), &[(4, 6)], &[(PAGE, 40)], &[]);
+    let Turn::More(token) = guest.send(message::MEM_LEND, &request) else { panic!("not long") };
+    for _ in 0..20 {
+        guest.resume(token);
+    }
+    world.cpu(A).write(Ipa(PAGE), 1).expect("a claim is invisible");
+    let second = world.caller(A);
+    assert_eq!(second.offer(Transfer::Lend, &[(5, 4)], &[(PAGE, 1)]), Err(5), "claimed by a call");
+    finish(&guest, guest.resume(token));
+    assert!(world.cpu(A).write(Ipa(PAGE), 1).is_err());
+    world.check();
+}
