@@ -182,6 +182,17 @@ impl Model {
         Ok(())
     }
 
+    /// A VM and a parcel, mostly such that `fits` and the call has a chance.
+    fn pick(&self, dice: &mut Dice, fits: impl Fn(&Parcel, u8) -> bool) -> (u8, u32) {
+        let pairs = self.parcels.iter().flat_map(|parcel| (0..VMS).map(move |vm| (vm, parcel)));
+        let likely: Vec<_> = pairs.filter(|(vm, parcel)| fits(parcel, *vm)).collect();
+        if likely.is_empty() || dice.roll(4) == 0 {
+            return (dice.roll(VMS.into()) as u8, self.any_handle(dice));
+        }
+        let (vm, parcel) = likely[dice.roll(likely.len() as u64) as usize];
+        (vm, parcel.handle)
+    }
+
     fn any_handle(&self, dice: &mut Dice) -> u32 {
         let live = self.parcels.len() as u64;
         match dice.roll(live + 2) {
@@ -235,11 +246,16 @@ fn random_offer(dice: &mut Dice, vm: u8) -> (Transfer, Vec<(u8, u8)>, Vec<(u64, 
 
 /// One random call; `Ok` or the error code, from the manager and from the model.
 fn turn(world: &World, model: &mut Model, dice: &mut Dice) -> (Result<(), u32>, Result<(), u32>) {
-    let vm = dice.roll(VMS.into()) as u8;
-    let guest = world.caller(VmIndex(vm));
-    guest.step.set([1, 9, rm::operation::STEP][dice.roll(3) as usize]);
+    let step = [1, 9, rm::operation::STEP][dice.roll(3) as usize];
+    let caller = |vm| {
+        let guest = world.caller(VmIndex(vm));
+        guest.step.set(step);
+        guest
+    };
     match dice.roll(8) {
         0..3 => {
+            let vm = dice.roll(VMS.into()) as u8;
+            let guest = caller(vm);
             let (transfer, acl, ranges) = random_offer(dice, vm);
             let named: Vec<_> = acl.iter().map(|&(vm, rights)| (vmid(vm), rights)).collect();
             let said = guest.offer(transfer, &named, &ranges);
@@ -251,8 +267,12 @@ fn turn(world: &World, model: &mut Model, dice: &mut Dice) -> (Result<(), u32>, 
             }
             (said.map(drop), expected)
         }
-        3..6 => {
-            let handle = model.any_handle(dice);
+        3..5 => {
+            let (vm, handle) = model.pick(dice, |parcel, vm| {
+                parcel.owner != vm
+                    && parcel.acl.iter().any(|(named, _)| *named == vm)
+                    && !parcel.mapped.contains_key(&vm)
+            });
             let known = model.parcels.iter().find(|parcel| parcel.handle == handle);
             let (mut transfer, mut pages) =
                 known.map_or((Transfer::Share, 1), |p| (p.transfer, p.pages.len() as u64));
@@ -261,17 +281,18 @@ fn turn(world: &World, model: &mut Model, dice: &mut Dice) -> (Result<(), u32>, 
                 pages += 1;
             }
             let at = WINDOW + dice.roll(SPAN) * 4096;
-            let said = guest.accept_contiguous(handle, transfer, (at, pages)).map(drop);
+            let said = caller(vm).accept_contiguous(handle, transfer, (at, pages)).map(drop);
             (said, model.accept(vm, handle, transfer, at, pages))
         }
-        6 => {
-            let handle = model.any_handle(dice);
-            (guest.release(handle, 0).map(drop), model.release(vm, handle))
+        5 => {
+            let (vm, handle) = model.pick(dice, |parcel, vm| parcel.mapped.contains_key(&vm));
+            (caller(vm).release(handle, 0).map(drop), model.release(vm, handle))
         }
         _ => {
-            let handle = model.any_handle(dice);
+            let (vm, handle) =
+                model.pick(dice, |parcel, vm| parcel.owner == vm && parcel.mapped.is_empty());
             let flags = dice.roll(2) as u8;
-            (guest.reclaim(handle, flags).map(drop), model.reclaim(vm, handle))
+            (caller(vm).reclaim(handle, flags).map(drop), model.reclaim(vm, handle))
         }
     }
 }
