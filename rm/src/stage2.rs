@@ -29,6 +29,7 @@ mod change;
 mod claim;
 mod descriptor;
 mod hold;
+mod mergeable;
 mod search;
 mod tables;
 mod walk;
@@ -44,7 +45,8 @@ pub(crate) use self::search::{FreeCursor, Search};
 pub(crate) use self::walk::Next;
 
 use self::descriptor::Encoder;
-use self::tables::List;
+use self::mergeable::List;
+use self::search::Hint;
 use crate::address::{Ipa, PAGES_PER_1G, Pa, TlbTag, VmIndex};
 use crate::frame_pool::{FramePool, NoFrame};
 use crate::machine::{Frame, FrameIndex, Machine, TranslationContext};
@@ -120,8 +122,7 @@ pub(crate) struct Stage2 {
     /// Tables that stand in this tree, the root included.
     tables: u32,
     mergeable: List,
-    /// No page below this one is Absent.
-    full_below: u64,
+    hint: Hint,
     /// A removed entry waits for its invalidation, so nothing new may be put in its place.
     unfinished: bool,
 }
@@ -144,7 +145,7 @@ impl Stage2 {
             encoder: Encoder::new(mem.machine.features()),
             tables: 1,
             mergeable: List::new(),
-            full_below: 0,
+            hint: Hint::default(),
             unfinished: false,
         })
     }

@@ -38,8 +38,6 @@ pub(crate) enum Change {
     Own,
     /// Held becomes registers of a device that the VM drives itself.
     Device,
-    /// Held becomes registers of a device that the embedder emulates: Device, but invalid.
-    Emulate,
     /// Borrowed, or still Held, becomes Absent.
     Unmap,
 }
@@ -53,7 +51,7 @@ impl Change {
             }
             Self::Restore => matches!(state, State::Lent | State::Shared),
             Self::GiveAway => matches!(state, State::Lent),
-            Self::Unhold | Self::Borrow { .. } | Self::Own | Self::Device | Self::Emulate => {
+            Self::Unhold | Self::Borrow { .. } | Self::Own | Self::Device => {
                 matches!(state, State::Held)
             }
             Self::Unmap => matches!(state, State::Borrowed | State::Held),
@@ -164,7 +162,7 @@ impl Stage2 {
             pay(budget, UNLINK, 1);
         }
         if new == 0 {
-            self.full_below = self.full_below.min(page);
+            self.hint.freed(page..page + done);
         }
         done
     }
@@ -184,7 +182,6 @@ impl Stage2 {
             Change::Device => {
                 self.encoder.leaf(level, State::Device, Rights::RW, MemoryType::Device)
             }
-            Change::Emulate => descriptor::invalid(State::Device),
             Change::GiveAway | Change::Unhold | Change::Unmap => 0,
         }
     }

@@ -1,12 +1,14 @@
 //! Finding room in a guest's address space.
 //!
 //! The search is first fit, so its result does not depend on what was tried before. It looks at a
-//! bounded number of entries in each step, and remembers across calls below which page nothing is
-//! free, so filling an address space from below does not look at its beginning again and again.
+//! bounded number of entries in each step, and a [`Hint`] remembers across calls up to where nothing
+//! is free, so filling an address space from below does not look at its beginning again and again.
+
+use core::ops::Range;
 
 use super::walk::{absent, affordable, pay, present};
 use super::{Memory, Stage2};
-use crate::address::Ipa;
+use crate::address::{Ipa, PAGE_SIZE};
 use crate::machine::Machine;
 use crate::operation::budget::{Budget, weight};
 
@@ -14,6 +16,8 @@ use crate::operation::budget::{Budget, weight};
 /// range is told so, and searches again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct FreeCursor {
+    /// No candidate begins below this page.
+    lowest: u64,
     /// The first page of the candidate.
     start: u64,
     /// Pages of the candidate that were seen free.
@@ -23,7 +27,40 @@ pub(crate) struct FreeCursor {
 impl FreeCursor {
     /// A search that finds nothing below `lowest`.
     pub(crate) const fn from(lowest: Ipa) -> Self {
-        Self { start: lowest.0.div_ceil(crate::address::PAGE_SIZE), seen: 0 }
+        let lowest = lowest.0.div_ceil(PAGE_SIZE);
+        Self { lowest, start: lowest, seen: 0 }
+    }
+}
+
+/// No page from `lowest` up to `full_below` is Absent.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Hint {
+    lowest: u64,
+    full_below: u64,
+}
+
+impl Hint {
+    /// The first page from `lowest` on that may be free.
+    fn first(&mut self, lowest: u64) -> u64 {
+        // A VM's searches all begin at the same page, so one hint is enough.
+        if self.lowest != lowest {
+            *self = Self { lowest, full_below: lowest };
+        }
+        self.full_below
+    }
+
+    /// None of these pages is free.
+    fn full(&mut self, pages: Range<u64>) {
+        if pages.contains(&self.full_below) {
+            self.full_below = pages.end;
+        }
+    }
+
+    /// These pages became free.
+    pub(super) fn freed(&mut self, pages: Range<u64>) {
+        if pages.end > self.lowest {
+            self.full_below = self.full_below.min(pages.start.max(self.lowest));
+        }
     }
 }
 
@@ -58,7 +95,7 @@ impl Stage2 {
         debug_assert!(align_pages.is_power_of_two());
         loop {
             if cursor.seen == 0 {
-                let from = cursor.start.max(self.full_below);
+                let from = cursor.start.max(self.hint.first(cursor.lowest));
                 cursor.start = from.next_multiple_of(align_pages);
             }
             let end = cursor.start.checked_add(pages);
@@ -94,10 +131,8 @@ impl Stage2 {
             let count = present(&slot, limit);
             pay(budget, weight::LOOK, count);
             let end = first + count * slot.pages();
-            if (page..end).contains(&self.full_below) {
-                self.full_below = end;
-            }
-            *cursor = FreeCursor { start: end, seen: 0 };
+            self.hint.full(page..end);
+            *cursor = FreeCursor { start: end, seen: 0, ..*cursor };
         }
     }
 }

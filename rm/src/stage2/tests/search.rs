@@ -61,21 +61,34 @@ fn there_is_no_room_for_more_than_the_address_space() {
 }
 
 #[test]
-fn emulated_registers_are_neither_room_nor_memory() {
+fn a_full_beginning_is_remembered_where_searches_begin() {
     let mut vm = Vm::new(PAGES_PER_2M, 16);
-    vm.stage2.give_emulated(vm.mem, Ipa(0), 2).unwrap();
-    vm.stage2.give_device(vm.mem, Ipa(0x2000), Pa(0x900_0000), 1).unwrap();
+    let next = RAM.add_pages(PAGES_PER_2M);
+    let search = |vm: &mut Vm, budget| {
+        let (mut cursor, mut budget) = (FreeCursor::from(RAM), Budget::new(budget));
+        vm.stage2.find_free(vm.mem, &mut cursor, 1, 1, &mut budget)
+    };
+    vm.hold(next, Pa(0x1_0000_1000), 3).unwrap();
+    assert_eq!(search(&mut vm, 100), Search::Found(next.add_pages(3)));
+    assert_eq!(search(&mut vm, 1), Search::Found(next.add_pages(3)));
+    vm.cut_and_change(RAM, 1, Change::Lend { parcel: 1 });
+    vm.change(RAM, 1, Change::GiveAway);
+    assert_eq!(search(&mut vm, 1), Search::Found(RAM));
+}
+
+#[test]
+fn registers_are_neither_room_nor_memory() {
+    let mut vm = Vm::new(PAGES_PER_2M, 16);
+    vm.stage2.give_device(vm.mem, Ipa(0), Pa(0x900_0000), 1).unwrap();
     vm.check();
-    assert_eq!(find(&mut vm, 1, 1, 1), Search::Found(Ipa(0x3000)));
-    assert_eq!(vm.hold(Ipa(0x1000), RAM_AT, 1), Err(HoldError::Taken));
-    assert_eq!(vm.stage2.claim(vm.mem, Ipa(0x2000), 1, &mut plenty()), Err(ClaimError::NotOwned));
+    assert_eq!(find(&mut vm, 1, 1, 1), Search::Found(Ipa(0x1000)));
+    assert_eq!(vm.hold(Ipa(0), RAM_AT, 1), Err(HoldError::Taken));
+    assert_eq!(vm.stage2.claim(vm.mem, Ipa(0), 1, &mut plenty()), Err(ClaimError::NotOwned));
     for access in [Access::Read, Access::Write, Access::Execute] {
-        assert_eq!(vm.stage2.allows(vm.mem, Ipa(0x1000), access), None);
-        assert_eq!(vm.stage2.allows(vm.mem, Ipa(0x2000), access), None, "registers are no RAM");
+        assert_eq!(vm.stage2.allows(vm.mem, Ipa(0), access), None);
     }
-    assert!(vm.cpu().read(Ipa(0x1000)).is_err());
-    assert!(vm.cpu().read(Ipa(0x2000)).is_ok());
-    assert!(vm.cpu().execute(Ipa(0x2000)).is_err());
+    assert!(vm.cpu().write(Ipa(0), 1).is_ok());
+    assert!(vm.cpu().execute(Ipa(0)).is_err());
 }
 
 #[test]
