@@ -81,12 +81,13 @@ pub(crate) fn begin<M: Machine>(
 }
 
 /// The pages of a list entry.
-fn range(entry: SglEntry) -> Result<(Ipa, u64), Refusal> {
+fn range(parcel: &Memparcel, entry: SglEntry) -> Result<(Ipa, u64), Refusal> {
     let SglEntry { ipa, size } = entry;
     if !(ipa | size).is_multiple_of(PAGE_SIZE) || ipa >= LIMIT || size >= LIMIT {
         return Err(Refusal::Address);
     }
-    if size == 0 {
+    // Registers that a VM drives are nobody's to give: a parcel of device memory owns no page.
+    if size == 0 || parcel.is_device() {
         return Err(Refusal::NotOwned);
     }
     Ok((Ipa(ipa), size / PAGE_SIZE))
@@ -172,8 +173,8 @@ impl Create {
         caller: Caller<'_, '_, M>,
         payload: &dyn Bytes,
     ) -> Result<Option<Reply>, Refusal> {
-        let (at, pages) = range(self.sgl.get(payload, 0))?;
         let mut parcel = self.lock(caller);
+        let (at, pages) = range(&parcel, self.sgl.get(payload, 0))?;
         let maintained = owner::needs_maintenance(&parcel);
         let weight = if maintained { owner::MAINTAINED_PAGE } else { weight::SHORT_PAGE };
         if !caller.fits_step(pages, weight) {
@@ -281,7 +282,7 @@ impl Create {
                 return Ok(Walk::More);
             }
             self.paid = true;
-            let (at, pages) = range(self.sgl.get(payload, self.entry))?;
+            let (at, pages) = range(parcel, self.sgl.get(payload, self.entry))?;
             while self.done < pages {
                 if budget.is_spent() {
                     return Ok(Walk::More);
