@@ -9,7 +9,7 @@ use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::exit::{self, Exit};
-use crate::{cpu, log, syndrome};
+use crate::{cpu, log, stage1, syndrome};
 
 /// The registers of interrupted code, as `vectors.s` saves them.
 #[repr(C)]
@@ -57,6 +57,10 @@ pub(crate) extern "C" fn exception(kind: usize, frame: &Frame) -> ! {
     }
     registers(frame);
     report!("BACKTRACE {:#x}\n", frame.elr);
+    if !stage1::is_code(frame.elr) {
+        // A wild jump has made no frame record; the caller is in the link register alone.
+        report!("BACKTRACE {:#x}\n", frame.x[30].wrapping_sub(4));
+    }
     backtrace(frame.x[29]);
     defmt::error!(
         "exception in EL2 on CPU {=usize}: {=str}, ESR {=u64:#x}, ELR {=u64:#x}, FAR {=u64:#x}",

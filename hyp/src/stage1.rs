@@ -57,6 +57,8 @@ unsafe extern "C" {
     // SAFETY: symbols of the linker script, used for their addresses only.
     safe static __image_start: u8;
     // SAFETY: as above.
+    safe static __text_end: u8;
+    // SAFETY: as above.
     safe static __rodata_end: u8;
     // SAFETY: as above.
     safe static __image_end: u8;
@@ -65,6 +67,11 @@ unsafe extern "C" {
 /// Bytes of the image in memory, up to where the package starts.
 pub fn image_size() -> u64 {
     &raw const __image_end as u64 - &raw const __image_start as u64
+}
+
+/// Whether a link address lies in the image's code.
+pub(crate) fn is_code(address: u64) -> bool {
+    (&raw const __image_start as u64..&raw const __text_end as u64).contains(&address)
 }
 
 /// Where EL2 sees physical memory of RAM or of a device that the board names.
