@@ -143,9 +143,8 @@ impl<'s, M: Machine> Manager<'s, M> {
         self.pool
             .set_quota(&self.machine, vm, frames_reserved, frames)
             .map_err(|_| BootError::Frames)?;
-        let mut stage2 = Stage2::new(self.mem(), vm, config.tag, config.ipa_pages)
+        let stage2 = Stage2::new(self.mem(), vm, config.tag, config.ipa_pages)
             .map_err(|_| BootError::Frames)?;
-        stage2.search_from(config.accept_from);
         let context = stage2.context();
         self.vms[usize::from(vm.0)].0.call_once(|| Vm {
             vmid: config.vmid,

@@ -38,6 +38,8 @@ pub(crate) enum Change {
     Own,
     /// Held becomes registers of a device that the VM drives itself.
     Device,
+    /// Held becomes registers of a device that the embedder emulates: Device, but invalid.
+    Emulate,
     /// Borrowed, or still Held, becomes Absent.
     Unmap,
 }
@@ -51,7 +53,7 @@ impl Change {
             }
             Self::Restore => matches!(state, State::Lent | State::Shared),
             Self::GiveAway => matches!(state, State::Lent),
-            Self::Unhold | Self::Borrow { .. } | Self::Own | Self::Device => {
+            Self::Unhold | Self::Borrow { .. } | Self::Own | Self::Device | Self::Emulate => {
                 matches!(state, State::Held)
             }
             Self::Unmap => matches!(state, State::Borrowed | State::Held),
@@ -182,6 +184,7 @@ impl Stage2 {
             Change::Device => {
                 self.encoder.leaf(level, State::Device, Rights::RW, MemoryType::Device)
             }
+            Change::Emulate => descriptor::invalid(State::Device),
             Change::GiveAway | Change::Unhold | Change::Unmap => 0,
         }
     }

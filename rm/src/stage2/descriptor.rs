@@ -64,7 +64,7 @@ pub enum State {
     Shared = 3,
     /// Another VM's, mapped from a parcel.
     Borrowed = 4,
-    /// Registers, passed through to the VM.
+    /// Registers: passed through, or, if the leaf is invalid, emulated.
     Device = 5,
     /// The VM's own, out of its reach until it is reclaimed. Invalid.
     Lent = 6,

@@ -80,6 +80,17 @@ impl Stage2 {
         self.install(mem, at, pa, pages, Change::Device)
     }
 
+    /// Keeps addresses free of memory where the embedder emulates the registers of a device: the VM's
+    /// accesses fault, and neither a search nor a hold takes them.
+    pub(crate) fn give_emulated<M: Machine>(
+        &mut self,
+        mem: Memory<'_, '_, M>,
+        at: Ipa,
+        pages: u64,
+    ) -> Result<(), HoldError> {
+        self.install(mem, at, Pa(0), pages, Change::Emulate)
+    }
+
     fn install<M: Machine>(
         &mut self,
         mem: Memory<'_, '_, M>,

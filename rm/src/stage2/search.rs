@@ -76,12 +76,6 @@ pub(crate) enum Search {
 }
 
 impl Stage2 {
-    /// Says, once and at boot, that nobody will look for room below `lowest`, so that the search does
-    /// not stop at the holes there.
-    pub(crate) const fn search_from(&mut self, lowest: Ipa) {
-        self.full_below = lowest.page();
-    }
-
     /// Looks for the lowest range of `pages` Absent pages that begins at a multiple of `align_pages`,
     /// a power of two.
     pub(crate) fn find_free<M: Machine>(

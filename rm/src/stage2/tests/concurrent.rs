@@ -9,7 +9,7 @@ use crate::lock::{Lock, Rank};
 /// pages that are retyped, without one abort that stands.
 #[test]
 fn a_cpu_that_reads_a_block_never_notices_what_happens_to_its_pages() {
-    let mut vm = Vm::new(PAGES_PER_2M, 16);
+    let vm = Vm::new(PAGES_PER_2M, 16);
     vm.cpu().write(RAM.add_pages(7), 42).unwrap();
     let (mem, cpu) = (vm.mem, vm.cpu());
     let lock = Lock::new(Rank::Vm, vm);

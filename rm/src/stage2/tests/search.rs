@@ -89,6 +89,11 @@ fn registers_are_neither_room_nor_memory() {
     }
     assert!(vm.cpu().write(Ipa(0), 1).is_ok());
     assert!(vm.cpu().execute(Ipa(0)).is_err());
+    vm.stage2.give_emulated(vm.mem, Ipa(0x1000), 2).unwrap();
+    vm.check();
+    assert_eq!(find(&mut vm, 1, 1, 1), Search::Found(Ipa(0x3000)));
+    assert_eq!(vm.hold(Ipa(0x2000), RAM_AT, 1), Err(HoldError::Taken));
+    assert!(vm.cpu().read(Ipa(0x1000)).is_err());
 }
 
 #[test]
