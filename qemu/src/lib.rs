@@ -8,6 +8,7 @@
 //! launch    one QEMU process: never left behind, never waited for without end
 //! log       defmt frames -> lines           print    lines -> terminal
 //! verdict   was that a pass?                symbols  addresses -> functions
+//! peers     what other hypervisors cost
 //! verb      what a user types: one file each
 //! ```
 //!
@@ -20,6 +21,7 @@ pub mod elf;
 pub mod image;
 pub mod launch;
 pub mod log;
+pub mod peers;
 pub mod print;
 pub mod scenario;
 pub mod symbols;

@@ -8,7 +8,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use defmt_decoder::{DecodeError, Frame, Locations, StreamDecoder, Table};
+use defmt_decoder::{DecodeError, Frame, Location, Locations, StreamDecoder, Table};
+
+use crate::build::workspace;
 
 /// Frames end with this byte and contain no other.
 const FRAME_END: u8 = 0;
@@ -107,8 +109,14 @@ fn line(frame: &Frame<'_>, places: &Locations, vms: &[String]) -> Line {
         level,
         vm: vm.map(str::to_owned),
         text: text.to_owned(),
-        place: places.get(&frame.index()).map(|at| format!("{}:{}", at.file.display(), at.line)),
+        place: places.get(&frame.index()).map(place),
     }
+}
+
+/// File and line, inside the workspace without the way to it.
+fn place(at: &Location) -> String {
+    let file = at.file.strip_prefix(workspace()).unwrap_or(&at.file);
+    format!("{}:{}", file.display(), at.line)
 }
 
 /// Splits `[name] text` where the name is a VM's.

@@ -67,6 +67,10 @@ fn invite(prepared: &Prepared<'_>) {
 fn report(outcome: &Outcome) -> ExitCode {
     match &outcome.judgement {
         Ok(done) => {
+            // A run that was meant to crash shows how.
+            if !outcome.trace.is_empty() {
+                eprint!("{}", remains(outcome));
+            }
             progress("Passed", done);
             ExitCode::SUCCESS
         }
