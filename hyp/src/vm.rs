@@ -172,7 +172,8 @@ impl Vm {
             if dropped > 0 {
                 defmt::warn!("{=str}: {=u32} lines were dropped", self.name(), dropped);
             }
-            defmt::info!("{=str}: {=str}", self.name(), text.as_str());
+            // The host tool takes the name in brackets for the sender.
+            defmt::info!("[{=str}] {=str}", self.name(), text.as_str());
         }
         0
     }
