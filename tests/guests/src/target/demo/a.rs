@@ -25,12 +25,12 @@ pub fn main() {
         Story { session: life::session(), b: Channel::owner(LINK_AB), c: Channel::owner(LINK_AC) };
     let me = granted("asking who I am", story.session.vmid());
     assert!(me == Vmid(VMID_A), "I am {me:?}");
-    println!("A: I am VM {:#x}; B is {VMID_B:#x}, C is {VMID_C:#x}", me.0);
+    println!("I am VM {:#x}; B is {VMID_B:#x}, C is {VMID_C:#x}", me.0);
     story.share_with_b();
     story.lend_to_b_and_not_to_c();
     story.lend_for_reading();
     story.reclaim_with_what_b_wrote();
-    println!("A: all my pages are home");
+    println!("all my pages are home");
 }
 
 impl Story {
@@ -40,35 +40,35 @@ impl Story {
         let ranges = [pages(PAGES, COUNT)];
         let parcel = NewParcel::new(&ranges, &acl).label(LABEL);
         let parcel = granted("sharing", self.session.share(&parcel));
-        println!("A: shared {COUNT} pages with B, both may write: parcel {:#x}", parcel.0);
+        println!("shared {COUNT} pages with B, both may write: parcel {:#x}", parcel.0);
         self.b.say_handle(parcel);
 
         self.b.expect(DONE);
         memory::check(PAGES, COUNT, FROM_B);
-        println!("A: I see what B wrote, and write again");
+        println!("I see what B wrote, and write again");
         memory::fill(PAGES, COUNT, FROM_A + 1);
         self.b.say(DONE);
 
         self.b.expect(DONE);
         let early = self.session.reclaim(parcel, Sanitize::empty());
         refused("reclaiming what B holds", early, ErrorCode::MemoryInUse);
-        println!("A: reclaiming while B holds it is refused");
+        println!("reclaiming while B holds it is refused");
         self.b.say(DONE);
 
         self.b.expect(DONE);
         granted("reclaiming", self.session.reclaim(parcel, Sanitize::empty()));
         memory::check(PAGES, COUNT, FROM_A + 1);
-        println!("A: B released it, I reclaimed it");
+        println!("B released it, I reclaimed it");
     }
 
     fn lend_to_b_and_not_to_c(&mut self) {
         memory::fill(PAGES, COUNT, FROM_A);
         let parcel = self.lend(Rights::RW);
-        println!("A: lent {COUNT} pages to B: parcel {:#x}", parcel.0);
+        println!("lent {COUNT} pages to B: parcel {:#x}", parcel.0);
         for page in 0..COUNT {
             probe::expect_no_access(PAGES + page * PAGE);
         }
-        println!("A: my own access to them faults (ESR {:#x})", probe::DATA_ABORT);
+        println!("my own access to them faults (ESR {:#x})", probe::DATA_ABORT);
         self.c.say_handle(parcel);
         self.c.expect(DONE);
         self.b.say_handle(parcel);
@@ -76,18 +76,18 @@ impl Story {
         self.b.expect(DONE);
         granted("reclaiming", self.session.reclaim(parcel, Sanitize::SANITIZE));
         memory::check_zero(PAGES, COUNT);
-        println!("A: reclaimed with sanitize: I read zeros");
+        println!("reclaimed with sanitize: I read zeros");
     }
 
     fn lend_for_reading(&mut self) {
         memory::fill(PAGES, COUNT, FROM_A);
         let parcel = self.lend(Rights::R);
-        println!("A: lent {COUNT} pages to B for reading: parcel {:#x}", parcel.0);
+        println!("lent {COUNT} pages to B for reading: parcel {:#x}", parcel.0);
         self.b.say_handle(parcel);
         self.b.expect(DONE);
         granted("reclaiming", self.session.reclaim(parcel, Sanitize::empty()));
         memory::check(PAGES, COUNT, FROM_A);
-        println!("A: reclaimed: B could not change them");
+        println!("reclaimed: B could not change them");
     }
 
     fn reclaim_with_what_b_wrote(&mut self) {
@@ -97,7 +97,7 @@ impl Story {
         self.b.expect(DONE);
         granted("reclaiming", self.session.reclaim(parcel, Sanitize::empty()));
         memory::check(PAGES, COUNT, FROM_B);
-        println!("A: lent once more and reclaimed without sanitize: I read what B wrote");
+        println!("lent once more and reclaimed without sanitize: I read what B wrote");
     }
 
     fn lend(&mut self, rights: Rights) -> Handle {

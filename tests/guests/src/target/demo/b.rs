@@ -22,7 +22,7 @@ pub fn main() {
     story.use_what_is_lent();
     story.only_read();
     story.leave_something_behind();
-    println!("B: I hold nothing any more");
+    println!("I hold nothing any more");
 }
 
 impl Story {
@@ -37,27 +37,27 @@ impl Story {
             .expect_acl(&acl, &[]);
         granted("accepting", self.session.accept_at(&wanted, &[pages(WINDOW, 2)]));
         memory::check(WINDOW, 2, FROM_A);
-        println!("B: accepted {:#x} at {WINDOW:#x}: I see what A wrote, and write", parcel.0);
+        println!("accepted {:#x} at {WINDOW:#x}: I see what A wrote, and write", parcel.0);
         memory::fill(WINDOW, 2, FROM_B);
         self.a.say(DONE);
 
         self.a.expect(DONE);
         memory::check(WINDOW, 2, FROM_A + 1);
-        println!("B: I see what A wrote after that");
+        println!("I see what A wrote after that");
         let again = self.session.accept_at(&wanted, &[pages(WINDOW + 2 * PAGE, 2)]);
         refused("accepting twice", again, ErrorCode::Denied);
         self.a.say(DONE);
 
         self.a.expect(DONE);
         self.give_back(parcel, pages(WINDOW, 2));
-        println!("B: released it: my access faults");
+        println!("released it: my access faults");
         self.a.say(DONE);
     }
 
     fn use_what_is_lent(&mut self) {
         let (parcel, place) = self.accept_anywhere();
         memory::check(place.ipa, 2, FROM_A);
-        println!("B: accepted {:#x}, RM chose {:#x}: I see A's data", parcel.0, place.ipa);
+        println!("accepted {:#x}, RM chose {:#x}: I see A's data", parcel.0, place.ipa);
         memory::fill(place.ipa, 2, FROM_B);
         self.give_back(parcel, place);
         self.a.say(DONE);
@@ -68,7 +68,7 @@ impl Story {
         memory::check(place.ipa, 2, FROM_A);
         let write = probe::write(place.ipa, 0);
         probe::expect_abort(write, probe::DATA_ABORT, place.ipa);
-        println!("B: I can read {:#x}, and writing to it faults", parcel.0);
+        println!("I can read {:#x}, and writing to it faults", parcel.0);
         self.give_back(parcel, place);
         self.a.say(DONE);
     }

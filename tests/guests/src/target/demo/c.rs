@@ -12,7 +12,7 @@ pub fn main() {
     let a = Channel::peer(LINK_AC);
     let mut session = life::session();
     let parcel = a.hear_handle();
-    println!("C: A let slip that there is a parcel {:#x}", parcel.0);
+    println!("A let slip that there is a parcel {:#x}", parcel.0);
 
     // To who is no party, the parcel does not exist.
     let wanted = Acceptance::new(parcel, Transfer::Lend).contiguous();
@@ -22,9 +22,9 @@ pub fn main() {
     refused("releasing", released, ErrorCode::HandleInvalid);
     let reclaimed = session.reclaim(parcel, Sanitize::SANITIZE);
     refused("reclaiming", reclaimed, ErrorCode::HandleInvalid);
-    println!("C: I may not accept, release or reclaim it: no such parcel, they say");
+    println!("I may not accept, release or reclaim it: no such parcel, they say");
 
     probe::expect_no_access(WINDOW);
-    println!("C: and where I wanted it, my access faults");
+    println!("and where I wanted it, my access faults");
     a.say(DONE);
 }
