@@ -49,8 +49,14 @@ enum Verb {
     Bench,
 }
 
-fn main() -> Result<ExitCode> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    serve(Arguments::parse()).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn serve(arguments: Arguments) -> Result<ExitCode> {
     let options = run::Options { gdb: arguments.gdb, places: arguments.verbose };
     match arguments.verb {
         None => run::run("demo", options),

@@ -18,5 +18,6 @@ pub const DEMO: Scenario = Scenario {
         Guest { program: "demo_c", vm: guest("C", VMID_C) },
     ],
     channels: &[link(0, 1, LINK_AB), link(0, 2, LINK_AC)],
+    log: &["all my pages are home", "conservation holds"],
     ..Scenario::USUAL
 };

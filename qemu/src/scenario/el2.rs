@@ -1,18 +1,27 @@
 //! Programs in the hypervisor's place: what EL2 itself promises, without a VM that runs.
 
-use super::{Guest, Machine, Program, Scenario, guest};
+use super::{Machine, Program, Scenario};
 use crate::verdict::Expect;
 
-/// A package has at least one VM; these programs never start it.
-const PASSENGER: &[Guest] = &[Guest { program: "demo_a", vm: guest("passenger", 1) }];
-
-const USUAL: Scenario = Scenario { guests: PASSENGER, seconds: 60, ..Scenario::USUAL };
+const USUAL: Scenario = Scenario::USUAL;
 
 /// A scenario on the UART alone, as on a board without a debugger.
 const WITHOUT_SEMIHOSTING: Scenario = Scenario { semihosting: false, ..USUAL };
 
 /// All of them.
 pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "el2-tables",
+        about: "the hardware's walk agrees with ours after random calls",
+        program: Program::El2("tables"),
+        ..USUAL
+    },
+    Scenario {
+        name: "el2-stale",
+        about: "a stale translation dies on a CPU that never leaves its guest",
+        program: Program::El2("stale"),
+        ..USUAL
+    },
     Scenario {
         name: "el2-own-map",
         about: "EL2 writes no code and reaches nothing that it need not",
