@@ -5,17 +5,17 @@
 //! a transition is a descriptor write, and a block of 2 MiB or 1 GiB is one of each.
 //!
 //! Work comes in two halves. What may fail comes first and changes nothing that the VM can observe:
-//! [`Stage2::claim`] and [`Stage2::cut`] cut blocks so that a range consists of whole leaves,
-//! [`Stage2::hold`] reserves an address range together with its tables. [`Stage2::change`] cannot
+//! `Stage2::claim` and `Stage2::cut` cut blocks so that a range consists of whole leaves,
+//! `Stage2::hold` reserves an address range together with its tables. `Stage2::change` cannot
 //! fail. Undoing needs no memory either: LENT and HELD entries keep the tables they stand in, and
 //! those tables are the reserve for the way back.
 //!
 //! **Order against the hardware.** A change that the architecture wants done by break-before-make
 //! (cutting and merging blocks, another memory type) breaks, invalidates and makes before the function
-//! returns. A removed or restricted entry goes into the step's [`Batch`], and [`Stage2::finish`]
+//! returns. A removed or restricted entry goes into the step's `Batch`, and `Stage2::finish`
 //! invalidates once for all of them before the VM's lock is dropped and before an emptied table
 //! returns to the pool. Software bits change without invalidation. A relaxed right needs none either,
-//! provided the embedder's abort handler asks [`Stage2::allows`] again and, if the access is now
+//! provided the embedder's abort handler asks `Stage2::allows` again and, if the access is now
 //! allowed, drops the faulting translation from its TLB before it retries.
 //!
 //! **Tables** are counted in the records beside the pool: an empty one is unlinked at once; one that

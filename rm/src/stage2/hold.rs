@@ -194,7 +194,8 @@ impl Stage2 {
 /// The level of the largest leaf that may begin at both addresses and fits.
 fn largest(page: u64, pa: Pa, pages: u64) -> Level {
     let aligned = page | pa.page();
-    let fits = |level: &Level| aligned % pages_of(*level) == 0 && pages >= pages_of(*level);
+    let fits =
+        |level: &Level| aligned.is_multiple_of(pages_of(*level)) && pages >= pages_of(*level);
     [1, 2].into_iter().find(fits).unwrap_or(PAGE_LEVEL)
 }
 
