@@ -14,6 +14,8 @@ use crate::stage2::Memory;
 
 /// Bytes of a frame.
 const FRAME: usize = 4096;
+/// Bytes of an entry of a frame.
+const WORD: usize = 8;
 /// Frames that the longest payload takes.
 const FRAMES: usize = MAX_PAYLOAD.div_ceil(FRAME);
 
@@ -74,10 +76,20 @@ impl Message {
             self.inline[at..at + bytes.len()].copy_from_slice(bytes);
             return;
         }
-        for (offset, &byte) in bytes.iter().enumerate() {
-            let (frame, word, shift) = self.locate(mem, at + offset);
-            let kept = frame.read(word) & !(0xff << shift);
-            frame.write(word, kept | u64::from(byte) << shift);
+        let (mut at, mut rest) = (at, bytes);
+        while !rest.is_empty() {
+            let (frame, word, offset) = self.locate(mem, at);
+            let (part, more) = rest.split_at(rest.len().min(WORD - offset));
+            let value = match part.try_into() {
+                Ok(whole) => u64::from_le_bytes(whole),
+                Err(_) => {
+                    let mut bytes = frame.read(word).to_le_bytes();
+                    bytes[offset..offset + part.len()].copy_from_slice(part);
+                    u64::from_le_bytes(bytes)
+                }
+            };
+            frame.write(word, value);
+            (at, rest) = (at + part.len(), more);
         }
     }
 
@@ -87,20 +99,28 @@ impl Message {
             into.copy_from_slice(&self.inline[at..at + into.len()]);
             return;
         }
-        for (offset, byte) in into.iter_mut().enumerate() {
-            let (frame, word, shift) = self.locate(mem, at + offset);
-            *byte = (frame.read(word) >> shift) as u8;
+        let (mut at, mut rest) = (at, into);
+        while !rest.is_empty() {
+            let (frame, word, offset) = self.locate(mem, at);
+            let length = rest.len().min(WORD - offset);
+            let (part, more) = rest.split_at_mut(length);
+            let bytes = frame.read(word).to_le_bytes();
+            match part.try_into() {
+                Ok(whole) => *<&mut [u8; WORD]>::from(whole) = bytes,
+                Err(_) => part.copy_from_slice(&bytes[offset..offset + length]),
+            }
+            (at, rest) = (at + length, more);
         }
     }
 
-    /// Frame, word and bit at which byte `at` of a long message lies.
+    /// Frame, word and byte in it at which byte `at` of a long message lies.
     fn locate<'a, M: Machine>(
         &self,
         mem: Memory<'a, '_, M>,
         at: usize,
     ) -> (&'a Frame, usize, usize) {
         let frame = self.frames[at / FRAME].expect("G7: a long message has its frames");
-        (&mem.machine.frames()[frame.0 as usize], at % FRAME / 8, at % 8 * 8)
+        (&mem.machine.frames()[frame.0 as usize], at % FRAME / WORD, at % WORD)
     }
 }
 
