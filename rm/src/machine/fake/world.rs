@@ -8,8 +8,8 @@ use std::vec::Vec;
 use core::sync::atomic::AtomicU32;
 use rm_abi::memparcel::{accept::Accept, create::Create, handle::HandleRequest};
 use rm_abi::{
-    AcceptFlags, AclEntry, AttributeEntry, CreateFlags, Handle, Header, MemoryKind, Rights,
-    Sanitize, SglEntry, Transfer, Vmid, message,
+    AcceptFlags, AclEntry, AttributeEntry, Bytes, CreateFlags, Handle, Header, HypercallError,
+    MemoryKind, Rights, Sanitize, SglEntry, Transfer, Vmid, message,
 };
 
 use super::{FakeMachine, VirtualCpu, YieldThread};
@@ -158,8 +158,13 @@ impl Guest<'_> {
 
     /// Sends any bytes.
     pub fn send_bytes(&self, bytes: &[u8]) -> Turn {
-        self.memory.borrow_mut().request = bytes.to_vec();
+        self.put_request(bytes);
         self.direct(bytes.len() as u64, REPLY_ROOM as u64, 0)
+    }
+
+    /// Puts bytes where the next direct call looks for its request.
+    pub fn put_request(&self, bytes: &[u8]) {
+        self.memory.borrow_mut().request = bytes.to_vec();
     }
 
     /// Asks again for the call that `token` names.
@@ -227,6 +232,28 @@ impl Guest<'_> {
     /// Offers ranges, each an address and pages, to VMs with rights.
     pub fn offer(&self, transfer: Transfer, acl: &[(u16, u8)], ranges: &[(u64, u64)]) -> Said {
         self.said(transfer.message(), &offer(CreateFlags::empty(), acl, ranges, &[]))
+    }
+
+    /// As [`Guest::offer`]; `None` if another long call of the VM has the slot.
+    pub fn offer_or_busy(
+        &self,
+        transfer: Transfer,
+        acl: &[(u16, u8)],
+        ranges: &[(u64, u64)],
+    ) -> Option<Said> {
+        let mut turn =
+            self.send(transfer.message(), &offer(CreateFlags::empty(), acl, ranges, &[]));
+        loop {
+            match turn {
+                Turn::More(token) => turn = self.resume(token),
+                Turn::Error(HypercallError::BUSY, _) => return None,
+                Turn::Reply(reply) => {
+                    let word = |at| Bytes::u32_at(&reply[..], at);
+                    return Some(if word(0) == 0 { Ok(word(4)) } else { Err(word(0)) });
+                }
+                other => panic!("a call ended with {other:?}"),
+            }
+        }
     }
 
     /// Accepts all units of a parcel at addresses.

@@ -1,0 +1,77 @@
+//! Calls of different VMs on different CPUs at once.
+//!
+//! Threads stand for CPUs; the fake lets another one run whenever a lock is taken. The schedule is
+//! the host's, so this finds deadlocks and lost updates, not every interleaving. Ranks are asserted
+//! by the locks themselves.
+
+use rm::address::VmIndex;
+use rm::machine::fake::world::{RAM, World, vm};
+use rm_abi::Transfer;
+
+/// A page of its own for each thread.
+const fn page(thread: u64) -> u64 {
+    RAM.0 + 0x10_0000 + thread * 0x4000
+}
+
+fn effort() -> u64 {
+    std::env::var("RM_EFFORT").ok().and_then(|effort| effort.parse().ok()).unwrap_or(1)
+}
+
+#[test]
+fn vms_lend_to_each_other_all_at_once() {
+    let world = World::new(&[vm(3), vm(4), vm(5), vm(6)]);
+    let before = world.check();
+    std::thread::scope(|scope| {
+        for own in 0..4u8 {
+            let world = &world;
+            scope.spawn(move || {
+                let (peer, vmid) = (VmIndex((own + 1) % 4), u16::from((own + 1) % 4) + 3);
+                let (owner, borrower) = (world.caller(VmIndex(own)), world.caller(peer));
+                for round in 0..200 * effort() {
+                    let step = [1, 30, rm::operation::STEP][round as usize % 3];
+                    owner.step.set(step);
+                    // Two vCPUs of the borrower's VM call at once: a long call would be busy.
+                    let ranges = [(page(own.into()), 1 + round % 3)];
+                    let handle = loop {
+                        match owner.offer_or_busy(Transfer::Lend, &[(vmid, 6)], &ranges) {
+                            Some(said) => break said.expect("the owner has the pages"),
+                            None => std::thread::yield_now(),
+                        }
+                    };
+                    let window = 0x9000_0000 + u64::from(own) * 0x10_0000;
+                    borrower.accept(handle, Transfer::Lend, &[(window, 1 + round % 3)]).unwrap();
+                    assert_eq!(owner.reclaim(handle, 0), Err(0xb));
+                    borrower.release(handle, 0).unwrap();
+                    owner.step.set(rm::operation::STEP);
+                    owner.reclaim(handle, 0).unwrap();
+                }
+            });
+        }
+    });
+    for vm in world.vms() {
+        while world.manager.idle(vm) {}
+    }
+    assert_eq!(world.check(), before);
+}
+
+#[test]
+fn two_borrowers_take_and_leave_one_parcel_at_once() {
+    let world = World::new(&[vm(3), vm(4), vm(5)]);
+    let owner = world.caller(VmIndex(0));
+    let handle = owner.offer(Transfer::Lend, &[(4, 6), (5, 6)], &[(page(0), 3)]).unwrap();
+    std::thread::scope(|scope| {
+        for borrower in 1..3 {
+            let world = &world;
+            scope.spawn(move || {
+                let guest = world.caller(VmIndex(borrower));
+                for round in 0..300 * effort() {
+                    guest.step.set([1, rm::operation::STEP][round as usize % 2]);
+                    guest.accept(handle, Transfer::Lend, &[(0x9000_0000, 3)]).unwrap();
+                    guest.release(handle, 0).unwrap();
+                }
+            });
+        }
+    });
+    owner.reclaim(handle, 0).unwrap();
+    world.check();
+}
