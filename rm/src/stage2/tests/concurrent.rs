@@ -5,6 +5,15 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::lock::{Lock, Rank};
 
+/// Ends the other thread's loop, also when the story fails.
+struct Story<'a>(&'a AtomicBool);
+
+impl Drop for Story<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A CPU that never leaves its guest meets cut and merged blocks, shared and restricted pages, and
 /// pages that are retyped, without one abort that stands.
 #[test]
@@ -24,6 +33,7 @@ fn a_cpu_that_reads_a_block_never_notices_what_happens_to_its_pages() {
                 assert_eq!(cpu.retrying(at, Access::Read, allows), Ok(RAM_AT.add_pages(page)));
             }
         });
+        let _story = Story(&done);
         for round in 0..200 {
             let page = RAM.add_pages(round % 16);
             let share = match round % 3 {
@@ -36,7 +46,6 @@ fn a_cpu_that_reads_a_block_never_notices_what_happens_to_its_pages() {
             lock.lock(mem.machine).change(page, 1, Change::Restore);
             lock.lock(mem.machine).merge_all();
         }
-        done.store(true, Ordering::Relaxed);
     });
 }
 
@@ -58,6 +67,7 @@ fn a_lent_page_is_out_of_reach_of_a_cpu_that_keeps_trying() {
                 assert!(!(before && after) || seen.is_err(), "G2: {seen:?}");
             }
         });
+        let _story = Story(&done);
         for _ in 0..200 {
             lock.lock(mem.machine).cut_and_change(RAM, 1, Change::Lend { parcel: 1 });
             lent.store(true, Ordering::SeqCst);
@@ -65,6 +75,5 @@ fn a_lent_page_is_out_of_reach_of_a_cpu_that_keeps_trying() {
             lent.store(false, Ordering::SeqCst);
             lock.lock(mem.machine).change(RAM, 1, Change::Restore);
         }
-        done.store(true, Ordering::Relaxed);
     });
 }
