@@ -65,6 +65,8 @@ mod vm;
 pub use exit::{Exit, exit};
 #[cfg(target_os = "none")]
 pub use run::run;
+#[cfg(target_os = "none")]
+pub use vcpu::configure;
 
 /// What a CPU does between two looks at something that another CPU will change.
 #[cfg(target_os = "none")]

@@ -18,13 +18,13 @@ pub struct El2 {
 
 impl El2 {
     /// The machine with these frames, which lie at `base` and are all zero.
-    pub(crate) fn new(frames: &'static [Frame], base: Pa) -> Self {
+    pub fn new(frames: &'static [Frame], base: Pa) -> Self {
         Self { frames, base, features: features() }
     }
 }
 
 /// What the CPU says of itself. All CPUs of a board say the same.
-pub(crate) fn features() -> Features {
+pub fn features() -> Features {
     Features { forced_write_back: ID_AA64MMFR2_EL1.read(ID_AA64MMFR2_EL1::FWB) != 0 }
 }
 

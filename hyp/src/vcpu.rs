@@ -16,7 +16,7 @@ use crate::vm::Vm;
 use context::{El1, Registers, mrs, msr};
 use fp::FloatingPoint;
 
-pub(crate) use traps::configure;
+pub use traps::configure;
 
 /// The guest's virtual timer while its vCPU is on no CPU.
 #[derive(Clone, Copy, Default)]

@@ -53,7 +53,7 @@ const CNTHCTL: u64 = 1;
 const VTCR: u64 = 1 << 31 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | 25;
 
 /// Sets up this CPU for guests. None runs before.
-pub(crate) fn configure(features: Features) {
+pub fn configure(features: Features) {
     let forced = if features.forced_write_back { HCR_FWB } else { 0 };
     msr!("hcr_el2", HCR | forced);
     msr!("cptr_el2", CPTR);
