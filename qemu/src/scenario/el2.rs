@@ -93,4 +93,30 @@ pub const ALL: &[Scenario] = &[
         log: &["message 0 of CPU", "both CPUs are done"],
         ..WITHOUT_SEMIHOSTING
     },
+    Scenario {
+        name: "el2-tables",
+        about: "the hardware translates every page as the manager says, after random calls",
+        program: Program::El2("tables"),
+        seconds: 180,
+        ..USUAL
+    },
+    Scenario {
+        name: "el2-tables-max",
+        about: "the same where stage 2 decides the memory type alone",
+        program: Program::El2("tables"),
+        machine: Machine { cpu: "max", ..Machine::TESTS },
+        seconds: 180,
+        ..USUAL
+    },
+    Scenario {
+        name: "el2-stale",
+        about: "a translation that is gone dies on a CPU that never leaves its guest",
+        program: Program::El2("stale"),
+        log: &[
+            "a page that is gone faults on a CPU that never left its guest",
+            "without the invalidation the stale translation serves",
+            "and the invalidation alone ends it",
+        ],
+        ..USUAL
+    },
 ];

@@ -1,0 +1,57 @@
+//! What this CPU's own table walk makes of a guest physical address.
+
+use core::arch::asm;
+
+use aarch64_cpu::asm::barrier::{SY, isb};
+use aarch64_cpu::registers::{
+    HCR_EL2, PAR_EL1, ReadWriteable, Readable, SCTLR_EL1, VTTBR_EL2, Writeable,
+};
+use rm::address::{Ipa, Pa};
+use rm::machine::TranslationContext;
+
+/// SCTLR_EL1 with the MMU off: its RES1 bits.
+const MMU_OFF: u64 = 0x30d0_0800;
+
+/// A VM's stage 2, loaded on this CPU with stage 1 off, until dropped.
+#[derive(Debug)]
+pub struct View(());
+
+impl View {
+    /// Loads it. The CPU is set up for guests ([`hyp::configure`]).
+    pub fn of(context: TranslationContext) -> Self {
+        SCTLR_EL1.set(MMU_OFF);
+        // What a guest does is cached, as what EL2 does with the same memory is.
+        HCR_EL2.modify(HCR_EL2::DC::SET);
+        VTTBR_EL2.set(u64::from(context.tag.0) << 48 | context.root.0);
+        isb(SY);
+        Self(())
+    }
+
+    /// The machine address that the hardware finds for a load by EL1.
+    pub fn load(&self, at: Ipa) -> Option<Pa> {
+        // SAFETY: walks the tables and writes PAR_EL1 only, which no guest has in use.
+        unsafe { asm!("at s12e1r, {}", in(reg) at.0, options(nostack, preserves_flags)) };
+        Self::answer(at)
+    }
+
+    /// The machine address that the hardware finds for a store by EL1. Not for a page that may be
+    /// loaded but not stored to: QEMU 10.0 fails an assertion of its own there (`do_ats_write`).
+    pub fn store(&self, at: Ipa) -> Option<Pa> {
+        // SAFETY: as in `load`.
+        unsafe { asm!("at s12e1w, {}", in(reg) at.0, options(nostack, preserves_flags)) };
+        Self::answer(at)
+    }
+
+    fn answer(at: Ipa) -> Option<Pa> {
+        isb(SY);
+        let faulted = PAR_EL1.is_set(PAR_EL1::F);
+        (!faulted).then(|| Pa(PAR_EL1.get() & 0x000f_ffff_ffff_f000 | at.0 & 0xfff))
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        VTTBR_EL2.set(0);
+        isb(SY);
+    }
+}
