@@ -19,10 +19,11 @@ pub fn run(boot: Boot) -> ! {
     enter()
 }
 
-/// Makes another CPU look around. One that kicks itself is in EL2 already, and looks around before it
-/// enters a guest or sleeps.
+/// Makes a CPU ask who of its vCPUs is due.
 pub(crate) fn kick(cpu: usize) {
-    if cpu != cpu::current().index {
+    if cpu == cpu::current().index {
+        schedule::look_around();
+    } else {
         gic::kick(board().cpus[cpu]);
     }
 }

@@ -36,6 +36,8 @@ struct Queue {
     current: Cell<Option<Vcpu>>,
     /// Place in `vcpus` of who had the last turn.
     turn: Cell<usize>,
+    /// Somebody on this CPU may be due: set here, read at the end of the stay in EL2.
+    look_around: Cell<bool>,
     /// When the guest was left.
     entered: Cell<u64>,
     /// The longest time between leaving a guest and entering one, without sleep.
@@ -60,6 +62,7 @@ impl Queue {
             homes: Vec::new(),
             current: Cell::new(None),
             turn: Cell::new(0),
+            look_around: Cell::new(false),
             entered: Cell::new(timer::now()),
             worst: AtomicU64::new(0),
         };
@@ -188,6 +191,11 @@ pub(crate) fn interrupts() -> Next {
     if Queue::of_this_cpu().serve_interrupts() { Next::Leave } else { Next::Resume }
 }
 
+/// Makes this CPU ask who is due before it returns to a guest.
+pub(crate) fn look_around() {
+    Queue::of_this_cpu().look_around.set(true);
+}
+
 /// One stay in EL2, from a guest's exit on.
 pub(crate) struct Entry {
     since: u64,
@@ -212,7 +220,7 @@ impl Entry {
             log::drain();
         }
         queue.entered.set(self.since);
-        if next == Next::Leave || vcpu.vm().has_ended() {
+        if next == Next::Leave || queue.look_around.get() || vcpu.vm().has_ended() {
             return Next::Leave;
         }
         vcpu.refresh();
@@ -225,6 +233,7 @@ impl Entry {
 #[unsafe(no_mangle)]
 extern "C" fn guest_switch(registers: &mut Registers) {
     let queue = Queue::of_this_cpu();
+    queue.look_around.set(false);
     if let Some(vcpu) = queue.current.take() {
         vcpu.save(registers);
         vcpu.vm().unloaded();

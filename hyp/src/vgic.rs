@@ -38,8 +38,11 @@ pub const TIMER: u32 = 27;
 pub const DISTRIBUTOR: u64 = 0x0800_0000;
 /// Guest address of the first vCPU's redistributor; the others follow at intervals of 128 KiB.
 pub const REDISTRIBUTORS: u64 = 0x080a_0000;
+/// Bytes of one vCPU's redistributor.
+pub const REDISTRIBUTOR_SIZE: u64 = STRIDE;
 
-const DISTRIBUTOR_SIZE: u64 = 0x1_0000;
+/// Bytes of the distributor.
+pub const DISTRIBUTOR_SIZE: u64 = 0x1_0000;
 
 /// A set of a VM's vCPUs, by index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -26,6 +26,10 @@ const ACTLR_EL1: u64 = register(3, 0, 1, 0, 1);
 const ICC_SGI1R_EL1: u64 = register(3, 0, 12, 11, 5);
 const ICC_ASGI1R_EL1: u64 = register(3, 0, 12, 11, 6);
 const ICC_SGI0R_EL1: u64 = register(3, 0, 12, 11, 7);
+const ICC_SRE_EL1: u64 = register(3, 0, 12, 12, 5);
+
+/// ICC_SRE_EL1: system registers, no bypass, and no way back to the memory-mapped interface.
+const SYSTEM_REGISTERS_ONLY: u64 = 0b111;
 
 impl Access {
     pub(crate) const fn new(iss: u64) -> Self {
@@ -64,6 +68,7 @@ pub(crate) fn emulate(vcpu: Vcpu, registers: &mut Registers, access: Access) -> 
 fn read(access: Access) -> Option<u64> {
     match access.encoding() {
         (3, 0, 0, 1..=7, _) => Some(identification(access.name())),
+        _ if access.name() == ICC_SRE_EL1 => Some(SYSTEM_REGISTERS_ONLY),
         _ if access.name() == OSLSR_EL1 => Some(OS_LOCK_IMPLEMENTED),
         _ if access.name() == ACTLR_EL1 || is_debug(access) => Some(0),
         _ => None,
@@ -75,7 +80,7 @@ fn write(vcpu: Vcpu, access: Access, value: u64) -> bool {
         ICC_SGI1R_EL1 => vcpu.send_sgi(value),
         // A guest has no other security state and no group 0.
         ICC_ASGI1R_EL1 | ICC_SGI0R_EL1 => {}
-        ACTLR_EL1 => {}
+        ACTLR_EL1 | ICC_SRE_EL1 => {}
         _ => return is_debug(access),
     }
     true

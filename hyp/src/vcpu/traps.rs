@@ -77,14 +77,36 @@ fn event_counters() -> u64 {
     if matches!(monitors, 0 | 0xF) { 0 } else { mrs!("pmcr_el0") >> 11 & 0x1F }
 }
 
+/// Whether the four-bit field of an identification register that starts at bit `at` names a feature.
+const fn has(register: u64, at: u32) -> bool {
+    register >> at & 0xF != 0
+}
+
 /// Controls that exist only with later extensions, by encoding because the assembler knows the names
-/// only with the extension: HCRX_EL2, and the fine-grained traps, whose zeros trap what is newer than
-/// they are and nothing else.
+/// only with the extension.
 fn extensions() {
-    if mrs!("id_aa64mmfr1_el1") >> 40 & 0xF != 0 {
+    let features = mrs!("id_aa64pfr0_el1");
+    // FEAT_RAS: a guest that reads DISR_EL1 sees VDISR_EL2; VSESR_EL2 goes with it.
+    if has(features, 28) {
+        msr!("s3_4_c12_c1_1", 0);
+        msr!("s3_4_c5_c2_3", 0);
+    }
+    // MPAM: MPAMHCR_EL2 traps MPAMIDR_EL1, MPAM2_EL2 traps MPAM0_EL1 and MPAM1_EL1.
+    if has(features, 40) {
+        msr!("s3_4_c10_c4_0", 1 << 31);
+        msr!("s3_4_c10_c5_0", 0b11 << 48);
+    }
+    // FEAT_TRF: TRFCR_EL2, no trace of EL2.
+    if has(mrs!("id_aa64dfr0_el1"), 40) {
+        msr!("s3_4_c1_c2_1", 0);
+    }
+    // FEAT_HCX: HCRX_EL2, none of its extensions for guests.
+    if has(mrs!("id_aa64mmfr1_el1"), 40) {
         msr!("s3_4_c1_c2_2", 0);
     }
-    if mrs!("id_aa64mmfr0_el1") >> 56 & 0xF != 0 {
+    // FEAT_FGT: HFGRTR, HFGWTR, HFGITR, HDFGRTR and HDFGWTR_EL2. Zeros trap what is newer than they
+    // are, and nothing else.
+    if has(mrs!("id_aa64mmfr0_el1"), 56) {
         msr!("s3_4_c1_c1_4", 0);
         msr!("s3_4_c1_c1_5", 0);
         msr!("s3_4_c1_c1_6", 0);

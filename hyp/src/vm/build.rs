@@ -16,11 +16,11 @@ use spin::mutex::SpinMutex;
 
 use super::{LIVE, Manager, VMS, Vm, notes::Notes};
 use crate::board::Region;
-use crate::console::Console;
+use crate::console::{CONSOLE, CONSOLE_SIZE, Console};
 use crate::frames::{Blocks, BootMemory};
 use crate::machine::El2;
 use crate::vcpu::State;
-use crate::vgic::Vgic;
+use crate::vgic::{self, Vgic};
 use crate::{cache, stage1, tlb};
 
 static MANAGER: Once<Manager> = Once::new();
@@ -32,6 +32,7 @@ pub(crate) fn build(package: &Package<'_>, mut memory: BootMemory) {
     for (index, config) in (0..).zip(package.vms()) {
         let vm = VmIndex(index);
         give_memory(manager, &mut blocks, package, vm, &config);
+        keep_devices(manager, vm, &config);
         VMS[usize::from(index)].call_once(|| new(manager, vm, &config));
         defmt::info!(
             "{=str}: VMID {=u16}, {=u8} vCPUs, {=u64} MiB",
@@ -84,6 +85,20 @@ fn give_memory(
         at = at.add_pages(pages);
     });
     assert!(enough, "the machine has too little RAM for {}", config.name.as_str());
+}
+
+/// Keeps the addresses of the devices that EL2 emulates free of memory.
+fn keep_devices(manager: &Manager, vm: VmIndex, config: &package::Vm) {
+    let redistributors = vgic::REDISTRIBUTOR_SIZE * u64::from(config.vcpus);
+    for (at, size) in [
+        (vgic::DISTRIBUTOR, vgic::DISTRIBUTOR_SIZE),
+        (vgic::REDISTRIBUTORS, redistributors),
+        (CONSOLE, CONSOLE_SIZE),
+    ] {
+        if let Err(error) = manager.give_emulated(vm, Ipa(at), size / PAGE_SIZE) {
+            panic!("devices of {}: {error:?}", config.name.as_str());
+        }
+    }
 }
 
 /// Copies the part of a program that lies in the block, which the VM sees from `at` on.

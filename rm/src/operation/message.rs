@@ -105,8 +105,8 @@ impl Message {
             let length = rest.len().min(WORD - offset);
             let (part, more) = rest.split_at_mut(length);
             let bytes = frame.read(word).to_le_bytes();
-            match part.try_into() {
-                Ok(whole) => *<&mut [u8; WORD]>::from(whole) = bytes,
+            match <&mut [u8; WORD]>::try_from(&mut *part) {
+                Ok(whole) => *whole = bytes,
                 Err(_) => part.copy_from_slice(&bytes[offset..offset + length]),
             }
             (at, rest) = (at + length, more);
