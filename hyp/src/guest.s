@@ -110,11 +110,6 @@ lower_el_fiq:
     cbz     w0, restore_volatile
     b       leave_after_hypercall
 
-    // Taken while EL2's code runs: EL2's own.
-    .global current_el_serror
-current_el_serror:
-    b       fatal_serror
-
     .global lower_el_serror
 lower_el_serror:
     // Not `save_volatile`: an SError behind this one is the guest's too, and must not loop here.

@@ -1,6 +1,7 @@
 // EL2's exception vectors: sixteen slots of 128 bytes, in the architecture's order.
 //
-// EL2 never provokes an exception of its own, so the current-level slots all end in `fatal`. A lower
+// EL2 never provokes an exception of its own, so the current-level slots all end in `fatal`. (An SError
+// of a guest that is pending at its exit goes back to be taken there, see `guest.s`.) A lower
 // level's exceptions go to four symbols that the guest half defines, each entered with every register
 // as the guest left it. AArch32 at EL0 is a guest's choice, so its slots lead there too.
 
@@ -36,24 +37,17 @@ vectors:
     fatal_slot 0
     fatal_slot 1
     fatal_slot 2
-    // A guest's SError may become pending before its exit and be taken just after it.
-    .balign 128
-    b       current_el_serror
-
-    guest_slot lower_el_sync
-    guest_slot lower_el_irq
-    guest_slot lower_el_fiq
-    guest_slot lower_el_serror
-
-    guest_slot lower_el_sync
-    guest_slot lower_el_irq
-    guest_slot lower_el_fiq
-    guest_slot lower_el_serror
-
-// Where the guest half sends an SError that was EL2's own.
-.global fatal_serror
-fatal_serror:
     fatal_slot 3
+
+    guest_slot lower_el_sync
+    guest_slot lower_el_irq
+    guest_slot lower_el_fiq
+    guest_slot lower_el_serror
+
+    guest_slot lower_el_sync
+    guest_slot lower_el_irq
+    guest_slot lower_el_fiq
+    guest_slot lower_el_serror
 
 // x0: the kind of exception; the interrupted x0 and sp are in TPIDR_EL0 and TPIDRRO_EL0.
 save_fatal_frame:
