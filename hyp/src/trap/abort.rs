@@ -1,5 +1,6 @@
 //! Stage-2 aborts: an emulated device, a table in the middle of a change, or a guest's fault.
 
+use crate::errata::{Core, stage2_fault_may_be_of_stage1};
 use crate::tlb;
 use crate::trap::Next;
 use crate::vcpu::Vcpu;
@@ -136,8 +137,9 @@ fn device(vcpu: Vcpu, registers: &mut Registers, syndrome: Syndrome, at: Ipa) ->
 /// that the access must be made again.
 fn address(syndrome: Syndrome) -> Option<Ipa> {
     let virtual_address = mrs!("far_el2");
-    if syndrome.is_permission() && !syndrome.on_walk() {
-        // HPFAR_EL2 is not valid for these (DDI 0487 L.b, HPFAR_EL2).
+    // HPFAR_EL2 is not valid for permission faults (DDI 0487 L.b, HPFAR_EL2).
+    let ask = syndrome.is_permission() || stage2_fault_may_be_of_stage1(Core::current());
+    if ask && !syndrome.on_walk() {
         return translate(virtual_address);
     }
     let page = (mrs!("hpfar_el2") & 0x0000_0FFF_FFFF_FFF0) << 8;
