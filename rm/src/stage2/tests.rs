@@ -1,5 +1,6 @@
 //! One VM's tables over the strict machine.
 
+mod bits;
 mod blocks;
 mod concurrent;
 mod frames;

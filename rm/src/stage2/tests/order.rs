@@ -97,3 +97,18 @@ fn a_step_may_not_end_before_its_invalidation() {
     let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(batch)));
     assert!(dropped.is_err());
 }
+
+#[test]
+fn a_machine_that_forces_write_back_gets_its_own_spelling() {
+    let mem = machine(8, Features { forced_write_back: true });
+    mem.pool.set_quota(mem.machine, VM, 0, 8).unwrap();
+    let mut vm = Vm::on(mem, PAGES_PER_2M);
+    for memory in [MemoryType::WriteBack, MemoryType::NonCacheable, MemoryType::Device] {
+        vm.cut_and_change(RAM, 1, share(Rights::RW, memory));
+        assert_eq!(vm.leaf(RAM).memory, memory);
+        assert!(vm.cpu().write(RAM, 1).is_ok());
+        vm.change(RAM, 1, Change::Restore);
+    }
+    vm.merge_all();
+    assert_eq!(vm.leaf(RAM).pages, PAGES_PER_2M);
+}
