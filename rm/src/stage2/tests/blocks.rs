@@ -105,3 +105,17 @@ fn a_cut_at_the_end_of_a_range_does_not_undo_the_cut_at_its_start() {
     vm.merge_all();
     assert_eq!(vm.leaf(RAM).pages, PAGES_PER_2M);
 }
+
+#[test]
+fn a_block_from_elsewhere_merges_and_keeps_its_surroundings_from_merging() {
+    let mut vm = Vm::new(PAGES_PER_1G, 8);
+    vm.cut_and_change(RAM, PAGES_PER_2M, Change::Lend { parcel: 1 });
+    vm.change(RAM, PAGES_PER_2M, Change::GiveAway);
+    vm.hold(RAM, Pa(0x1_0000_0000), PAGES_PER_2M).unwrap();
+    vm.change(RAM, PAGES_PER_2M, Change::Own);
+    vm.cut_and_change(RAM, 1, Change::Lend { parcel: 1 });
+    vm.change(RAM, 1, Change::Restore);
+    assert_eq!(vm.stage2.mergeable(), 1, "the foreign block's table, not the one above it");
+    vm.merge_all();
+    assert_eq!(vm.leaf(RAM).pages, PAGES_PER_2M);
+}
