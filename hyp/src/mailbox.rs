@@ -33,5 +33,6 @@ pub(crate) fn direct(vcpu: Vcpu, registers: &mut Registers, first: usize) -> Nex
             Next::Leave
         }
     };
-    entry.leave(vcpu, next)
+    // The call has done its own step of whatever is left.
+    entry.end(vcpu, next)
 }

@@ -38,6 +38,8 @@ struct Queue {
     turn: Cell<usize>,
     /// Somebody on this CPU may be due: set here, read at the end of the stay in EL2.
     look_around: Cell<bool>,
+    /// What the EL2 timer is set to.
+    armed: Cell<Option<u64>>,
     /// When the guest was left.
     entered: Cell<u64>,
     /// The longest time between leaving a guest and entering one, without sleep.
@@ -63,6 +65,7 @@ impl Queue {
             current: Cell::new(None),
             turn: Cell::new(0),
             look_around: Cell::new(false),
+            armed: Cell::new(None),
             entered: Cell::new(timer::now()),
             worst: AtomicU64::new(0),
         };
@@ -143,6 +146,15 @@ impl Queue {
             Some(at) => timer::arm(at),
             None => timer::disarm(),
         }
+        self.armed.set(at);
+    }
+
+    /// Sets the timer to `at` unless it is set to an earlier moment.
+    fn arm_by(&self, at: u64) {
+        if self.armed.get().is_none_or(|armed| at < armed) {
+            timer::arm(at);
+            self.armed.set(Some(at));
+        }
     }
 
     /// Serves what the interrupt controller signals; whether somebody else may be due now.
@@ -158,6 +170,7 @@ impl Queue {
                 (gic::MAINTENANCE, Some(vcpu)) => vcpu.vm().vgic().on_maintenance(vcpu.index()),
                 (gic::EL2_TIMER, _) => {
                     timer::disarm();
+                    self.armed.set(None);
                     look_around = true;
                 }
                 (gic::KICK, _) => look_around = true,
@@ -207,14 +220,21 @@ impl Entry {
         Self { since: timer::now() }
     }
 
-    /// Ends the stay, or hands it to [`guest_switch`]: steps the VM's left-over work, writes a little
-    /// of the log, brings the interrupts up to date.
-    #[inline]
+    /// Ends the stay as [`Entry::end`] does, after a step of the VM's left-over work.
     pub(crate) fn leave(self, vcpu: Vcpu, next: Next) -> Next {
-        let queue = Queue::of_this_cpu();
         if vcpu.vm().has_work() {
             vcpu.vm().step();
-            queue.arm(Some(vcpu));
+        }
+        self.end(vcpu, next)
+    }
+
+    /// Ends the stay, or hands it to [`guest_switch`]: writes a little of the log, brings the
+    /// interrupts up to date, and sees to it that left-over work goes on.
+    #[inline]
+    pub(crate) fn end(self, vcpu: Vcpu, next: Next) -> Next {
+        let queue = Queue::of_this_cpu();
+        if vcpu.vm().has_work() {
+            queue.arm_by(timer::now() + step_interval());
         }
         if log::pending() {
             log::drain();
