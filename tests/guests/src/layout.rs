@@ -54,3 +54,9 @@ pub const LINK_PAGES: u64 = 1;
 pub const LINK_AB: Link = Link { owner: RAM + 0x1_0000, peer: 0x7000_0000 };
 /// The link between the first VM, its owner, and the third.
 pub const LINK_AC: Link = Link { owner: RAM + 0x1_1000, peer: 0x7000_1000 };
+
+// The links lie between the start of memory and the program, the program below the parcels' pages, and
+// what a peer maps lies behind everybody's memory.
+const _: () = assert!(RAM <= LINK_AB.owner && LINK_AC.owner + LINK_PAGES * PAGE <= ENTRY);
+const _: () = assert!(ENTRY < PAGES && PAGES < RAM + MEMORY);
+const _: () = assert!(RAM + BENCH_MEMORY <= LINK_AB.peer && LINK_AC.peer < WINDOW);
