@@ -11,18 +11,6 @@ const WITHOUT_SEMIHOSTING: Scenario = Scenario { semihosting: false, ..USUAL };
 /// All of them.
 pub const ALL: &[Scenario] = &[
     Scenario {
-        name: "el2-tables",
-        about: "the hardware's walk agrees with ours after random calls",
-        program: Program::El2("tables"),
-        ..USUAL
-    },
-    Scenario {
-        name: "el2-stale",
-        about: "a stale translation dies on a CPU that never leaves its guest",
-        program: Program::El2("stale"),
-        ..USUAL
-    },
-    Scenario {
         name: "el2-own-map",
         about: "EL2 writes no code and reaches nothing that it need not",
         program: Program::El2("own-map"),
