@@ -9,7 +9,10 @@ use spin::Once;
 
 use crate::board::Board;
 use crate::errata::Core;
-use crate::{cpu, psci, relax};
+use crate::{cpu, log, psci, relax};
+
+/// How many microseconds a CPU may take from CPU_ON to Rust. An emulator on a busy host is slow.
+const PATIENCE: u64 = 30_000_000;
 
 static MAIN: Once<fn() -> !> = Once::new();
 
@@ -32,9 +35,16 @@ pub(crate) fn start(board: &Board, image: Pa, wanted: usize, main: fn() -> !) {
         if let Err(error) = psci::cpu_on(board.cpus[index], entry, index) {
             panic!("CPU {index} does not start: {error}");
         }
-        while !cpu::get(index).running.load(Ordering::Acquire) {
-            relax();
-        }
+        wait_for(index);
+    }
+}
+
+/// Waits until a CPU that firmware has started runs EL2's code.
+fn wait_for(index: usize) {
+    let start = log::microseconds();
+    while !cpu::get(index).running.load(Ordering::Acquire) {
+        assert!(log::microseconds() - start < PATIENCE, "CPU {index} was started and did not come");
+        relax();
     }
 }
 
