@@ -16,6 +16,7 @@ use crate::address::VmIndex;
 use crate::lock::Guard;
 use crate::machine::Machine;
 use crate::manager::{Manager, Vm};
+use crate::operation::budget::weight;
 use crate::operation::{Begun, Reply, SHORT_PAGES};
 use crate::refusal::Refusal;
 use crate::stage2::{Memory, Stage2};
@@ -52,9 +53,11 @@ impl<'a, 's, M: Machine> Caller<'a, 's, M> {
         self.state().vmid
     }
 
-    /// Whether work of `weight` for each of `pages` fits one step, whatever blocks they are in.
-    pub(crate) fn fits_step(&self, pages: u64, weight: u32) -> bool {
-        pages <= SHORT_PAGES && pages * u64::from(weight) <= self.step.into()
+    /// Whether work of weight `page` for each of `pages` in `extents` pieces fits one step, whatever blocks
+    /// they are in.
+    pub(crate) fn fits_step(&self, pages: u64, extents: u32, page: u32) -> bool {
+        let pieces = u64::from(extents) * u64::from(weight::PIECE);
+        pages <= SHORT_PAGES && pages * u64::from(page) + pieces <= self.step.into()
     }
 
     pub(crate) fn stage2(&self) -> Guard<'a, Stage2, M::Relax> {

@@ -233,9 +233,9 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         slot.request.resize(mem, vm, length).map_err(|_| HypercallError::NOMEM)?;
         slot.request.write(mem, 0, first);
         let mut at = first.len();
-        let mut chunk = [0; 256];
+        let mut chunk = [0; 1024];
         while at < length {
-            let chunk = &mut chunk[..(length - at).min(256)];
+            let chunk = &mut chunk[..(length - at).min(1024)];
             let from = self.call.request.wrapping_add((Header::SIZE + at) as u64);
             if self.guest.read(from, chunk).is_err() {
                 slot.request.clear(mem, vm);

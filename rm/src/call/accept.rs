@@ -84,7 +84,7 @@ pub(crate) fn begin<M: Machine>(
     if state.stage == Progress::Away {
         caller.state().meters.pages_accepted.charge(parcel.pages)?;
     }
-    let short = caller.fits_step(parcel.pages, weight::SHORT_PAGE)
+    let short = caller.fits_step(parcel.pages, parcel.extents.len(), weight::SHORT_PAGE)
         && request.sgl.len() <= 1
         && (!chooses || wanted <= SHORT_RANGES);
     let state = &mut parcel.borrowers[index];
@@ -293,6 +293,8 @@ impl Accept {
                 return Ok(Walk::More);
             }
             self.note(parcel, caller, ranges, unit);
+            // Paid afterwards, so that a budget of one still does a page.
+            let _ = budget.spend(weight::ENTRY);
         }
         Ok(Walk::End)
     }
@@ -317,7 +319,6 @@ impl Accept {
                 Search::Nowhere => return Err(Refusal::NoRange),
             }
         } else {
-            let _ = budget.spend(weight::ENTRY);
             self.requested(caller, payload, pages)?
         };
         let state = &mut parcel.borrowers[self.borrower];
@@ -381,6 +382,7 @@ impl Accept {
                         HoldError::NoFrame(_) => Refusal::NoFrame,
                     })?;
             }
+            let _ = budget.spend(weight::PIECE);
             place.before += extent.pages;
             place.offset = 0;
             parcel.extents.next(mem, &mut place.extent);

@@ -177,7 +177,7 @@ impl Create {
         let (at, pages) = range(&parcel, self.sgl.get(payload, 0))?;
         let maintained = owner::needs_maintenance(&parcel);
         let weight = if maintained { owner::MAINTAINED_PAGE } else { weight::SHORT_PAGE };
-        if !caller.fits_step(pages, weight) {
+        if !caller.fits_step(pages, 1, weight) {
             return Ok(None);
         }
         let mem = caller.mem();

@@ -57,7 +57,7 @@ pub(crate) fn begin<M: Machine>(
     let stage = if maintained { Stage::Maintain } else { Stage::Restore };
     let operation = Operation::Reclaim(Reclaim { record, handle: request.handle, stage, before });
     let weight = if maintained { owner::MAINTAINED_PAGE } else { weight::SHORT_PAGE };
-    let short = caller.fits_step(parcel.pages, weight);
+    let short = caller.fits_step(parcel.pages, parcel.extents.len(), weight);
     Ok(if short { Begun::Short(operation) } else { Begun::Long(operation) })
 }
 

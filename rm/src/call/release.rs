@@ -50,7 +50,7 @@ pub(crate) fn begin<M: Machine>(
     parcel.borrowers[index].stage = Stage::Releasing;
     parcel.borrowers[index].place = Place::START;
     let release = Operation::Release(Release { record, borrower: index, end, before });
-    let short = caller.fits_step(parcel.pages, weight::SHORT_PAGE);
+    let short = caller.fits_step(parcel.pages, parcel.extents.len(), weight::SHORT_PAGE);
     Ok(if short { Begun::Short(release) } else { Begun::Long(release) })
 }
 

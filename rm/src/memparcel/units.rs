@@ -8,7 +8,7 @@ use crate::machine::Machine;
 use crate::memparcel::Memparcel;
 use crate::memparcel::borrower::{Borrower, Place};
 use crate::memparcel::extents::{Extent, Extents};
-use crate::operation::budget::Budget;
+use crate::operation::budget::{Budget, weight};
 use crate::stage2::Memory;
 
 /// Whether a walk reached its end.
@@ -79,6 +79,8 @@ pub(crate) fn owner<M: Machine>(
             return Walk::More;
         }
         place.offset += work(piece, budget);
+        // Paid afterwards, so that a budget of one still does a page.
+        let _ = budget.spend(weight::PIECE);
     }
     Walk::End
 }
@@ -108,6 +110,7 @@ pub(crate) fn borrower<M: Machine>(
         let [unit] = address;
         let offset = if *contiguous { place.before + place.offset } else { place.offset };
         place.offset += work(Ipa(unit).add_pages(offset), piece, budget);
+        let _ = budget.spend(weight::PIECE);
     }
 }
 

@@ -15,8 +15,11 @@ pub mod weight {
     pub const SHORT_PAGE: u32 = LOOK + DESCRIPTOR;
     /// One page zeroed, to the point of coherency.
     pub const ZERO_PAGE: u32 = 24;
-    /// One entry of a request's list decoded and checked.
-    pub const ENTRY: u32 = 4;
+    /// One contiguous piece of a parcel taken up, however many pages it has: its extent and address
+    /// are read, and the tables are walked to it.
+    pub const PIECE: u32 = 60;
+    /// One entry of a request's list decoded, checked and noted.
+    pub const ENTRY: u32 = 70;
     /// One page of data cleaned or copied.
     pub const COPY_PAGE: u32 = 64;
 }

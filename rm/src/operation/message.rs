@@ -79,17 +79,12 @@ impl Message {
         let (mut at, mut rest) = (at, bytes);
         while !rest.is_empty() {
             let (frame, word, offset) = self.locate(mem, at);
-            let (part, more) = rest.split_at(rest.len().min(WORD - offset));
-            let value = match part.try_into() {
-                Ok(whole) => u64::from_le_bytes(whole),
-                Err(_) => {
-                    let mut bytes = frame.read(word).to_le_bytes();
-                    bytes[offset..offset + part.len()].copy_from_slice(part);
-                    u64::from_le_bytes(bytes)
-                }
+            let stored = if offset == 0 && rest.len() >= WORD {
+                store_words(frame, word, rest)
+            } else {
+                store_bytes(frame, word, offset, rest)
             };
-            frame.write(word, value);
-            (at, rest) = (at + part.len(), more);
+            (at, rest) = (at + stored, &rest[stored..]);
         }
     }
 
@@ -122,6 +117,26 @@ impl Message {
         let frame = self.frames[at / FRAME].expect("G7: a long message has its frames");
         (&mem.machine.frames()[frame.0 as usize], at % FRAME / WORD, at % WORD)
     }
+}
+
+/// Stores the whole words that `bytes` begin with, from entry `word` to the frame's last at most. Tells
+/// how many bytes that were.
+fn store_words(frame: &Frame, word: usize, bytes: &[u8]) -> usize {
+    let (words, _) = bytes.as_chunks();
+    let count = words.len().min(FRAME / WORD - word);
+    for (index, bytes) in (word..).zip(&words[..count]) {
+        frame.write(index, u64::from_le_bytes(*bytes));
+    }
+    count * WORD
+}
+
+/// Stores the bytes that lie in one entry, `offset` bytes into it. Tells how many they were.
+fn store_bytes(frame: &Frame, word: usize, offset: usize, bytes: &[u8]) -> usize {
+    let count = bytes.len().min(WORD - offset);
+    let mut value = frame.read(word).to_le_bytes();
+    value[offset..offset + count].copy_from_slice(&bytes[..count]);
+    frame.write(word, u64::from_le_bytes(value));
+    count
 }
 
 /// The bytes of a request that is wholly on the stack, for the decoder.
