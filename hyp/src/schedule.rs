@@ -38,6 +38,8 @@ struct Queue {
     turn: Cell<usize>,
     /// Somebody on this CPU may be due: set here, read at the end of the stay in EL2.
     look_around: Cell<bool>,
+    /// When somebody other than the running vCPU is due.
+    turn_ends: Cell<Option<u64>>,
     /// What the EL2 timer is set to.
     armed: Cell<Option<u64>>,
     /// When the guest was left.
@@ -65,6 +67,7 @@ impl Queue {
             current: Cell::new(None),
             turn: Cell::new(0),
             look_around: Cell::new(false),
+            turn_ends: Cell::new(None),
             armed: Cell::new(None),
             entered: Cell::new(timer::now()),
             worst: AtomicU64::new(0),
@@ -125,7 +128,7 @@ impl Queue {
         self.homes.iter().fold(false, |more, vm| more | vm.background())
     }
 
-    /// Sets the timer for whoever must be looked at next, while `running` runs.
+    /// Sets the timer for whoever must be looked at next, while `running` runs, and for left-over work.
     fn arm(&self, running: Option<Vcpu>) {
         let now = timer::now();
         let mut at: Option<u64> = None;
@@ -139,14 +142,19 @@ impl Queue {
                 earliest(now + timer::frequency() / SLICES);
             }
         }
+        self.turn_ends.set(at);
+        self.disarm();
+        if let Some(at) = at {
+            self.arm_by(at);
+        }
         if self.homes.iter().any(|vm| vm.has_work()) {
-            earliest(now + step_interval());
+            self.arm_by(now + step_interval());
         }
-        match at {
-            Some(at) => timer::arm(at),
-            None => timer::disarm(),
-        }
-        self.armed.set(at);
+    }
+
+    fn disarm(&self) {
+        timer::disarm();
+        self.armed.set(None);
     }
 
     /// Sets the timer to `at` unless it is set to an earlier moment.
@@ -169,9 +177,7 @@ impl Queue {
                 }
                 (gic::MAINTENANCE, Some(vcpu)) => vcpu.vm().vgic().on_maintenance(vcpu.index()),
                 (gic::EL2_TIMER, _) => {
-                    timer::disarm();
-                    self.armed.set(None);
-                    look_around = true;
+                    look_around |= self.timer_fired();
                 }
                 (gic::KICK, _) => look_around = true,
                 _ => {}
@@ -179,6 +185,25 @@ impl Queue {
             gic::deactivate(intid);
         }
         look_around
+    }
+
+    /// The EL2 timer fired: for the end of a turn, which the result says, or for left-over work.
+    fn timer_fired(&self) -> bool {
+        self.disarm();
+        if self.turn_ends.get().is_some_and(|at| at <= timer::now()) {
+            return true;
+        }
+        // The running VM's own work is stepped at the end of its stay in EL2.
+        let running = self.current.get().map(|vcpu| vcpu.vm().index());
+        for vm in self.homes.iter().filter(|vm| Some(vm.index()) != running && vm.has_work()) {
+            if vm.step() {
+                self.arm_by(timer::now() + step_interval());
+            }
+        }
+        if let Some(at) = self.turn_ends.get() {
+            self.arm_by(at);
+        }
+        false
     }
 
     fn note_residency(&self, since: u64) {
