@@ -12,6 +12,18 @@ use rm::machine::TranslationContext;
 /// SCTLR_EL1 with the MMU off: its RES1 bits.
 const MMU_OFF: u64 = 0x30d0_0800;
 
+/// Memory attributes in MAIR's encoding: write-back, as stage 1 is when it is off here.
+pub const WRITE_BACK: u8 = 0xff;
+
+/// The hardware's answer for a page that it maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Machine address.
+    pub pa: Pa,
+    /// Attributes of both stages together.
+    pub attributes: u8,
+}
+
 /// A VM's stage 2, loaded on this CPU with stage 1 off, until dropped.
 #[derive(Debug)]
 pub struct View(());
@@ -27,25 +39,29 @@ impl View {
         Self(())
     }
 
-    /// The machine address that the hardware finds for a load by EL1.
-    pub fn load(&self, at: Ipa) -> Option<Pa> {
+    /// What the hardware finds for a load by EL1.
+    pub fn load(&self, at: Ipa) -> Option<Found> {
         // SAFETY: walks the tables and writes PAR_EL1 only, which no guest has in use.
         unsafe { asm!("at s12e1r, {}", in(reg) at.0, options(nostack, preserves_flags)) };
         Self::answer(at)
     }
 
-    /// The machine address that the hardware finds for a store by EL1. Not for a page that may be
-    /// loaded but not stored to: QEMU 10.0 fails an assertion of its own there (`do_ats_write`).
-    pub fn store(&self, at: Ipa) -> Option<Pa> {
+    /// What the hardware finds for a store by EL1. Not for a page that may be loaded but not stored
+    /// to: QEMU 10.0 fails an assertion of its own there (`do_ats_write`).
+    pub fn store(&self, at: Ipa) -> Option<Found> {
         // SAFETY: as in `load`.
         unsafe { asm!("at s12e1w, {}", in(reg) at.0, options(nostack, preserves_flags)) };
         Self::answer(at)
     }
 
-    fn answer(at: Ipa) -> Option<Pa> {
+    fn answer(at: Ipa) -> Option<Found> {
         isb(SY);
+        let answer = PAR_EL1.get();
         let faulted = PAR_EL1.is_set(PAR_EL1::F);
-        (!faulted).then(|| Pa(PAR_EL1.get() & 0x000f_ffff_ffff_f000 | at.0 & 0xfff))
+        (!faulted).then(|| Found {
+            pa: Pa(answer & 0x000f_ffff_ffff_f000 | at.0 & 0xfff),
+            attributes: (answer >> 56) as u8,
+        })
     }
 }
 
