@@ -8,7 +8,7 @@ use super::{Guest, Machine, Scenario, guest, link};
 
 /// All of them.
 pub const ALL: &[Scenario] =
-    &[HOSTILE, FORGE, SMP, PREEMPT, INTERRUPTS, FP, UART_ONLY, ON_A53, ON_A57, ON_MAX];
+    &[HOSTILE, FORGE, SMP, PREEMPT, INTERRUPTS, KICKS, FP, UART_ONLY, ON_A53, ON_A57, ON_MAX];
 
 const HOSTILE: Scenario = Scenario {
     name: "hostile",
@@ -56,6 +56,14 @@ const INTERRUPTS: Scenario = Scenario {
     about: "the virtual interrupt controller and timer behave as the real ones",
     guests: &[Guest { program: "interrupts", vm: guest("A", VMID_A) }],
     log: &["200 timer interrupts came"],
+    ..Scenario::USUAL
+};
+
+const KICKS: Scenario = Scenario {
+    name: "kicks",
+    about: "two vCPUs interrupt each other, asleep and awake",
+    guests: &[Guest { program: "kicks", vm: Vm { vcpus: 2, cpus: [0, 1], ..guest("A", VMID_A) } }],
+    log: &["100 interrupts went where they are routed"],
     ..Scenario::USUAL
 };
 

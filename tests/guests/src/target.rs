@@ -21,5 +21,6 @@ pub mod forge;
 pub mod fp;
 pub mod hostile;
 pub mod interrupts;
+pub mod kicks;
 pub mod preempt;
 pub mod smp;
