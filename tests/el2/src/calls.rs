@@ -1,5 +1,6 @@
 //! The calls of the VMs, as bytes that the manager decodes.
 
+use heapless::Vec;
 use rm::address::VmIndex;
 use rm::machine::Machine;
 use rm::manager::Manager;
@@ -9,9 +10,11 @@ use rm_abi::memparcel::accept::Accept;
 use rm_abi::memparcel::create::Create;
 use rm_abi::memparcel::handle::HandleRequest;
 use rm_abi::{
-    AcceptFlags, AclEntry, CreateFlags, Handle, MemoryKind, PACKET_PAYLOAD, Sanitize, SglEntry,
-    Transfer, message,
+    AcceptFlags, AclEntry, Attribute, AttributeEntry, CreateFlags, Handle, MemoryKind,
+    PACKET_PAYLOAD, Sanitize, SglEntry, Transfer, message,
 };
+
+use crate::world::VMS;
 
 const LABEL: u32 = 0;
 
@@ -19,7 +22,7 @@ fn flag(wanted: bool) -> Sanitize {
     if wanted { Sanitize::SANITIZE } else { Sanitize::empty() }
 }
 
-/// DONATE, LEND or SHARE.
+/// DONATE, LEND or SHARE, with the same memory type for everybody in the ACL.
 ///
 /// # Errors
 ///
@@ -30,10 +33,15 @@ pub fn create<M: Machine>(
     transfer: Transfer,
     acl: &[AclEntry],
     sgl: &[SglEntry],
+    attribute: Attribute,
 ) -> Result<Handle, Refusal> {
     let flags = CreateFlags::empty();
-    let request =
-        Create { memory: MemoryKind::NORMAL, flags, label: LABEL, acl, sgl, attributes: &[] };
+    let attributes: Vec<AttributeEntry, VMS> = acl
+        .iter()
+        .map(|entry| AttributeEntry { vmid: entry.vmid, attribute: attribute as u16 })
+        .collect();
+    let attributes = attributes.as_slice();
+    let request = Create { memory: MemoryKind::NORMAL, flags, label: LABEL, acl, sgl, attributes };
     let mut payload = [0; PACKET_PAYLOAD];
     let length = request.encode(&mut payload).expect("the lists fit a packet");
     match manager.perform(owner, transfer.message(), &payload[..length])? {

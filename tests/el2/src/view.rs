@@ -15,6 +15,9 @@ const MMU_OFF: u64 = 0x30d0_0800;
 /// Memory attributes in MAIR's encoding: write-back, as stage 1 is when it is off here.
 pub const WRITE_BACK: u8 = 0xff;
 
+/// Normal memory that is not cacheable.
+pub const UNCACHED: u8 = 0x44;
+
 /// The hardware's answer for a page that it maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -58,7 +61,7 @@ impl View {
         isb(SY);
         let answer = PAR_EL1.get();
         let faulted = PAR_EL1.is_set(PAR_EL1::F);
-        (!faulted).then(|| Found {
+        (!faulted).then_some(Found {
             pa: Pa(answer & 0x000f_ffff_ffff_f000 | at.0 & 0xfff),
             attributes: (answer >> 56) as u8,
         })

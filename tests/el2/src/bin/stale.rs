@@ -22,7 +22,7 @@ use rm::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
 use rm::machine::{Features, Frame, Machine, Scope, TranslationContext};
 use rm::manager::Manager;
 use rm::stage2::Access;
-use rm_abi::{AcceptFlags, AclEntry, Handle, Rights, SglEntry, Transfer};
+use rm_abi::{AcceptFlags, AclEntry, Attribute, Handle, Rights, SglEntry, Transfer};
 use spin::Once;
 
 hyp::entry!(QEMU_VIRT, main);
@@ -155,7 +155,7 @@ fn watch() -> ! {
 fn lend(manager: &Manager<'static, Deaf>, page: Ipa) -> Handle {
     let acl = [AclEntry { vmid: vmid(WATCHER), rights: Rights::RW }];
     let entry = |at: Ipa| [SglEntry { ipa: at.0, size: PAGE_SIZE }];
-    let made = calls::create(manager, OWNER, Transfer::Lend, &acl, &entry(page));
+    let made = calls::create(manager, OWNER, Transfer::Lend, &acl, &entry(page), Attribute::Normal);
     let handle = made.expect("the owner has the page");
     let flags = AcceptFlags::MAP_CONTIGUOUS;
     calls::accept(manager, WATCHER, handle, Transfer::Lend, flags, &entry(WORD))

@@ -1,6 +1,6 @@
 //! The hardware's walk agrees with ours: after random calls, every page of every VM translates, for
-//! loads and for stores, to the machine address that the manager names and to write-back memory, or
-//! faults where the manager names none.
+//! loads and for stores, to the machine address that the manager names and to the memory type of its
+//! parcel, or faults where the manager names none.
 //!
 //! AT answers for loads and stores. Where the manager forbids a store or a fetch on a page that may be
 //! read, a guest tries it; fetches that are allowed, or have no page, are tried here and there.
@@ -12,7 +12,7 @@ use defmt::Debug2Format;
 use el2_tests::calls;
 use el2_tests::guest::{Guest, Stop};
 use el2_tests::random::Random;
-use el2_tests::view::{Found, View, WRITE_BACK};
+use el2_tests::view::{Found, UNCACHED, View, WRITE_BACK};
 use el2_tests::world::{
     GIANT, PROGRAM, RAM, RAM_PAGES, VMS, WINDOW, WINDOW_PAGES, build, vmid, vms,
 };
@@ -22,7 +22,7 @@ use hyp::machine::El2;
 use hyp::{Exit, exit};
 use rm::address::{Ipa, PAGE_SIZE, PAGES_PER_1G, PAGES_PER_2M, Pa, VmIndex};
 use rm::stage2::Access;
-use rm_abi::{AcceptFlags, AclEntry, Handle, Rights, SglEntry, Transfer};
+use rm_abi::{AcceptFlags, AclEntry, Attribute, Handle, Rights, SglEntry, Transfer};
 
 hyp::entry!(QEMU_VIRT, main);
 
@@ -73,6 +73,7 @@ struct Done {
     shares: usize,
     lends: usize,
     donations: usize,
+    uncached: usize,
     accepts: usize,
     releases: usize,
     reclaims: usize,
@@ -89,6 +90,7 @@ impl Done {
             .iter()
             .all(|&calls| calls >= 20)
             && self.donations > 0
+            && self.uncached > 10
             && self.denied > 100
             && self.fetches > 100
     }
@@ -101,6 +103,8 @@ struct Parcel {
     pages: u64,
     /// Real memory, so that it may be zeroed.
     is_real: bool,
+    /// Start and end of its pages in the machine, if they are not cacheable.
+    uncached: Vec<(Pa, u64), 4>,
     offered: [bool; VMS],
     held: [bool; VMS],
 }
@@ -153,7 +157,11 @@ impl<'a> Test<'a> {
             }
         }
         let sgl = self.ranges(is_real);
-        let Ok(handle) = calls::create(self.manager, owner, transfer, &acl, &sgl) else { return };
+        let is_uncached = transfer != Transfer::Donate && self.random.once_in(5);
+        let attribute = if is_uncached { Attribute::Uncached } else { Attribute::Normal };
+        let uncached = if is_uncached { self.places(owner, &sgl) } else { Vec::new() };
+        let created = calls::create(self.manager, owner, transfer, &acl, &sgl, attribute);
+        let Ok(handle) = created else { return };
         match transfer {
             Transfer::Share => self.done.shares += 1,
             Transfer::Lend => self.done.lends += 1,
@@ -162,8 +170,24 @@ impl<'a> Test<'a> {
         let pages = sgl.iter().map(|entry| entry.size / PAGE_SIZE).sum();
         self.done.pages += pages;
         let held = [false; VMS];
-        let _ =
-            self.parcels.push(Parcel { handle, owner, transfer, pages, is_real, offered, held });
+        self.done.uncached += usize::from(is_uncached);
+        let parcel = Parcel { handle, owner, transfer, pages, is_real, uncached, offered, held };
+        let _ = self.parcels.push(parcel);
+    }
+
+    /// Where ranges lie in the machine. Each region of a VM's memory is one piece there.
+    fn places(&self, vm: VmIndex, sgl: &[SglEntry]) -> Vec<(Pa, u64), 4> {
+        let place = |entry: &SglEntry| {
+            let start = self.manager.allows(vm, Ipa(entry.ipa), Access::Read)?;
+            Some((start, start.0 + entry.size))
+        };
+        sgl.iter().filter_map(place).collect()
+    }
+
+    fn attributes(&self, pa: Pa) -> u8 {
+        let holds = |&(start, end): &(Pa, u64)| (start.0..end).contains(&pa.0);
+        let is_uncached = self.parcels.iter().any(|parcel| parcel.uncached.iter().any(holds));
+        if is_uncached { UNCACHED } else { WRITE_BACK }
     }
 
     /// Some pages of a VM: single ones, runs, whole blocks.
@@ -298,12 +322,13 @@ impl<'a> Test<'a> {
         let allows = |access| self.manager.allows(vm, at, access);
         let (load, store, fetch) =
             (allows(Access::Read), allows(Access::Write), allows(Access::Execute));
-        same(vm, at, "load", load, view.load(at));
+        let named = |pa: Option<Pa>| pa.map(|pa| Found { pa, attributes: self.attributes(pa) });
+        same(vm, at, "load", named(load), view.load(at));
         if store.is_none() && load.is_some() {
             self.done.denied += 1;
             stops(vm, at, "store", Guest::storing(PROGRAM, at).run(view), Stop::Denied(at));
         } else {
-            same(vm, at, "store", store, view.store(at));
+            same(vm, at, "store", named(store), view.store(at));
         }
         let stop = match (load, fetch) {
             (Some(_), None) => Stop::Denied(at),
@@ -317,11 +342,11 @@ impl<'a> Test<'a> {
     }
 }
 
-fn same(vm: VmIndex, at: Ipa, what: &str, ours: Option<Pa>, hardware: Option<Found>) {
-    if ours.map(|pa| Found { pa, attributes: WRITE_BACK }) != hardware {
+fn same(vm: VmIndex, at: Ipa, what: &str, ours: Option<Found>, hardware: Option<Found>) {
+    if ours != hardware {
         defmt::error!("VM {=u8}, {=str} at {}", vm.0, what, at);
-        let hardware = Debug2Format(&hardware);
-        defmt::error!("the manager says {}, write-back, the hardware {}", ours, hardware);
+        let (ours, hardware) = (Debug2Format(&ours), Debug2Format(&hardware));
+        defmt::error!("the manager says {}, the hardware {}", ours, hardware);
         exit(Exit::Fail, "the hardware sees something else than the manager says");
     }
 }
