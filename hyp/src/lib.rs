@@ -3,6 +3,8 @@
 //! What needs the machine is compiled for it alone. The rest is plain logic, tested on the host.
 #![cfg_attr(not(test), no_std)]
 
+#[cfg(any(test, target_os = "none"))]
+mod abort;
 #[cfg(target_os = "none")]
 pub mod board;
 #[cfg(target_os = "none")]
@@ -14,6 +16,8 @@ pub mod console;
 pub mod cpu;
 #[cfg(any(test, target_os = "none"))]
 pub mod errata;
+#[cfg(any(test, target_os = "none"))]
+mod exception;
 #[cfg(target_os = "none")]
 mod exit;
 #[cfg(target_os = "none")]
@@ -32,6 +36,8 @@ pub mod machine;
 mod mailbox;
 #[cfg(target_os = "none")]
 mod psci;
+#[cfg(any(test, target_os = "none"))]
+mod rate;
 #[cfg(any(test, target_os = "none"))]
 mod ring;
 #[cfg(target_os = "none")]

@@ -12,10 +12,12 @@ mod sysreg;
 
 use core::arch::global_asm;
 
+use crate::abort::Syndrome;
+use crate::exception::Cause;
 use crate::schedule;
 use crate::vcpu::Vcpu;
 use crate::vcpu::context::{Registers, mrs};
-use crate::vcpu::inject::{self, Cause};
+use crate::vcpu::inject;
 use crate::vm::End;
 
 global_asm!(include_str!("guest.s"));
@@ -56,8 +58,8 @@ extern "C" fn guest_trap(registers: &mut Registers) -> Next {
         class::WAIT => wait(vcpu, iss),
         class::SMC => smc::call(vcpu, registers, iss as u16),
         class::SYSTEM_REGISTER => system_register(vcpu, registers, sysreg::Access::new(iss)),
-        class::INSTRUCTION_ABORT => abort::serve(vcpu, registers, abort::Syndrome::fetch(iss)),
-        class::DATA_ABORT => abort::serve(vcpu, registers, abort::Syndrome::data(iss)),
+        class::INSTRUCTION_ABORT => abort::serve(vcpu, registers, Syndrome::fetch(iss)),
+        class::DATA_ABORT => abort::serve(vcpu, registers, Syndrome::data(iss)),
         class => refuse(vcpu, class),
     };
     entry.leave(vcpu, next)

@@ -1,7 +1,6 @@
 //! The VMs: what EL2 keeps of each beside what the resource manager does.
 
 mod build;
-mod notes;
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
@@ -16,10 +15,10 @@ use spin::mutex::SpinMutex;
 
 use crate::console::{CONSOLE, CONSOLE_SIZE, Console, Line};
 use crate::machine::El2;
+use crate::rate::{self, Notes};
 use crate::vcpu::{self, Vcpu};
 use crate::vgic::{Place, VcpuSet, Vgic};
 use crate::{Exit, run, schedule, timer};
-use notes::Notes;
 
 pub(crate) use build::build;
 
@@ -140,12 +139,12 @@ impl Vm {
     /// Logs something that the guest can bring about at will: a few times a second, then only counts.
     pub(crate) fn note(&self, log: impl FnOnce(&str)) {
         match self.notes.allow(timer::now(), timer::frequency()) {
-            notes::Verdict::Log { suppressed: 0 } => log(self.name()),
-            notes::Verdict::Log { suppressed } => {
+            rate::Verdict::Log { suppressed: 0 } => log(self.name()),
+            rate::Verdict::Log { suppressed } => {
                 defmt::warn!("{=str}: {=u32} messages were suppressed", self.name(), suppressed);
                 log(self.name());
             }
-            notes::Verdict::Suppress => {}
+            rate::Verdict::Suppress => {}
         }
     }
 

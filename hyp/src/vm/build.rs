@@ -14,11 +14,12 @@ use rm::stage2::MAX_IPA_PAGES;
 use spin::Once;
 use spin::mutex::SpinMutex;
 
-use super::{LIVE, Manager, VMS, Vm, notes::Notes};
+use super::{LIVE, Manager, VMS, Vm};
 use crate::board::Region;
 use crate::console::{CONSOLE, CONSOLE_SIZE, Console};
 use crate::frames::{Blocks, BootMemory};
 use crate::machine::El2;
+use crate::rate::Notes;
 use crate::vcpu::State;
 use crate::vgic::{self, Vgic};
 use crate::{cache, stage1, tlb};
