@@ -5,7 +5,7 @@
 //! first and second VM, on one CPU, linked, with [`BENCH_MEMORY`](crate::layout::BENCH_MEMORY) each.
 //!
 //! A line `BENCH <name> <instructions>` per result. Every case runs [`ROUNDS`] times after one that
-//! does not count, and the median is told. The borrower measures its part itself.
+//! does not count, and the median is told. The borrower measures its part itself; who waits, sleeps.
 
 pub mod a;
 pub mod b;
@@ -19,6 +19,10 @@ use crate::cpu;
 
 /// Rounds that count.
 pub(crate) const ROUNDS: usize = 7;
+/// Ticks that a waiting side sleeps: longer than any call takes, and not multiples of each other, so
+/// that the wake-up of one side falls into a measurement of the other in few rounds.
+pub(crate) const NAP_A: u64 = 11_000_000;
+pub(crate) const NAP_B: u64 = 7_000_000;
 /// A session that can name 512 ranges.
 pub(crate) type LongSession = Session<Hvc, 8704>;
 

@@ -3,8 +3,8 @@
 use rm_client::{AclEntry, NewParcel, Rights, Sanitize, SglEntry, Vmid, grant, pages};
 
 use super::{
-    CONTIGUOUS, END, FROM_A, FROM_B, LongSession, PIECEWISE, ROUNDS, count, long_session, measure,
-    median, spin,
+    CONTIGUOUS, END, FROM_A, FROM_B, LongSession, NAP_A, PIECEWISE, ROUNDS, count, long_session,
+    measure, median, spin,
 };
 use crate::channel::Channel;
 use crate::demo::granted;
@@ -42,7 +42,7 @@ pub fn main() {
     });
     println!("BENCH trivial_call {trivial}");
 
-    let b = Channel::owner(LINK_AB);
+    let b = Channel::owner(LINK_AB).with_naps(NAP_A);
     let mut ranges = [pages(0, 0); 512];
     for (name, count) in [("1_page", 1), ("16_contiguous", 16)] {
         cycle(&mut session, &b, name, &[pages(FEW, count)]);

@@ -2,7 +2,7 @@
 
 use rm_client::{Acceptance, Sanitize, SglEntry, Transfer, pages};
 
-use super::{CONTIGUOUS, END, FROM_A, FROM_B, LongSession, ROUNDS, count, long_session};
+use super::{CONTIGUOUS, END, FROM_A, FROM_B, LongSession, NAP_B, ROUNDS, count, long_session};
 use crate::channel::Channel;
 use crate::demo::granted;
 use crate::layout::{LINK_AB, PAGE};
@@ -11,7 +11,7 @@ use crate::memory;
 /// The program.
 pub fn main() {
     let mut session = long_session();
-    let a = Channel::peer(LINK_AB);
+    let a = Channel::peer(LINK_AB).with_naps(NAP_B);
     loop {
         let case = a.hear();
         if case == END {
