@@ -153,7 +153,8 @@ impl Vcpu {
         saved.el1.save();
         saved.floating_point.save();
         saved.timer.save();
-        self.vm.vgic().save(self.vm.machine(), self.index);
+        let others = self.vm.vgic().save(self.vm.machine(), self.index);
+        self.vm.kick(others);
     }
 
     /// Whether the vCPU, which is on no CPU, has something to do. Asked by its own CPU.
@@ -174,7 +175,7 @@ impl Vcpu {
 
     fn is_due(self) -> bool {
         self.timer().is_some_and(|at| at <= timer::now())
-            || self.vm.vgic().has_pending_saved(self.vm.machine(), self.index)
+            || self.vm.vgic().has_pending(self.vm.machine(), self.index)
     }
 
     /// When the vCPU must be looked at again, if it sleeps until its virtual timer.

@@ -45,6 +45,7 @@ pub const REDISTRIBUTOR_SIZE: u64 = STRIDE;
 pub const DISTRIBUTOR_SIZE: u64 = 0x1_0000;
 
 /// A set of a VM's vCPUs, by index.
+#[must_use = "the vCPUs must hear of what changed"]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VcpuSet(u8);
 
@@ -60,13 +61,11 @@ impl VcpuSet {
     }
 
     /// The set with those of another.
-    #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
     /// The set without one vCPU.
-    #[must_use]
     pub const fn without(self, vcpu: usize) -> Self {
         Self(self.0 & !(1 << vcpu))
     }

@@ -154,14 +154,10 @@ impl<R: RelaxStrategy> Vgic<R> {
         self.mark(VcpuSet::only(vcpu));
     }
 
-    /// Whether an interrupt waits that would wake the loaded vCPU from WFI.
+    /// Whether an interrupt waits that would wake the vCPU, which is not loaded, from WFI. Its timer
+    /// is not considered: its comparator is among the saved registers, and whoever put the vCPU to
+    /// sleep watches that.
     pub fn has_pending<M: Machine<Relax = R>>(&self, machine: &M, vcpu: usize) -> bool {
-        self.update(machine, vcpu).gic.has_pending(vcpu)
-    }
-
-    /// The same for a vCPU that is not loaded. Its timer is not considered: its comparator is in the
-    /// saved registers, and whoever put the vCPU to sleep watches that.
-    pub fn has_pending_saved<M: Machine<Relax = R>>(&self, machine: &M, vcpu: usize) -> bool {
         self.lock(machine).gic.has_pending(vcpu)
     }
 
