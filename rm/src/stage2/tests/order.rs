@@ -10,6 +10,7 @@ fn cost(vm: &mut Vm, act: impl FnOnce(&mut Vm)) -> Counters {
     let after = vm.mem.machine.counters();
     Counters {
         invalidations: after.invalidations - before.invalidations,
+        invalidations_of_all: after.invalidations_of_all - before.invalidations_of_all,
         publishes: after.publishes - before.publishes,
         table_writes: after.table_writes - before.table_writes,
         ..Counters::default()
@@ -72,6 +73,23 @@ fn lending_many_pages_invalidates_once() {
     assert_eq!(lent.invalidations, 1);
     let back = cost(&mut vm, |vm| vm.change(range.0, range.1, Change::Restore));
     assert_eq!((back.invalidations, back.publishes), (0, 1));
+}
+
+#[test]
+fn one_batch_covers_any_number_of_scattered_pages() {
+    for (count, all) in [(16, 0), (17, 1), (40, 1)] {
+        let mut vm = small();
+        let lent = cost(&mut vm, |vm| {
+            let mut batch = Batch::new();
+            for page in 0..count {
+                let (at, to) = (RAM.add_pages(2 * page), Change::Lend { parcel: 1 });
+                vm.stage2.change(vm.mem, &mut batch, at, 1, to, &mut plenty());
+            }
+            vm.stage2.finish(vm.mem, batch);
+            vm.check();
+        });
+        assert_eq!((lent.invalidations, lent.invalidations_of_all), (1, all));
+    }
 }
 
 #[test]
