@@ -1,5 +1,7 @@
 //! The controller as a guest sees it. [`Cpu`] plays the hardware's part of a CPU interface.
 
+#![expect(unused_must_use, reason = "most stories have one CPU, or refresh the others anyway")]
+
 use super::lists::MAX_LISTS;
 use super::*;
 
