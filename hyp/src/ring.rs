@@ -91,6 +91,18 @@ impl Ring {
         self.head.load(Ordering::Acquire) == self.tail.load(Ordering::Relaxed)
     }
 
+    /// Removes as many bytes as there are and fit, and says how many. The reader holds the sink.
+    pub(crate) fn take(&self, into: &mut [u8]) -> usize {
+        let tail = self.tail.load(Ordering::Relaxed);
+        let count = into.len().min(self.head.load(Ordering::Acquire) - tail);
+        let (wrapped, first) = self.bytes.split_at(tail % SIZE);
+        let (early, late) = into[..count].split_at_mut(count.min(first.len()));
+        copy(early, first);
+        copy(late, wrapped);
+        self.tail.store(tail + count, Ordering::Release);
+        count
+    }
+
     /// Removes bytes, in order, while `take` wants the next one. The reader holds the sink.
     pub(crate) fn read(&self, mut take: impl FnMut(u8) -> bool) {
         let head = self.head.load(Ordering::Acquire);
@@ -111,15 +123,30 @@ impl Ring {
     }
 }
 
+/// Fills `into` from the first bytes of `from`.
+fn copy(into: &mut [u8], from: &[AtomicU8]) {
+    for (to, from) in into.iter_mut().zip(from) {
+        *to = from.load(Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec;
     use std::vec::Vec;
 
     fn log(ring: &Ring, message: &[u8]) {
         ring.start();
         ring.write(message);
         ring.end();
+    }
+
+    fn take(ring: &Ring, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        let taken = ring.take(&mut bytes);
+        bytes.truncate(taken);
+        bytes
     }
 
     fn read(ring: &Ring, count: usize) -> Vec<u8> {
@@ -185,7 +212,8 @@ mod tests {
             log(&reference, &message);
             let expected = read(&reference, SIZE);
             let mut bytes = read(&pieces, 7);
-            bytes.extend(read(&pieces, SIZE));
+            bytes.extend(take(&pieces, 9));
+            bytes.extend(take(&pieces, SIZE));
             assert_eq!(bytes, expected, "round {round}");
         }
     }

@@ -60,17 +60,9 @@ impl Sink {
 
     fn step_stream(&mut self, ring: &Ring, stream: semihosting::Stream) {
         let mut step = [0; STREAM_STEP];
-        let mut count = 0;
-        ring.read(|byte| {
-            let room = count < STREAM_STEP;
-            if room {
-                step[count] = byte;
-                count += 1;
-                self.inside_frame = byte != FRAME_END;
-            }
-            room
-        });
+        let count = ring.take(&mut step);
         stream.write(&step[..count]);
+        self.inside_frame = step[..count].last() != Some(&FRAME_END);
     }
 
     fn step_uart(&mut self, ring: &Ring) {
