@@ -1,5 +1,7 @@
 //! The main function of an image: builds the VMs and gives every CPU to them.
 
+use core::sync::atomic::{AtomicUsize, Ordering};
+
 use spin::Once;
 
 use crate::board::Board;
@@ -7,11 +9,14 @@ use crate::boot::Boot;
 use crate::{cpu, gic, machine, schedule, smp, vcpu, vm};
 
 static BOARD: Once<&'static Board> = Once::new();
+/// CPUs that the package counts on.
+static CPUS: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs the package's VMs until all have ended. The board's first CPU calls it.
 pub fn run(boot: Boot) -> ! {
     let Boot { board, image, package, memory } = boot;
     BOARD.call_once(|| board);
+    CPUS.store(package.cpus(), Ordering::Relaxed);
     // SAFETY: the one call, and only `gic` uses the controller.
     unsafe { gic::start(board) };
     vm::build(&package, memory);
@@ -26,6 +31,11 @@ pub(crate) fn kick(cpu: usize) {
     } else {
         gic::kick(board().cpus[cpu]);
     }
+}
+
+/// How many CPUs run guests.
+pub(crate) fn cpus() -> usize {
+    CPUS.load(Ordering::Relaxed)
 }
 
 fn board() -> &'static Board {

@@ -7,7 +7,7 @@
 //! and, while there is some, at least every [`step_interval`].
 
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use aarch64_cpu::asm;
 use aarch64_cpu::asm::barrier::{SY, dsb};
@@ -20,7 +20,7 @@ use crate::trap::Next;
 use crate::vcpu::Vcpu;
 use crate::vcpu::context::Registers;
 use crate::vm::{self, Vm};
-use crate::{gic, log, timer, vgic};
+use crate::{gic, log, run, timer, vgic};
 
 /// Time slices a second.
 const SLICES: u64 = 1_000;
@@ -106,7 +106,7 @@ impl Queue {
                 return vcpu;
             }
             if vm::all_ended() && !more {
-                vm::finish();
+                rest();
             }
             if more || log::drain() {
                 continue;
@@ -281,15 +281,25 @@ extern "C" fn guest_switch(registers: &mut Registers) {
     queue.look_around.set(false);
     if let Some(vcpu) = queue.current.take() {
         vcpu.save(registers);
-        vcpu.vm().unloaded();
     }
     queue.step();
     let next = queue.choose().unwrap_or_else(|| queue.idle());
-    next.vm().loaded();
     next.load(registers);
     queue.current.set(Some(next));
     queue.arm(Some(next));
     queue.note_residency(queue.entered.get());
+}
+
+/// Nothing is left to do for this CPU. The last one that comes here ends the run, so that nobody
+/// changes a table any more while pages are counted.
+fn rest() -> ! {
+    static RESTING: AtomicUsize = AtomicUsize::new(0);
+    if RESTING.fetch_add(1, Ordering::AcqRel) + 1 == run::cpus() {
+        vm::finish();
+    }
+    loop {
+        asm::wfi();
+    }
 }
 
 /// Gives this CPU to its vCPUs, for good.

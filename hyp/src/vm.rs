@@ -58,8 +58,6 @@ pub(crate) struct Vm {
     vcpu_count: usize,
     /// vCPUs that are not switched off.
     vcpus_on: AtomicU8,
-    /// vCPUs that stand in a CPU.
-    vcpus_loaded: AtomicU8,
     has_ended: AtomicBool,
     end: Once<End>,
     notes: Notes,
@@ -197,9 +195,8 @@ impl Vm {
             End::SystemError => defmt::error!("{=str}: stopped after a system error", self.name()),
         }
         LIVE.fetch_sub(1, Ordering::SeqCst);
-        for vcpu in 0..self.vcpu_count {
-            run::kick(self.vcpus[vcpu].cpu());
-        }
+        // Also those that sleep: with the last VM their work is done.
+        (0..run::cpus()).for_each(run::kick);
     }
 
     /// Whether the VM has ended.
@@ -214,22 +211,11 @@ impl Vm {
             self.end(End::PowerOff);
         }
     }
-
-    /// A vCPU comes on a CPU.
-    pub(crate) fn loaded(&self) {
-        self.vcpus_loaded.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// A vCPU has left its CPU.
-    pub(crate) fn unloaded(&self) {
-        self.vcpus_loaded.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
-/// Whether all VMs have ended, have left their CPUs and have no work left.
+/// Whether all VMs have ended. Some may still stand in a CPU, or have work left.
 pub(crate) fn all_ended() -> bool {
     LIVE.load(Ordering::SeqCst) == 0
-        && all().all(|vm| vm.vcpus_loaded.load(Ordering::SeqCst) == 0 && !vm.has_work())
 }
 
 /// Whether every page is where it belongs (G8).
@@ -245,14 +231,8 @@ fn audit() -> bool {
     true
 }
 
-/// Checks that nothing was lost, and ends the run. The first CPU that comes here does it.
+/// Checks that nothing was lost, and ends the run. No other CPU does anything any more.
 pub(crate) fn finish() -> ! {
-    static FINISHING: AtomicBool = AtomicBool::new(false);
-    if FINISHING.swap(true, Ordering::SeqCst) {
-        loop {
-            aarch64_cpu::asm::wfi();
-        }
-    }
     let failed = all().find(|vm| !vm.end.get().is_some_and(|end| end.is_success()));
     let conserved = audit();
     defmt::info!("worst stay in EL2: {=u64} ticks", schedule::worst_residency());

@@ -60,7 +60,6 @@ fn new(manager: &'static Manager, index: VmIndex, config: &package::Vm) -> Vm {
         vcpus: core::array::from_fn(|n| State::new(n as u8, cpus[n], config.entry)),
         vcpu_count: config.vcpus.into(),
         vcpus_on: AtomicU8::new(config.vcpus),
-        vcpus_loaded: AtomicU8::new(0),
         has_ended: AtomicBool::new(false),
         end: Once::new(),
         notes: Notes::new(),
