@@ -1,8 +1,8 @@
 //! The programs that the demo and the scenarios run as VMs, and the runtime under them.
 //!
 //! A program is one function in a module here and a file in `bin/` that names it. The runtime gives it
-//! a stack, zeroed memory, its MMU and a console; [`probe`] lets it try what it is not allowed to do;
-//! [`channel`] lets it talk to its peers. A program that sees something wrong panics, which ends its VM
+//! a stack, zeroed memory, its MMU and a console; `probe` lets it try what it is not allowed to do;
+//! `channel` lets it talk to its peers. A program that sees something wrong panics, which ends its VM
 //! with a failure, and with that the run.
 //!
 //! On the host only [`layout`] is there: the numbers that the boot configuration and the programs must

@@ -4,7 +4,7 @@
 //! of two readings is a number of instructions, the same in every run. Cast: `bench_a` and `bench_b` as
 //! first and second VM, on one CPU, linked, with [`BENCH_MEMORY`](crate::layout::BENCH_MEMORY) each.
 //!
-//! A line `BENCH <name> <instructions>` per result. Every case runs [`ROUNDS`] times after one that
+//! A line `BENCH <name> <instructions>` per result. Every case runs `ROUNDS` times after one that
 //! does not count, and the median is told. The borrower measures its part itself; who waits, sleeps.
 
 pub mod a;

@@ -159,7 +159,8 @@ fn before_it_is_accepted(attacker: &mut Attacker, handle: Handle) {
 }
 
 fn while_it_is_accepted(attacker: &mut Attacker, a: &Channel, handle: Handle) {
-    let good = good(handle);
+    // The one flag bit without a meaning is ignored.
+    let good = Accept { flags: AcceptFlags(AcceptFlags::DONE.0 | 0x40), ..good(handle) };
     let outcome = attacker.session.call(message::MEM_ACCEPT, |into| good.encode(into));
     granted("accepting", outcome.map(drop));
     let check = || PLACES.map(|place| memory::check(place.ipa, place.size / PAGE, LENT_SEED));

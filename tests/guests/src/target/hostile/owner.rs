@@ -9,7 +9,7 @@ use rm_client::{
     pages,
 };
 
-use super::{Attacker, NEXT, transport};
+use super::{Attacker, NEXT, OWN_SEED, transport};
 use crate::channel::Channel;
 use crate::demo::granted;
 use crate::layout::{
@@ -58,6 +58,7 @@ pub(super) fn attack(attacker: &mut Attacker, b: &Channel) {
     let parcel = NewParcel::new(&ONE, &SHARED);
     let handle = granted("sharing", attacker.session.share(&parcel));
     granted("reclaiming", attacker.session.reclaim(handle, Sanitize::empty()));
+    unknown_flags_are_ignored(attacker);
     lend_the_reply_buffer(attacker);
     offer_two_runs(attacker, b);
 }
@@ -229,6 +230,16 @@ fn own_calls(attacker: &mut Attacker) {
             writer.bytes(payload);
         });
     }
+}
+
+/// Flag bits without a meaning change nothing: the page is neither zeroed now nor at the reclaim.
+fn unknown_flags_are_ignored(attacker: &mut Attacker) {
+    let create = Create { flags: CreateFlags(!3), ..GOOD };
+    let call = message::MEM_SHARE;
+    let outcome = attacker.session.call(call, |into| create.encode(into));
+    let handle = Handle(granted("sharing with all flags", outcome).u32_at(0));
+    granted("reclaiming with all flags", attacker.session.reclaim(handle, Sanitize(!1)));
+    memory::check(PAGES, 1, OWN_SEED);
 }
 
 /// A call that lends the page its reply should go to is carried out; the reply waits to be fetched.
