@@ -172,3 +172,16 @@ fn mergeable_tables_count_again_when_they_are_used() {
     assert_eq!(vm.stage2.claim(vm.mem, third, 1, &mut plenty()), refused);
     vm.check();
 }
+
+#[test]
+fn a_table_is_not_merged_for_the_frame_that_cuts_one_of_its_own_blocks() {
+    let mem = machine(2, Features::default());
+    mem.pool.set_quota(mem.machine, VM, 0, 8).unwrap();
+    let mut vm = Vm::on(mem, PAGES_PER_1G);
+    vm.stage2.cut(vm.mem, RAM, PAGES_PER_2M).unwrap();
+    vm.check();
+    assert_eq!((vm.stage2.mergeable(), vm.leaf(RAM).pages), (1, PAGES_PER_2M));
+    assert_eq!(vm.stage2.cut(vm.mem, RAM.add_pages(5), 1), Err(NoFrame::Empty));
+    vm.check();
+    assert_eq!((vm.stage2.mergeable(), vm.leaf(RAM).pages), (1, PAGES_PER_2M));
+}
