@@ -112,7 +112,7 @@ fn table(results: &Results) -> String {
     let mut text = String::new();
     let mut row = |title: &str, cells: &[String]| {
         let cells = cells.iter().map(|cell| format!("{cell:>12}")).collect::<String>();
-        let _ = writeln!(text, "{title:<38}{cells}");
+        let _ = writeln!(text, "{}", format!("{title:<38}{cells}").trim_end());
     };
     let strings = |cells: &[&str]| cells.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>();
     row(
