@@ -3,220 +3,21 @@
 //! A vCPU is pinned to a CPU, so a CPU's queue is its own and needs no lock. Others change what it
 //! finds (an interrupt for a sleeping vCPU, a VM that ended) and then send it the kick, an SGI.
 //!
-//! Work that the resource manager has left is stepped at entries of its VM, and here: at each turn
-//! and, while there is some, at least every [`step_interval`].
+//! Work that the resource manager has left is stepped at entries of its VM, at each turn, and by the
+//! EL2 timer while there is some.
 
-use core::cell::Cell;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+mod queue;
+
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use aarch64_cpu::asm;
-use aarch64_cpu::asm::barrier::{SY, dsb};
-use heapless::Vec;
-use rm::config::MAX_VMS;
 use spin::Once;
 
-use crate::cpu::{self, MAX_CPUS};
 use crate::trap::Next;
 use crate::vcpu::Vcpu;
 use crate::vcpu::context::Registers;
-use crate::vm::{self, Vm};
-use crate::{gic, log, run, timer, vgic};
-
-/// Time slices a second.
-const SLICES: u64 = 1_000;
-/// Steps a second for work that the resource manager has left and nobody's entry brings about.
-const STEPS: u64 = 20_000;
-
-/// A CPU's own part.
-struct Queue {
-    /// The vCPUs pinned to the CPU.
-    vcpus: Vec<Vcpu, MAX_VMS>,
-    /// VMs whose left-over work is stepped here: those whose first vCPU is.
-    homes: Vec<&'static Vm, MAX_VMS>,
-    current: Cell<Option<Vcpu>>,
-    /// Place in `vcpus` of who had the last turn.
-    turn: Cell<usize>,
-    /// Somebody on this CPU may be due: set here, read at the end of the stay in EL2.
-    look_around: Cell<bool>,
-    /// When somebody other than the running vCPU is due.
-    turn_ends: Cell<Option<u64>>,
-    /// What the EL2 timer is set to.
-    armed: Cell<Option<u64>>,
-    /// When the guest was left.
-    entered: Cell<u64>,
-    /// The longest time between leaving a guest and entering one, without sleep.
-    worst: AtomicU64,
-}
-
-// SAFETY: the cells are used by the CPU whose queue it is (`Queue::of_this_cpu`), where EL2 runs with
-// interrupts masked.
-unsafe impl Sync for Queue {}
-
-static QUEUES: [Once<Queue>; MAX_CPUS] = [const { Once::new() }; MAX_CPUS];
-
-impl Queue {
-    #[inline]
-    fn of_this_cpu() -> &'static Self {
-        QUEUES[cpu::current().index].get().expect("guests run after `start` has made the queue")
-    }
-
-    fn new(cpu: usize) -> Self {
-        let mut queue = Self {
-            vcpus: Vec::new(),
-            homes: Vec::new(),
-            current: Cell::new(None),
-            turn: Cell::new(0),
-            look_around: Cell::new(false),
-            turn_ends: Cell::new(None),
-            armed: Cell::new(None),
-            entered: Cell::new(timer::now()),
-            worst: AtomicU64::new(0),
-        };
-        for vm in vm::all() {
-            if vm.vcpu(0).cpu() == cpu {
-                let _ = queue.homes.push(vm);
-            }
-            for vcpu in vm.vcpus().filter(|vcpu| vm.vcpu(vcpu.index()).cpu() == cpu) {
-                let _ = queue.vcpus.push(vcpu);
-            }
-        }
-        queue
-    }
-
-    /// The next vCPU that is ready, after the one that had the last turn.
-    fn choose(&self) -> Option<Vcpu> {
-        let count = self.vcpus.len();
-        for step in 1..=count {
-            let place = (self.turn.get() + step) % count;
-            if self.vcpus[place].is_ready() {
-                self.turn.set(place);
-                return Some(self.vcpus[place]);
-            }
-        }
-        None
-    }
-
-    /// Sleeps until a vCPU is ready. The time asleep is not the guest's wait for EL2.
-    fn idle(&self) -> Vcpu {
-        loop {
-            self.serve_interrupts();
-            let more = self.step() | self.background();
-            if let Some(vcpu) = self.choose() {
-                self.entered.set(timer::now());
-                return vcpu;
-            }
-            if vm::all_ended() && !more {
-                rest();
-            }
-            if more || log::drain() {
-                continue;
-            }
-            self.arm(None);
-            // What was written for other CPUs is on its way before this one stops.
-            dsb(SY);
-            asm::wfi();
-        }
-    }
-
-    /// One step for every VM at home here that has work left. Whether there is more.
-    fn step(&self) -> bool {
-        self.homes.iter().filter(|vm| vm.has_work()).fold(false, |more, vm| more | vm.step())
-    }
-
-    /// One unit of what can wait, for every VM at home here. Whether there is more.
-    fn background(&self) -> bool {
-        self.homes.iter().fold(false, |more, vm| more | vm.background())
-    }
-
-    /// Sets the timer for whoever must be looked at next, while `running` runs, and for left-over work.
-    fn arm(&self, running: Option<Vcpu>) {
-        let now = timer::now();
-        let mut at: Option<u64> = None;
-        let mut earliest = |candidate: u64| at = Some(at.map_or(candidate, |at| at.min(candidate)));
-        for vcpu in &self.vcpus {
-            if running.is_some_and(|running| running.is(*vcpu)) {
-                continue;
-            }
-            vcpu.deadline().map(&mut earliest);
-            if running.is_some() && vcpu.is_ready() {
-                earliest(now + timer::frequency() / SLICES);
-            }
-        }
-        self.turn_ends.set(at);
-        self.disarm();
-        if let Some(at) = at {
-            self.arm_by(at);
-        }
-        if self.homes.iter().any(|vm| vm.has_work()) {
-            self.arm_by(now + step_interval());
-        }
-    }
-
-    fn disarm(&self) {
-        timer::disarm();
-        self.armed.set(None);
-    }
-
-    /// Sets the timer to `at` unless it is set to an earlier moment.
-    fn arm_by(&self, at: u64) {
-        if self.armed.get().is_none_or(|armed| at < armed) {
-            timer::arm(at);
-            self.armed.set(Some(at));
-        }
-    }
-
-    /// Serves what the interrupt controller signals; whether somebody else may be due now.
-    fn serve_interrupts(&self) -> bool {
-        let mut look_around = false;
-        while let Some(intid) = gic::acknowledge() {
-            gic::end(intid);
-            match (intid, self.current.get()) {
-                (vgic::TIMER, Some(vcpu)) => {
-                    vcpu.vm().vgic().on_virtual_timer(vcpu.vm().machine(), vcpu.index());
-                    continue;
-                }
-                (gic::MAINTENANCE, Some(vcpu)) => vcpu.vm().vgic().on_maintenance(vcpu.index()),
-                (gic::EL2_TIMER, _) => {
-                    look_around |= self.timer_fired();
-                }
-                (gic::KICK, _) => look_around = true,
-                _ => {}
-            }
-            gic::deactivate(intid);
-        }
-        look_around
-    }
-
-    /// The EL2 timer fired: for the end of a turn, which the result says, or for left-over work.
-    fn timer_fired(&self) -> bool {
-        self.disarm();
-        if self.turn_ends.get().is_some_and(|at| at <= timer::now()) {
-            return true;
-        }
-        // The running VM's own work is stepped at the end of its stay in EL2.
-        let running = self.current.get().map(|vcpu| vcpu.vm().index());
-        for vm in self.homes.iter().filter(|vm| Some(vm.index()) != running && vm.has_work()) {
-            if vm.step() {
-                self.arm_by(timer::now() + step_interval());
-            }
-        }
-        if let Some(at) = self.turn_ends.get() {
-            self.arm_by(at);
-        }
-        false
-    }
-
-    fn note_residency(&self, since: u64) {
-        let ticks = timer::now().saturating_sub(since);
-        if ticks > self.worst.load(Ordering::Relaxed) {
-            self.worst.store(ticks, Ordering::Relaxed);
-        }
-    }
-}
-
-fn step_interval() -> u64 {
-    timer::frequency() / STEPS
-}
+use crate::{cpu, log, run, timer, vm};
+use queue::{QUEUES, Queue};
 
 /// The vCPU that trapped.
 #[inline]
@@ -259,7 +60,7 @@ impl Entry {
     pub(crate) fn end(self, vcpu: Vcpu, next: Next) -> Next {
         let queue = Queue::of_this_cpu();
         if vcpu.vm().has_work() {
-            queue.arm_by(timer::now() + step_interval());
+            queue.arm_for_work();
         }
         if log::pending() {
             log::drain();
@@ -318,5 +119,5 @@ unsafe extern "C" {
 /// The longest stay in EL2 of any CPU, in ticks.
 pub(crate) fn worst_residency() -> u64 {
     let queues = QUEUES.iter().filter_map(Once::get);
-    queues.map(|queue| queue.worst.load(Ordering::Relaxed)).max().unwrap_or(0)
+    queues.map(Queue::worst).max().unwrap_or(0)
 }
