@@ -223,7 +223,10 @@ impl Model {
     }
 }
 
-fn random_offer(dice: &mut Dice, vm: u8) -> (Transfer, Vec<(u8, u8)>, Vec<(u64, u64)>) {
+/// How pages are offered, to whom with which rights, and which (first page, count).
+type Offer = (Transfer, Vec<(u8, u8)>, Vec<(u64, u64)>);
+
+fn random_offer(dice: &mut Dice, vm: u8) -> Offer {
     let transfer =
         [Transfer::Share, Transfer::Share, Transfer::Lend, Transfer::Lend, Transfer::Donate]
             [dice.roll(5) as usize];

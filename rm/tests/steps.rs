@@ -182,8 +182,11 @@ const CASES: &[Case] = &[
     },
 ];
 
+/// A VM, an address, and whether it may read, write and execute there.
+type Reach = (u8, u64, bool, bool, bool);
+
 /// What a VM can notice: its accesses to the pages of the stories, and the books.
-fn state(world: &World) -> (Vec<(u8, u64, bool, bool, bool)>, AuditReport) {
+fn state(world: &World) -> (Vec<Reach>, AuditReport) {
     for vm in world.vms() {
         while world.manager.idle(vm) {}
     }
@@ -213,7 +216,7 @@ fn finish(guest: &Guest<'_>, mut turn: Turn) -> Vec<u8> {
     }
 }
 
-fn undisturbed(case: &Case) -> (Vec<u8>, (Vec<(u8, u64, bool, bool, bool)>, AuditReport)) {
+fn undisturbed(case: &Case) -> (Vec<u8>, (Vec<Reach>, AuditReport)) {
     let world = world();
     let handle = (case.prepare)(&world);
     let (message, payload) = (case.request)(handle);
