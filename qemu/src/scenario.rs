@@ -1,7 +1,7 @@
 //! Boot configurations as tables: which VMs run which programs, on which machine, and what must
 //! come of it.
 //!
-//! A table is written with struct literals over [`Scenario::USUAL`] and [`Guest::of`], so that it
+//! A table is written with struct literals over [`Scenario::USUAL`] and [`guest`], so that it
 //! shows only what is special about the scenario.
 
 pub mod bench;

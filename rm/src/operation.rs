@@ -1,6 +1,6 @@
 //! Calls as state machines that are stepped with a budget.
 //!
-//! A call whose work has no small bound lives in its VM's one operation [`Slot`] and is stepped at
+//! A call whose work has no small bound lives in its VM's one operation `Slot` and is stepped at
 //! that VM's entries into EL2, by its caller or without it. A *short* call (one packet, at most one
 //! address range, work that fits one step) needs no slot and may run beside an occupied one.
 

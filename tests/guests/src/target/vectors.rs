@@ -1,4 +1,4 @@
-//! Exceptions: caught for [`probe`](crate::probe), counted for [`gic`](crate::gic), otherwise the
+//! Exceptions: caught for [`probe`], counted for [`gic`], otherwise the
 //! program's end.
 
 use core::arch::{asm, global_asm};
