@@ -119,10 +119,11 @@ fn unpack(package: &str, work: &Path) -> Result<PathBuf> {
     let file = packages(work).next().context("apt-get has downloaded nothing")?;
     let to = work.join("unpacked");
     run(Command::new("dpkg-deb").arg("-x").arg(file).arg(&to))?;
-    let found = output(Command::new("find").arg(&to).args(["-path", "*/library/core/Cargo.toml"]));
+    // Excerpts for tests of the compiler are called `library` too, but have no lock file.
+    let found = output(Command::new("find").arg(&to).args(["-path", "*/library/Cargo.lock"]));
     let found = found.context("the package cannot be searched")?;
-    let core = Path::new(found.lines().next().context("the package has no library")?);
-    Ok(core.ancestors().nth(2).context("the package has no library")?.to_owned())
+    let lock = Path::new(found.lines().next().context("the package has no library")?);
+    Ok(lock.parent().context("the package has no library")?.to_owned())
 }
 
 fn packages(folder: &Path) -> impl Iterator<Item = PathBuf> {
@@ -165,9 +166,10 @@ fn choose(versions: &str, wanted: &str) -> Option<String> {
     })
 }
 
-/// Copies a folder with everything in it.
+/// Copies everything in a folder into another, which may have some of it.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
-    let status = Command::new("cp").arg("-a").args([from, to]).status();
+    fs::create_dir_all(to)?;
+    let status = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status();
     if !status.is_ok_and(|status| status.success()) {
         bail!("cannot copy {} to {}", from.display(), to.display());
     }
