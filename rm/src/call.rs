@@ -17,7 +17,7 @@ use crate::lock::Guard;
 use crate::machine::Machine;
 use crate::manager::{Manager, Vm};
 use crate::operation::budget::weight;
-use crate::operation::{Begun, Reply, SHORT_PAGES};
+use crate::operation::{Begun, Operation, Reply, SHORT_PAGES};
 use crate::refusal::Refusal;
 use crate::stage2::{Memory, Stage2};
 
@@ -65,20 +65,22 @@ impl<'a, 's, M: Machine> Caller<'a, 's, M> {
     }
 }
 
-/// Decodes a request and does its checks. `room` is how many ranges the reply can carry.
+/// Decodes a request and does its checks. `room` is how many ranges the reply can carry. Work that
+/// is left goes to `operation`.
 pub(crate) fn begin<M: Machine>(
     caller: Caller<'_, '_, M>,
     message: u32,
     payload: &dyn Bytes,
     room: usize,
+    operation: &mut Option<Operation>,
 ) -> Result<Begun, Refusal> {
     match message {
-        message::MEM_DONATE => create::begin(caller, payload, rm_abi::Transfer::Donate),
-        message::MEM_LEND => create::begin(caller, payload, rm_abi::Transfer::Lend),
-        message::MEM_SHARE => create::begin(caller, payload, rm_abi::Transfer::Share),
-        message::MEM_ACCEPT => accept::begin(caller, payload, room),
-        message::MEM_RELEASE => release::begin(caller, payload),
-        message::MEM_RECLAIM => reclaim::begin(caller, payload),
+        message::MEM_DONATE => create::begin(caller, payload, rm_abi::Transfer::Donate, operation),
+        message::MEM_LEND => create::begin(caller, payload, rm_abi::Transfer::Lend, operation),
+        message::MEM_SHARE => create::begin(caller, payload, rm_abi::Transfer::Share, operation),
+        message::MEM_ACCEPT => accept::begin(caller, payload, room, operation),
+        message::MEM_RELEASE => release::begin(caller, payload, operation),
+        message::MEM_RECLAIM => reclaim::begin(caller, payload, operation),
         message::VM_GET_VMID => {
             rm_abi::vm::decode_empty(payload).map_err(Refusal::Malformed)?;
             Ok(Begun::Answer(Reply::Word(caller.vmid().0.into())))

@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 use rm_abi::hypercall::HypercallError;
 use rm_abi::memparcel::accept;
 use rm_abi::vm::VmExitRequest;
-use rm_abi::{Bytes, Header, Kind, MAX_PAYLOAD, PACKET, message, reply};
+use rm_abi::{Header, Kind, MAX_PAYLOAD, PACKET, message, reply};
 
 use crate::address::VmIndex;
 use crate::call::accept::RANGE;
@@ -162,32 +162,26 @@ impl<M: Machine> Manager<'_, M> {
         if call.capacity < shortest_room(header.message) {
             return Err(HypercallError::ARGUMENT_SIZE);
         }
-        let longest = accept::reply_size(rm_abi::MAX_ENTRIES);
-        let room = usize::try_from(call.capacity).unwrap_or(usize::MAX).min(longest);
-        guest.writable(call.reply, room).map_err(|_| HypercallError::ADDR_INVALID)?;
+        let room = usize::try_from(call.capacity).unwrap_or(usize::MAX);
         let payload = &packet[Header::SIZE..];
+        let turn = Turn { caller, header, call, guest };
         if header.message == message::VM_EXIT {
             return Ok(match VmExitRequest::decode(payload) {
                 Ok(exit) => Direct::Exit { code: exit.code },
-                Err(code) => {
-                    let turn = Turn { caller, header, call, guest };
-                    turn.answer(slot, Err(Refusal::Malformed(code)), Message::new())
-                }
+                Err(code) => turn.answer(slot, &Err(Refusal::Malformed(code))),
             });
         }
-        let turn = Turn { caller, header, call, guest };
+        let mut operation = None;
         if length > PACKET {
             turn.load(slot, payload)?;
-            let begun = call::begin(
-                caller,
-                header.message,
-                &View::new(self.mem(), &slot.request),
-                ranges_in(room),
-            );
-            turn.begun(slot, begun, None)
+            let view = View::new(self.mem(), &slot.request);
+            let begun = call::begin(caller, header.message, &view, ranges_in(room), &mut operation);
+            turn.begun(slot, begun, operation, None)
         } else {
-            let begun = call::begin(caller, header.message, &Packet(payload), ranges_in(room));
-            turn.begun(slot, begun, Some(payload))
+            let packet = Packet(payload);
+            let begun =
+                call::begin(caller, header.message, &packet, ranges_in(room), &mut operation);
+            turn.begun(slot, begun, operation, Some(packet))
         }
     }
 
@@ -247,30 +241,84 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         Ok(())
     }
 
-    /// Goes on after the checks. `payload` is a request that is not in the slot yet.
+    /// Goes on after the checks. `packet` is a request that is not in the slot.
     fn begun(
         &self,
         slot: &mut Slot,
         begun: Result<Begun, Refusal>,
-        payload: Option<&[u8]>,
+        operation: Option<Operation>,
+        packet: Option<Packet<'_>>,
     ) -> Result<Direct, i64> {
-        let begun = match (begun, payload) {
-            (Ok(Begun::Short(operation)), Some(payload)) => {
-                let mut ranges = Message::new();
-                let answer = run_short(self.caller, operation, &Packet(payload), &mut ranges);
-                return Ok(self.answer(slot, answer, ranges));
+        if let Some(operation) = operation {
+            // Nothing has changed yet, so a reply that could not be written costs nothing.
+            let longest = accept::REPLY_HEAD + operation.ranges();
+            let room = longest.min(self.call.capacity as usize);
+            if self.guest.writable(self.call.reply, room).is_err() {
+                operation.abandon(self.caller);
+                self.forget_request(slot, packet);
+                return Err(HypercallError::ADDR_INVALID);
             }
-            (Ok(Begun::Short(operation) | Begun::Long(operation)), payload) => {
-                return self.occupy(slot, operation, payload);
-            }
-            (Ok(Begun::Answer(reply)), _) => Ok(Ok(reply)),
-            (Ok(Begun::ReplyTooLarge), _) => Err(HypercallError::ARGUMENT_SIZE),
-            (Err(refusal), _) => Ok(Err(refusal)),
-        };
-        if payload.is_none() {
+            return match packet {
+                Some(packet) if begun == Ok(Begun::Short) => self.short(slot, operation, packet),
+                _ => self.occupy(slot, operation, packet),
+            };
+        }
+        self.forget_request(slot, packet);
+        match begun {
+            Ok(Begun::Answer(reply)) => Ok(self.answer(slot, &Ok(reply))),
+            Ok(Begun::ReplyTooLarge) => Err(HypercallError::ARGUMENT_SIZE),
+            Ok(Begun::Short | Begun::Long) => panic!("G4: a call that has work has an operation"),
+            Err(refusal) => Ok(self.answer(slot, &Err(refusal))),
+        }
+    }
+
+    /// Drops a request that was copied to the slot and has no work.
+    fn forget_request(&self, slot: &mut Slot, packet: Option<Packet<'_>>) {
+        if packet.is_none() {
             slot.request.clear(self.caller.mem(), self.caller.vm);
         }
-        begun.map(|answer| self.answer(slot, answer, Message::new()))
+    }
+
+    /// Does all the work of a short call, beside whatever is in the slot.
+    fn short(
+        &self,
+        slot: &mut Slot,
+        mut operation: Operation,
+        packet: Packet<'_>,
+    ) -> Result<Direct, i64> {
+        if slot.is_running() {
+            return self.short_beside(operation, packet);
+        }
+        slot.drop_reply(self.caller);
+        slot.ranges.resize_inline(operation.ranges());
+        slot.header = self.header;
+        slot.token += 1;
+        // The work is bounded by the checks, not by a budget.
+        match operation.step(self.caller, &packet, &mut slot.ranges, &mut Budget::new(u32::MAX)) {
+            Step::Done(answer) => slot.work = Work::Answered(answer),
+            Step::More => {
+                slot.request.store(self.caller.mem(), packet.0);
+                slot.work = Work::Running(operation);
+                slot.step(self.caller, &mut Budget::new(self.caller.step));
+            }
+        }
+        Ok(self.outcome(slot))
+    }
+
+    /// A short call while a long one has the slot. If its reply cannot be written it is lost.
+    fn short_beside(&self, mut operation: Operation, packet: Packet<'_>) -> Result<Direct, i64> {
+        let mut ranges = Message::new();
+        ranges.resize_inline(operation.ranges());
+        match operation.step(self.caller, &packet, &mut ranges, &mut Budget::new(u32::MAX)) {
+            Step::Done(answer) => {
+                let length = self.send(&answer, &ranges)?;
+                Ok(Direct::Return(DirectResult { error: HypercallError::OK, length, token: 0 }))
+            }
+            Step::More => {
+                operation.abandon(self.caller);
+                Err(HypercallError::BUSY)
+            }
+        }
     }
 
     /// Puts an operation into the slot and does its first step.
@@ -278,22 +326,21 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         &self,
         slot: &mut Slot,
         operation: Operation,
-        payload: Option<&[u8]>,
+        packet: Option<Packet<'_>>,
     ) -> Result<Direct, i64> {
         let (mem, vm) = (self.caller.mem(), self.caller.vm);
         if slot.is_running() {
             operation.abandon(self.caller);
             return Err(HypercallError::BUSY);
         }
-        if let Some(payload) = payload {
+        if let Some(packet) = packet {
             slot.drop_reply(self.caller);
-            slot.request.resize(mem, vm, payload.len()).expect("G7: a packet needs no frame");
-            slot.request.write(mem, 0, payload);
+            slot.request.store(mem, packet.0);
         }
         if slot.ranges.resize(mem, vm, operation.ranges()).is_err() {
             operation.abandon(self.caller);
             slot.request.clear(mem, vm);
-            return Ok(self.answer(slot, Err(Refusal::NoFrame), Message::new()));
+            return Ok(self.answer(slot, &Err(Refusal::NoFrame)));
         }
         slot.token += 1;
         slot.header = self.header;
@@ -302,18 +349,17 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         Ok(self.outcome(slot))
     }
 
-    /// Sends the answer of a call that is not in the slot. If it cannot be written it waits there,
-    /// unless a running call has the slot.
-    fn answer(&self, slot: &mut Slot, answer: Answer, ranges: Message) -> Direct {
-        Direct::Return(match self.send(&answer, &ranges) {
+    /// Sends the answer of a call that had no work. If it cannot be written it waits in the slot,
+    /// unless a running call has that.
+    fn answer(&self, slot: &mut Slot, answer: &Answer) -> Direct {
+        Direct::Return(match self.send(answer, &slot.ranges) {
             Ok(length) => DirectResult { error: HypercallError::OK, length, token: 0 },
             Err(error) if slot.is_running() => DirectResult::error(error),
             Err(error) => {
                 slot.drop_reply(self.caller);
                 slot.token += 1;
                 slot.header = self.header;
-                slot.ranges = ranges;
-                slot.work = Work::Answered(answer);
+                slot.work = Work::Answered(*answer);
                 DirectResult { error, length: 0, token: slot.token }
             }
         })
@@ -383,20 +429,5 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
             at += chunk.len();
         }
         Ok(())
-    }
-}
-
-/// Does all the work of a short call, which its checks have bounded.
-fn run_short<M: Machine>(
-    caller: Caller<'_, '_, M>,
-    mut operation: Operation,
-    payload: &dyn Bytes,
-    ranges: &mut Message,
-) -> Answer {
-    let size = operation.ranges();
-    ranges.resize(caller.mem(), caller.vm, size).expect("G7: a short reply needs no frame");
-    match operation.step(caller, payload, ranges, &mut Budget::new(u32::MAX)) {
-        Step::Done(answer) => answer,
-        Step::More => panic!("G7: a short call did not end in its step"),
     }
 }

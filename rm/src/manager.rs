@@ -248,17 +248,23 @@ impl<'s, M: Machine> Manager<'s, M> {
     pub fn perform(&self, vm: VmIndex, message: u32, payload: &[u8]) -> Answer {
         let caller = Caller { manager: self, vm, step: u32::MAX };
         let room = rm_abi::PACKET_PAYLOAD / call::accept::RANGE;
-        let mut operation = match call::begin(caller, message, &Packet(payload), room)? {
+        let mut operation = None;
+        match call::begin(caller, message, &Packet(payload), room, &mut operation)? {
             Begun::Answer(reply) => return Ok(reply),
             Begun::ReplyTooLarge => return Err(Refusal::NoRange),
-            Begun::Short(operation) | Begun::Long(operation) => operation,
-        };
+            Begun::Short | Begun::Long => {}
+        }
+        let mut operation = operation.expect("G4: a call that has work has an operation");
         let mut ranges = Message::new();
         let size = operation.ranges();
         ranges.resize(self.mem(), vm, size).map_err(|_| Refusal::NoFrame)?;
-        match operation.step(caller, &Packet(payload), &mut ranges, &mut Budget::new(u32::MAX)) {
-            Step::Done(answer) => answer,
-            Step::More => panic!("G7: an operation without a budget did not end"),
+        loop {
+            let budget = &mut Budget::new(u32::MAX);
+            if let Step::Done(answer) =
+                operation.step(caller, &Packet(payload), &mut ranges, budget)
+            {
+                return answer;
+            }
         }
     }
 

@@ -43,15 +43,17 @@ pub enum Reply {
 /// How a call ended.
 pub type Answer = Result<Reply, Refusal>;
 
-/// What a call's checks led to.
+/// What a call's checks led to. Nothing that a VM can notice has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Begun {
-    /// The call is done.
+    /// There is nothing to do.
     Answer(Reply),
-    /// There is work to do, in one step at most.
-    Short(Operation),
+    /// There is work to do, in one step at most. A creation may find that it is longer; then its
+    /// first step changes nothing either.
+    Short,
     /// There is work to do that may take many steps.
-    Long(Operation),
-    /// The reply would not fit the room that the caller has for it. Nothing changed.
+    Long,
+    /// The reply would not fit the room that the caller has for it.
     ReplyTooLarge,
 }
 

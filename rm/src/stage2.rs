@@ -183,17 +183,13 @@ impl Stage2 {
         at: Ipa,
         access: Access,
     ) -> Option<Pa> {
-        let leaf = self.leaf(mem, at);
-        let right = match access {
-            Access::Read => Rights::R,
-            Access::Write => Rights::W,
-            Access::Execute => Rights::X,
-        };
-        let ram = match leaf.state {
-            State::Owned | State::Claimed | State::Shared | State::Borrowed => true,
-            State::Absent | State::Device | State::Lent | State::Held => false,
-        };
-        (ram && leaf.rights.contains(right)).then_some(leaf.pa)
+        let page = at.page();
+        if page >= self.ipa_pages {
+            return None;
+        }
+        let slot = self.find(mem, page);
+        let base = descriptor::address(slot.entry);
+        descriptor::lets(slot.entry, access).then(|| base.add_pages(slot.offset(page)))
     }
 
     /// Whether the range lies in the address space.

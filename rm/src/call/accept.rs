@@ -64,6 +64,7 @@ pub(crate) fn begin<M: Machine>(
     caller: Caller<'_, '_, M>,
     payload: &dyn Bytes,
     room: usize,
+    operation: &mut Option<Operation>,
 ) -> Result<Begun, Refusal> {
     let request = AcceptRequest::decode(payload).map_err(Refusal::Malformed)?;
     let (record, mut parcel) = caller.manager.parcels().get(caller.machine(), request.handle)?;
@@ -90,7 +91,7 @@ pub(crate) fn begin<M: Machine>(
     let state = &mut parcel.borrowers[index];
     state.stage = Progress::Assigning;
     state.contiguous = contiguous;
-    let accept = Operation::Accept(Accept {
+    *operation = Some(Operation::Accept(Accept {
         record,
         handle: request.handle,
         borrower: index,
@@ -102,8 +103,8 @@ pub(crate) fn begin<M: Machine>(
         unit: None,
         search: FreeCursor::from(caller.state().accept_from),
         before,
-    });
-    Ok(if short { Begun::Short(accept) } else { Begun::Long(accept) })
+    }));
+    Ok(if short { Begun::Short } else { Begun::Long })
 }
 
 /// The checks that need no work, in the protocol's order. The result is the caller's place in the

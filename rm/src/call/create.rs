@@ -42,6 +42,8 @@ pub(crate) struct Create {
 
 #[derive(Clone, Copy, Debug)]
 enum Stage {
+    /// All of it under one lock, if its one range is small.
+    AtOnce,
     Claim,
     Commit,
     /// Zero the pages, or clean them where their policy is not write-back.
@@ -50,11 +52,12 @@ enum Stage {
     Clear(Refusal),
 }
 
-/// The request's checks up to its address list, and all of it if it is short.
+/// The request's checks up to its address list.
 pub(crate) fn begin<M: Machine>(
     caller: Caller<'_, '_, M>,
     payload: &dyn Bytes,
     transfer: Transfer,
+    operation: &mut Option<Operation>,
 ) -> Result<Begun, Refusal> {
     let request = CreateRequest::decode(payload).map_err(Refusal::Malformed)?;
     if request.acl.len() > MAX_ACL {
@@ -66,18 +69,9 @@ pub(crate) fn begin<M: Machine>(
     if transfer == Transfer::Donate && request.acl.len() > 1 {
         return Err(Refusal::DonateToMany);
     }
-    let mut create = Create::open(caller, payload, &request, transfer)?;
-    if request.sgl.len() > 1 {
-        return Ok(Begun::Long(Operation::Create(create)));
-    }
-    match create.at_once(caller, payload) {
-        Ok(Some(reply)) => Ok(Begun::Answer(reply)),
-        Ok(None) => Ok(Begun::Long(Operation::Create(create))),
-        Err(refusal) => {
-            create.abandon(caller);
-            Err(refusal)
-        }
-    }
+    let create = Create::open(caller, payload, &request, transfer)?;
+    *operation = Some(Operation::Create(create));
+    Ok(if request.sgl.len() == 1 { Begun::Short } else { Begun::Long })
 }
 
 /// The pages of a list entry.
@@ -114,7 +108,7 @@ impl Create {
             record,
             handle,
             sgl: request.sgl,
-            stage: Stage::Claim,
+            stage: if request.sgl.len() == 1 { Stage::AtOnce } else { Stage::Claim },
             entry: 0,
             done: 0,
             paid: false,
@@ -169,13 +163,13 @@ impl Create {
     /// A creation of one small range, without a claim. `None`: it is not small enough, and nothing
     /// was done.
     fn at_once<M: Machine>(
-        &mut self,
+        &self,
+        parcel: &mut Memparcel,
         caller: Caller<'_, '_, M>,
         payload: &dyn Bytes,
     ) -> Result<Option<Reply>, Refusal> {
-        let mut parcel = self.lock(caller);
-        let (at, pages) = range(&parcel, self.sgl.get(payload, 0))?;
-        let maintained = owner::needs_maintenance(&parcel);
+        let (at, pages) = range(parcel, self.sgl.get(payload, 0))?;
+        let maintained = owner::needs_maintenance(parcel);
         let weight = if maintained { owner::MAINTAINED_PAGE } else { weight::SHORT_PAGE };
         if !caller.fits_step(pages, 1, weight) {
             return Ok(None);
@@ -205,15 +199,15 @@ impl Create {
         extents.iter().for_each(|extent| parcel.extents.push(mem, extent.encode()));
         stage2.cut(mem, at, pages).map_err(|_| Refusal::NoFrame)?;
         let mut batch = Batch::new();
-        let change = owner::offer(&parcel, caller.vmid());
+        let change = owner::offer(parcel, caller.vmid());
         let changed = stage2.change(mem, &mut batch, at, pages, change, &mut Budget::new(u32::MAX));
         assert!(changed == pages, "G4: a short creation stopped half-way");
         stage2.finish(mem, batch);
         drop(stage2);
         if maintained {
-            owner::maintain(&mut parcel, caller, &mut Budget::new(u32::MAX));
+            owner::maintain(parcel, caller, &mut Budget::new(u32::MAX));
         }
-        Ok(Some(self.publish(&mut parcel, caller)))
+        Ok(Some(self.publish(parcel, caller)))
     }
 
     /// The parcel exists from here on.
@@ -232,6 +226,17 @@ impl Create {
         let mut parcel = self.lock(caller);
         loop {
             let walk = match self.stage {
+                Stage::AtOnce => match self.at_once(&mut parcel, caller, payload) {
+                    Ok(Some(reply)) => return Step::Done(Ok(reply)),
+                    Ok(None) => {
+                        self.stage = Stage::Claim;
+                        return Step::More;
+                    }
+                    Err(refusal) => {
+                        caller.manager.retire(&mut parcel, self.record);
+                        return Step::Done(Err(refusal));
+                    }
+                },
                 Stage::Claim => match self.claim(&mut parcel, caller, payload, budget) {
                     Ok(walk) => walk,
                     Err(refusal) => {
@@ -254,7 +259,7 @@ impl Create {
             }
             parcel.place = Place::START;
             self.stage = match self.stage {
-                Stage::Claim => Stage::Commit,
+                Stage::AtOnce | Stage::Claim => Stage::Commit,
                 Stage::Commit if owner::needs_maintenance(&parcel) => Stage::Maintain,
                 Stage::Commit | Stage::Maintain => {
                     return Step::Done(Ok(self.publish(&mut parcel, caller)));

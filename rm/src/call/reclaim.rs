@@ -35,6 +35,7 @@ enum Stage {
 pub(crate) fn begin<M: Machine>(
     caller: Caller<'_, '_, M>,
     payload: &dyn Bytes,
+    operation: &mut Option<Operation>,
 ) -> Result<Begun, Refusal> {
     let request = ReclaimRequest::decode(payload).map_err(Refusal::Malformed)?;
     let (record, mut parcel) = caller.manager.parcels().get(caller.machine(), request.handle)?;
@@ -55,10 +56,11 @@ pub(crate) fn begin<M: Machine>(
     parcel.place = Place::START;
     let maintained = owner::needs_maintenance(&parcel);
     let stage = if maintained { Stage::Maintain } else { Stage::Restore };
-    let operation = Operation::Reclaim(Reclaim { record, handle: request.handle, stage, before });
+    *operation =
+        Some(Operation::Reclaim(Reclaim { record, handle: request.handle, stage, before }));
     let weight = if maintained { owner::MAINTAINED_PAGE } else { weight::SHORT_PAGE };
     let short = caller.fits_step(parcel.pages, parcel.extents.len(), weight);
-    Ok(if short { Begun::Short(operation) } else { Begun::Long(operation) })
+    Ok(if short { Begun::Short } else { Begun::Long })
 }
 
 impl Reclaim {

@@ -28,6 +28,7 @@ pub(crate) struct Release {
 pub(crate) fn begin<M: Machine>(
     caller: Caller<'_, '_, M>,
     payload: &dyn Bytes,
+    operation: &mut Option<Operation>,
 ) -> Result<Begun, Refusal> {
     let request = ReleaseRequest::decode(payload).map_err(Refusal::Malformed)?;
     let (record, mut parcel) = caller.manager.parcels().get(caller.machine(), request.handle)?;
@@ -49,9 +50,9 @@ pub(crate) fn begin<M: Machine>(
     parcel.sanitize |= sanitize;
     parcel.borrowers[index].stage = Stage::Releasing;
     parcel.borrowers[index].place = Place::START;
-    let release = Operation::Release(Release { record, borrower: index, end, before });
+    *operation = Some(Operation::Release(Release { record, borrower: index, end, before }));
     let short = caller.fits_step(parcel.pages, parcel.extents.len(), weight::SHORT_PAGE);
-    Ok(if short { Begun::Short(release) } else { Begun::Long(release) })
+    Ok(if short { Begun::Short } else { Begun::Long })
 }
 
 impl Release {

@@ -55,6 +55,18 @@ impl Message {
         Ok(())
     }
 
+    /// As [`Message::resize`] for a message that holds nothing and a length that needs no frame.
+    pub(crate) fn resize_inline(&mut self, len: usize) {
+        assert!(len <= PACKET_PAYLOAD && self.is_inline(), "G7: a short message needs no frame");
+        self.len = len;
+    }
+
+    /// Holds the payload of one packet.
+    pub(crate) fn store<M: Machine>(&mut self, mem: Memory<'_, '_, M>, payload: &[u8]) {
+        self.resize_inline(payload.len());
+        self.write(mem, 0, payload);
+    }
+
     /// Returns what the message holds. At most four frames, so it is one unit of work.
     pub(crate) fn clear<M: Machine>(&mut self, mem: Memory<'_, '_, M>, payer: VmIndex) {
         self.len = 0;
@@ -200,7 +212,15 @@ impl<M: Machine> Bytes for View<'_, '_, M> {
         u32::from_le_bytes(self.array(at))
     }
 
+    /// The fields of address lists, which a long request has hundreds of.
     fn u64_at(&self, at: usize) -> u64 {
-        u64::from_le_bytes(self.array(at))
+        if self.message.is_inline() || !at.is_multiple_of(4) {
+            return u64::from_le_bytes(self.array(at));
+        }
+        let word = |at| {
+            let (frame, word, _) = self.message.locate(self.mem, at);
+            frame.read(word)
+        };
+        if at.is_multiple_of(WORD) { word(at) } else { word(at) >> 32 | word(at + 4) << 32 }
     }
 }

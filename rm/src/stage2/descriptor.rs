@@ -10,6 +10,7 @@ use rm_abi::Rights;
 
 use crate::address::Pa;
 use crate::machine::Features;
+use crate::stage2::Access;
 
 /// Bit 0: the hardware looks at the rest.
 pub(super) const VALID: u64 = 1;
@@ -226,6 +227,18 @@ pub(super) fn rights(entry: u64) -> Rights {
         rights |= Rights::X;
     }
     rights
+}
+
+/// Whether an entry is a leaf of RAM through which the hardware lets this access go. On the way of
+/// every copy from or to a guest, so it looks at bits only.
+#[inline]
+pub(super) const fn lets(entry: u64, access: Access) -> bool {
+    let granted = match access {
+        Access::Read => entry & READ != 0,
+        Access::Write => entry & WRITE != 0,
+        Access::Execute => entry & EXECUTE_NEVER == 0,
+    };
+    is_valid(entry) && granted && entry & STATE != State::Device.bits()
 }
 
 /// The memory type of a leaf; write-back, the type of RAM, of an invalid one.
