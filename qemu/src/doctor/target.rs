@@ -98,7 +98,10 @@ fn compile(project: &Path) -> Result<PathBuf> {
     fs::write(project.join("Cargo.toml"), manifest)?;
     fs::write(project.join("src/lib.rs"), "#![no_std]\n")?;
     let mut cargo = cargo();
-    cargo.current_dir(project).env("RUSTC_BOOTSTRAP", "1").args([
+    cargo.current_dir(project).env("RUSTC_BOOTSTRAP", "1");
+    // The image profile optimises across crates, libraries included, which needs their bitcode.
+    cargo.env("RUSTFLAGS", "-Cembed-bitcode=yes");
+    cargo.args([
         "build",
         "--release",
         "--target",
