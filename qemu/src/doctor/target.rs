@@ -92,6 +92,8 @@ fn build_from_source() -> Result<()> {
 
 /// Builds an empty program together with the libraries; gives the folder that holds them.
 fn compile(project: &Path) -> Result<PathBuf> {
+    // An earlier attempt's libraries would lie beside the new ones.
+    let _ = fs::remove_dir_all(project);
     fs::create_dir_all(project.join("src"))?;
     // The empty [workspace] keeps this project out of the one whose target folder it lies in.
     let manifest = "[package]\nname = \"empty\"\nedition = \"2024\"\n\n[lib]\n\n[workspace]\n";
