@@ -21,6 +21,9 @@ use crate::operation::message::{Message, Packet, View};
 use crate::operation::{Answer, Begun, Operation, Reply, STEP, Slot, Step, Work};
 use crate::refusal::Refusal;
 
+/// A request of one range or handle fits this.
+const SMALL: usize = 64;
+
 /// The arguments of a direct call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DirectCall {
@@ -153,8 +156,15 @@ impl<M: Machine> Manager<'_, M> {
         if call.length < Header::SIZE as u64 || call.length > (Header::SIZE + MAX_PAYLOAD) as u64 {
             return Err(HypercallError::ARGUMENT_SIZE);
         }
-        let mut packet = [0; PACKET];
-        let packet = &mut packet[..length.min(PACKET)];
+        // Most requests are small, and clearing a buffer costs more than all that is done with it.
+        let (mut small, mut large);
+        let packet = if length <= SMALL {
+            small = [0; SMALL];
+            &mut small[..length]
+        } else {
+            large = [0; PACKET];
+            &mut large[..length.min(PACKET)]
+        };
         guest.read(call.request, packet).map_err(|_| HypercallError::ADDR_INVALID)?;
         let header = Header::decode(&*packet)
             .filter(|header| header.kind == Kind::Request && header.fragments == 0)
