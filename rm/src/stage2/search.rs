@@ -102,15 +102,17 @@ impl Stage2 {
             if budget.is_spent() {
                 return Search::More;
             }
-            self.look(mem, cursor, budget);
+            self.look(mem, cursor, pages, budget);
         }
     }
 
-    /// Goes through the entries of one table that are alike in being Absent or not.
+    /// Goes through the entries of one table that are alike in being Absent or not; through no more
+    /// Absent ones than a range of `pages` needs.
     fn look<M: Machine>(
         &mut self,
         mem: Memory<'_, '_, M>,
         cursor: &mut FreeCursor,
+        pages: u64,
         budget: &mut Budget,
     ) {
         let page = cursor.start + cursor.seen;
@@ -118,7 +120,8 @@ impl Stage2 {
         let first = page - slot.offset(page);
         let limit = affordable(budget, weight::LOOK);
         if slot.entry == 0 {
-            let count = absent(&slot, limit);
+            let needed = (cursor.start + pages - first).div_ceil(slot.pages());
+            let count = absent(&slot, limit.min(needed));
             pay(budget, weight::LOOK, count);
             cursor.seen = first + count * slot.pages() - cursor.start;
         } else {
