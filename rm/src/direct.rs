@@ -172,6 +172,10 @@ impl<M: Machine> Manager<'_, M> {
         if call.capacity < shortest_room(header.message) {
             return Err(HypercallError::ARGUMENT_SIZE);
         }
+        // A range that wraps is no buffer, even if the reply would fit its beginning.
+        if call.reply.checked_add(call.capacity).is_none() {
+            return Err(HypercallError::ADDR_INVALID);
+        }
         let room = usize::try_from(call.capacity).unwrap_or(usize::MAX);
         let payload = &packet[Header::SIZE..];
         let turn = Turn { caller, header, call, guest };
@@ -359,19 +363,12 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         Ok(self.outcome(slot))
     }
 
-    /// Sends the answer of a call that had no work. If it cannot be written it waits in the slot,
-    /// unless a running call has that.
-    fn answer(&self, slot: &mut Slot, answer: &Answer) -> Direct {
+    /// Sends the answer of a call that had no work. One that cannot be written is not kept: nothing
+    /// has changed, so the caller may ask again.
+    fn answer(&self, slot: &Slot, answer: &Answer) -> Direct {
         Direct::Return(match self.send(answer, &slot.ranges) {
             Ok(length) => DirectResult { error: HypercallError::OK, length, token: 0 },
-            Err(error) if slot.is_running() => DirectResult::error(error),
-            Err(error) => {
-                slot.drop_reply(self.caller);
-                slot.token += 1;
-                slot.header = self.header;
-                slot.work = Work::Answered(*answer);
-                DirectResult { error, length: 0, token: slot.token }
-            }
+            Err(error) => DirectResult::error(error),
         })
     }
 
