@@ -300,10 +300,9 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         mut operation: Operation,
         packet: Packet<'_>,
     ) -> Result<Direct, i64> {
-        if slot.is_running() {
-            return self.short_beside(operation, packet);
+        if !matches!(slot.work, Work::Idle) {
+            return self.short_beside(slot, operation, packet);
         }
-        slot.drop_reply(self.caller);
         slot.ranges.resize_inline(operation.ranges());
         slot.header = self.header;
         slot.token += 1;
@@ -319,8 +318,14 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         Ok(self.outcome(slot))
     }
 
-    /// A short call while a long one has the slot. If its reply cannot be written it is lost.
-    fn short_beside(&self, mut operation: Operation, packet: Packet<'_>) -> Result<Direct, i64> {
+    /// A short call while a long one, or the reply of one, has the slot. If its own reply cannot be
+    /// written it is lost.
+    fn short_beside(
+        &self,
+        slot: &mut Slot,
+        mut operation: Operation,
+        packet: Packet<'_>,
+    ) -> Result<Direct, i64> {
         let mut ranges = Message::new();
         ranges.resize_inline(operation.ranges());
         match operation.step(self.caller, &packet, &mut ranges, &mut Budget::new(u32::MAX)) {
@@ -328,10 +333,8 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
                 let length = self.send(&answer, &ranges)?;
                 Ok(Direct::Return(DirectResult { error: HypercallError::OK, length, token: 0 }))
             }
-            Step::More => {
-                operation.abandon(self.caller);
-                Err(HypercallError::BUSY)
-            }
+            // It is longer than it looked, and wants the slot after all.
+            Step::More => self.occupy(slot, operation, Some(packet)),
         }
     }
 

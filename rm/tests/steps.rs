@@ -339,3 +339,20 @@ fn claimed_pages_stay_the_vms_own_until_the_commit() {
     assert!(world.cpu(A).write(Ipa(PAGE), 1).is_err());
     world.check();
 }
+
+#[test]
+fn a_reply_that_waits_outlives_a_short_call_of_another_vcpu() {
+    let world = world();
+    let first = world.caller(A);
+    first.step.set(1);
+    let request = offer(CreateFlags::empty(), &[(4, 6)], &[(PAGE, 40)], &[]);
+    let Turn::More(token) = first.send(message::MEM_LEND, &request) else { panic!("not long") };
+    while world.manager.pending(A) {
+        world.manager.step(A, &mut Budget::new(1000));
+    }
+    let second = world.caller(A);
+    let own = second.offer(Transfer::Lend, &[(5, 4)], &[(RAM.0 + 0xc0_0000, 1)]).unwrap();
+    second.reclaim(own, 0).unwrap();
+    assert!(matches!(first.resume(token), Turn::Reply(_)), "the first vCPU's reply is gone");
+    world.check();
+}
