@@ -93,7 +93,7 @@ impl<M: Machine> Manager<'_, M> {
             match parcel.phase {
                 Phase::Vacant => continue,
                 Phase::Initial | Phase::Offered => {}
-                Phase::Creating | Phase::Reclaiming => return Err(Broken::Busy),
+                Phase::Creating | Phase::Appending | Phase::Reclaiming => return Err(Broken::Busy),
             }
             report.parcels += 1;
             lent_or_shared += self.check_owner(&parcel)?;

@@ -5,6 +5,8 @@
 //! and a refused operation takes back what it prepared before it answers.
 
 pub(crate) mod accept;
+pub(crate) mod append;
+pub(crate) mod claim;
 pub(crate) mod create;
 pub(crate) mod owner;
 pub(crate) mod reclaim;
@@ -78,6 +80,7 @@ pub(crate) fn begin<M: Machine>(
         message::MEM_DONATE => create::begin(caller, payload, rm_abi::Transfer::Donate, operation),
         message::MEM_LEND => create::begin(caller, payload, rm_abi::Transfer::Lend, operation),
         message::MEM_SHARE => create::begin(caller, payload, rm_abi::Transfer::Share, operation),
+        message::MEM_APPEND => append::begin(caller, payload, operation),
         message::MEM_ACCEPT => accept::begin(caller, payload, room, operation),
         message::MEM_RELEASE => release::begin(caller, payload, operation),
         message::MEM_RECLAIM => reclaim::begin(caller, payload, operation),

@@ -1,8 +1,8 @@
 //! A memparcel: pages of one VM that others may map.
 //!
 //! ```text
-//! CREATING --last commit step--> INITIAL --append with END--> OFFERED --reclaim--> RECLAIMING -> gone
-//!     \------- without APPEND -----------------------------------^
+//! CREATING --with APPEND--> INITIAL <--append--> APPENDING --END--> OFFERED --reclaim--> RECLAIMING
+//!     \------- without ------------------------------------------------^
 //! ```
 //!
 //! A parcel that is offered and one that somebody holds differ only in its borrowers' stages, so
@@ -37,6 +37,8 @@ pub(crate) enum Phase {
     Creating,
     /// The owner may append.
     Initial,
+    /// A call that appends has not ended.
+    Appending,
     /// The ACL's VMs may accept.
     Offered,
     /// The call that ends it has not ended.
@@ -63,9 +65,12 @@ pub(crate) struct Memparcel {
     pub(crate) acl: Acl,
     pub(crate) extents: Extents,
     pub(crate) pages: u64,
+    /// How many of the extents are decided: those behind them belong to an append that may still be
+    /// refused.
+    pub(crate) settled: u32,
     /// One for each ACL entry.
     pub(crate) borrowers: [Borrower; MAX_ACL],
-    /// Progress of the call that creates or reclaims.
+    /// Progress of the call that creates, appends or reclaims.
     pub(crate) place: Place,
 }
 
@@ -84,6 +89,7 @@ impl Memparcel {
             acl: Acl::new(),
             extents: Extents::new(),
             pages: 0,
+            settled: 0,
             borrowers: [const { Borrower::new() }; MAX_ACL],
             place: Place::START,
         }
@@ -94,7 +100,7 @@ impl Memparcel {
     pub(crate) fn check_party(&self, vm: VmIndex, vmid: Vmid) -> Result<(), Refusal> {
         let known = match self.phase {
             Phase::Vacant | Phase::Creating | Phase::Reclaiming => false,
-            Phase::Initial => self.owner == vm,
+            Phase::Initial | Phase::Appending => self.owner == vm,
             Phase::Offered => self.owner == vm || self.acl.position(vmid).is_some(),
         };
         if known { Ok(()) } else { Err(Refusal::NoParcel) }

@@ -11,6 +11,7 @@ use rm_abi::{Bytes, Header};
 
 use crate::call::Caller;
 use crate::call::accept::Accept;
+use crate::call::append::Append;
 use crate::call::create::Create;
 use crate::call::reclaim::Reclaim;
 use crate::call::release::Release;
@@ -70,6 +71,7 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) enum Operation {
     Create(Create),
+    Append(Append),
     Accept(Accept),
     Release(Release),
     Reclaim(Reclaim),
@@ -87,6 +89,7 @@ impl Operation {
     ) -> Step {
         match self {
             Self::Create(create) => create.step(caller, payload, budget),
+            Self::Append(append) => append.step(caller, payload, budget),
             Self::Accept(accept) => accept.step(caller, payload, ranges, budget),
             Self::Release(release) => release.step(caller, budget),
             Self::Reclaim(reclaim) => reclaim.step(caller, budget),
@@ -97,7 +100,7 @@ impl Operation {
     pub(crate) const fn ranges(&self) -> usize {
         match self {
             Self::Accept(accept) => accept.ranges(),
-            Self::Create(_) | Self::Release(_) | Self::Reclaim(_) => 0,
+            Self::Create(_) | Self::Append(_) | Self::Release(_) | Self::Reclaim(_) => 0,
         }
     }
 
@@ -105,6 +108,7 @@ impl Operation {
     pub(crate) fn abandon<M: Machine>(self, caller: Caller<'_, '_, M>) {
         match self {
             Self::Create(create) => create.abandon(caller),
+            Self::Append(append) => append.abandon(caller),
             Self::Accept(accept) => accept.abandon(caller),
             Self::Release(release) => release.abandon(caller),
             Self::Reclaim(reclaim) => reclaim.abandon(caller),

@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 
 use rm::address::{Ipa, Pa, VmIndex};
-use rm::machine::fake::world::{RAM, World, vm};
+use rm::machine::fake::world::{RAM, World, offer, vm};
 use rm::stage2::Access;
-use rm_abi::Transfer;
+use rm_abi::{CreateFlags, Transfer};
 
 const VMS: u8 = 3;
 /// The pages of RAM that calls name: some before and some after a block's end.
@@ -35,6 +35,8 @@ struct Parcel {
     /// The owner's addresses and the machine's pages, in order.
     pages: Vec<(u64, u64)>,
     mapped: BTreeMap<u8, u64>,
+    /// Its owner may append.
+    open: bool,
 }
 
 #[derive(Default)]
@@ -78,7 +80,24 @@ impl Model {
         transfer: Transfer,
         acl: &[(u8, u8)],
         list: &[u64],
+        open: bool,
     ) -> Result<(), u32> {
+        let pages = self.take(vm, acl, list)?;
+        let acl = acl.to_vec();
+        self.parcels.push(Parcel {
+            handle: 0,
+            owner: vm,
+            transfer,
+            acl,
+            pages,
+            mapped: BTreeMap::new(),
+            open,
+        });
+        Ok(())
+    }
+
+    /// Takes pages out of their owner's reach, as far as the ACL says.
+    fn take(&mut self, vm: u8, acl: &[(u8, u8)], list: &[u64]) -> Result<Vec<(u64, u64)>, u32> {
         let mut pages = vec![];
         for at in list {
             match self.pages.get(&(vm, *at)) {
@@ -94,22 +113,27 @@ impl Model {
             };
             self.pages.insert((vm, *at), page);
         }
-        let acl = acl.to_vec();
-        self.parcels.push(Parcel {
-            handle: 0,
-            owner: vm,
-            transfer,
-            acl,
-            pages,
-            mapped: BTreeMap::new(),
-        });
+        Ok(pages)
+    }
+
+    fn append(&mut self, vm: u8, handle: u32, list: &[u64], end: bool) -> Result<(), u32> {
+        let index = self.find(vm, handle)?;
+        let parcel = &self.parcels[index];
+        if parcel.owner != vm || !parcel.open {
+            return Err(3);
+        }
+        let acl = parcel.acl.clone();
+        let pages = self.take(vm, &acl, list)?;
+        self.parcels[index].pages.extend(pages);
+        self.parcels[index].open = !end;
         Ok(())
     }
 
     fn find(&self, vm: u8, handle: u32) -> Result<usize, u32> {
         let found = self.parcels.iter().position(|parcel| parcel.handle == handle).ok_or(7u32)?;
         let parcel = &self.parcels[found];
-        let party = parcel.owner == vm || parcel.acl.iter().any(|(named, _)| *named == vm);
+        let party =
+            parcel.owner == vm || !parcel.open && parcel.acl.iter().any(|(named, _)| *named == vm);
         if party { Ok(found) } else { Err(7) }
     }
 
@@ -240,11 +264,21 @@ fn random_offer(dice: &mut Dice, vm: u8) -> Offer {
     if transfer == Transfer::Share {
         acl.push((vm, 4 + dice.roll(4) as u8));
     }
+    (transfer, acl, random_ranges(dice))
+}
+
+fn random_ranges(dice: &mut Dice) -> Vec<(u64, u64)> {
     let ranges = (0..1 + dice.roll(3)).map(|_| {
         let first = dice.roll(SPAN);
         (FIRST + first * 4096, 1 + dice.roll((SPAN - first).min(6)))
     });
-    (transfer, acl, ranges.collect())
+    ranges.collect()
+}
+
+/// Every page of some ranges.
+fn each(ranges: &[(u64, u64)]) -> Vec<u64> {
+    let pages = ranges.iter().flat_map(|&(at, pages)| (0..pages).map(move |p| at + p * 4096));
+    pages.collect()
 }
 
 /// One random call; `Ok` or the error code, from the manager and from the model.
@@ -255,16 +289,19 @@ fn turn(world: &World, model: &mut Model, dice: &mut Dice) -> (Result<(), u32>, 
         guest.step.set(step);
         guest
     };
-    match dice.roll(8) {
+    match dice.roll(9) {
         0..3 => {
             let vm = dice.roll(VMS.into()) as u8;
             let guest = caller(vm);
             let (transfer, acl, ranges) = random_offer(dice, vm);
             let named: Vec<_> = acl.iter().map(|&(vm, rights)| (vmid(vm), rights)).collect();
-            let said = guest.offer(transfer, &named, &ranges);
-            let each =
-                ranges.iter().flat_map(|&(at, pages)| (0..pages).map(move |p| at + p * 4096));
-            let expected = model.offer(vm, transfer, &acl, &each.collect::<Vec<_>>());
+            let open = dice.roll(4) == 0;
+            let flags = if open { CreateFlags::APPEND } else { CreateFlags::empty() };
+            let said = match guest.words(transfer.message(), &offer(flags, &named, &ranges, &[])) {
+                (0, handle) => Ok(handle),
+                (error, _) => Err(error),
+            };
+            let expected = model.offer(vm, transfer, &acl, &each(&ranges), open);
             if let (Ok(handle), Ok(())) = (said, expected) {
                 model.parcels.last_mut().expect("just made").handle = handle;
             }
@@ -290,6 +327,12 @@ fn turn(world: &World, model: &mut Model, dice: &mut Dice) -> (Result<(), u32>, 
         5 => {
             let (vm, handle) = model.pick(dice, |parcel, vm| parcel.mapped.contains_key(&vm));
             (caller(vm).release(handle, 0).map(drop), model.release(vm, handle))
+        }
+        6 => {
+            let (vm, handle) = model.pick(dice, |parcel, vm| parcel.owner == vm && parcel.open);
+            let (ranges, end) = (random_ranges(dice), dice.roll(2) == 0);
+            let said = caller(vm).append(handle, end, &ranges).map(drop);
+            (said, model.append(vm, handle, &each(&ranges), end))
         }
         _ => {
             let (vm, handle) =

@@ -6,10 +6,10 @@
 
 use rm::address::{Ipa, VmIndex};
 use rm::audit::AuditReport;
-use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
+use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, append, by_handle, offer, vm};
 use rm::operation::budget::Budget;
 use rm::stage2::Access;
-use rm_abi::{AcceptFlags, CreateFlags, Transfer, message};
+use rm_abi::{AcceptFlags, AppendFlags, CreateFlags, Transfer, message};
 
 const A: VmIndex = VmIndex(0);
 const B: VmIndex = VmIndex(1);
@@ -50,6 +50,23 @@ fn donated(world: &World) -> u32 {
 fn accepted(world: &World) -> u32 {
     let handle = lent(world);
     world.caller(B).accept_contiguous(handle, Transfer::Lend, (WINDOW, PAGES)).unwrap();
+    handle
+}
+
+/// A lend that is not finished, of one page and then five.
+fn unfinished(world: &World) -> u32 {
+    let (flags, first) = (CreateFlags::APPEND | CreateFlags::SANITIZE, &RANGES[1..2]);
+    let a = world.caller(A);
+    let handle = a.words(message::MEM_LEND, &offer(flags, &[(4, 6), (5, 4)], first, &[])).1;
+    a.append(handle, false, &RANGES[2..]).unwrap();
+    handle
+}
+
+/// As [`unfinished`], but so many pages that the list of extents has a frame.
+fn unfinished_long(world: &World) -> u32 {
+    let handle = unfinished(world);
+    let pages: Vec<_> = (0..20).map(|page| (RAM.0 + 0x90_0000 + page * 0x2000, 1)).collect();
+    world.caller(A).append(handle, false, &pages).unwrap();
     handle
 }
 
@@ -94,6 +111,44 @@ const CASES: &[Case] = &[
         request: |_| {
             let ranges = [RANGES[0], RANGES[1], RANGES[2], (RAM.0 + 0x1f_f000, 1)];
             (message::MEM_LEND, offer(CreateFlags::empty(), &[(4, 6)], &ranges, &[]))
+        },
+        error: 0xa,
+    },
+    Case {
+        name: "append",
+        caller: A,
+        prepare: unfinished,
+        request: |handle| {
+            let ranges = [(RAM.0 + 0x1f_e000, 5), (RAM.0 + 0x20_5000, 6)];
+            (message::MEM_APPEND, append(handle, AppendFlags::empty(), &ranges))
+        },
+        error: 0,
+    },
+    Case {
+        name: "append the last pages, behind a frame of extents",
+        caller: A,
+        prepare: unfinished_long,
+        request: |handle| (message::MEM_APPEND, append(handle, AppendFlags::END, &RANGES[..1])),
+        error: 0,
+    },
+    Case {
+        name: "append refused at its last page",
+        caller: A,
+        prepare: unfinished,
+        request: |handle| {
+            let ranges = [(RAM.0 + 0x1f_e000, 5), (RAM.0 + 0x20_5000, 6), RANGES[1]];
+            (message::MEM_APPEND, append(handle, AppendFlags::END, &ranges))
+        },
+        error: 0xa,
+    },
+    Case {
+        name: "append refused with a frame of extents",
+        caller: A,
+        prepare: unfinished,
+        request: |handle| {
+            let pages = (0..300).map(|page| (RAM.0 + 0x40_0000 + page * 0x2000, 1));
+            let ranges: Vec<_> = pages.chain([RANGES[1]]).collect();
+            (message::MEM_APPEND, append(handle, AppendFlags::END, &ranges))
         },
         error: 0xa,
     },
@@ -297,7 +352,7 @@ fn a_second_long_call_of_the_same_vm_is_busy() {
 
 #[test]
 fn a_handle_is_nobodys_until_its_creation_and_after_its_reclaim_are_decided() {
-    let creations = CASES.iter().filter(|case| case.caller == A);
+    let creations = CASES.iter().filter(|case| case.caller == A && !case.name.contains("append"));
     for case in creations {
         disturbed(case, true, |world, handle| {
             let guess = if handle == 0 { 1 } else { handle };
@@ -306,6 +361,23 @@ fn a_handle_is_nobodys_until_its_creation_and_after_its_reclaim_are_decided() {
                 assert_eq!(caller.release(guess, 0), Err(7), "{}", case.name);
                 assert_eq!(caller.reclaim(guess, 0), Err(7), "{}", case.name);
             }
+        });
+    }
+}
+
+#[test]
+fn while_an_append_is_at_work_its_parcel_is_busy_and_nobody_elses() {
+    for case in CASES.iter().filter(|case| case.name.contains("append")) {
+        disturbed(case, true, |world, handle| {
+            let second = world.caller(A);
+            assert_eq!(second.reclaim(handle, 0), Err(5), "{}", case.name);
+            let far = [(RAM.0 + 0xf0_0000, 1)];
+            assert_eq!(second.append(handle, true, &far), Err(5), "{}", case.name);
+            assert_eq!(second.release(handle, 0), Err(3), "{}", case.name);
+            let b = world.caller(B);
+            assert_eq!(b.reclaim(handle, 0), Err(7), "{}", case.name);
+            assert_eq!(b.append(handle, true, &far), Err(7), "{}", case.name);
+            assert_eq!(b.accept(handle, Transfer::Lend, &[]), Err(7), "{}", case.name);
         });
     }
 }

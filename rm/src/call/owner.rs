@@ -1,4 +1,4 @@
-//! What creating and reclaiming do to the owner's side of a parcel, piece by piece.
+//! What creating, appending and reclaiming do to the owner's side of a parcel, piece by piece.
 
 use rm_abi::{Transfer, Vmid};
 
@@ -43,15 +43,15 @@ pub(crate) fn change<M: Machine>(
     walk
 }
 
-/// Whether EL2 must touch the pages themselves at the change that the parcel is in: at the creation
-/// or at the reclaim.
+/// Whether EL2 must touch the pages themselves at the change that the parcel is in: at the creation,
+/// an append or the reclaim.
 pub(crate) fn needs_maintenance(parcel: &Memparcel) -> bool {
     zeroes(parcel) || parcel.acl.policy() == MemoryType::NonCacheable
 }
 
 fn zeroes(parcel: &Memparcel) -> bool {
     match parcel.phase {
-        Phase::Creating => parcel.sanitized,
+        Phase::Creating | Phase::Appending => parcel.sanitized,
         _ => parcel.sanitize,
     }
 }

@@ -43,6 +43,9 @@ pub(crate) fn begin<M: Machine>(
     if parcel.owner != caller.vm {
         return Err(Refusal::NotOwner);
     }
+    if parcel.phase == Phase::Appending {
+        return Err(Refusal::InProgress);
+    }
     if parcel.is_held() {
         return Err(Refusal::Held);
     }

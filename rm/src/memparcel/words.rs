@@ -136,6 +136,12 @@ impl<const W: usize, const INLINE: usize> Words<W, INLINE> {
         Some((record, Some(frame)))
     }
 
+    /// The place behind the last record: where the next one will be. No frame waits for a record.
+    pub(crate) fn end(&self) -> Cursor {
+        assert!(!self.spare, "G7: a list at rest has no frame to spare");
+        Cursor { index: self.len, behind: self.last }
+    }
+
     /// The end of the list, to come back to with [`Words::rewind`].
     pub(crate) const fn mark(&self) -> Mark {
         Mark { len: self.len, last: self.last, spare: self.spare }
@@ -199,6 +205,11 @@ pub(crate) struct Mark {
 impl Mark {
     /// No record, no frame.
     pub(crate) const EMPTY: Self = Self { len: 0, last: None, spare: false };
+
+    /// How many records the list had.
+    pub(crate) const fn len(self) -> u32 {
+        self.len
+    }
 }
 
 /// Fills a data frame with zeros, as the pool wants it back.

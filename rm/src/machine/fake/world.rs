@@ -6,10 +6,11 @@ use std::vec;
 use std::vec::Vec;
 
 use core::sync::atomic::AtomicU32;
+use rm_abi::memparcel::append::Append;
 use rm_abi::memparcel::{accept::Accept, create::Create, handle::HandleRequest};
 use rm_abi::{
-    AcceptFlags, AclEntry, AttributeEntry, Bytes, CreateFlags, Handle, Header, HypercallError,
-    MemoryKind, Rights, Sanitize, SglEntry, Transfer, Vmid, message,
+    AcceptFlags, AclEntry, AppendFlags, AttributeEntry, Bytes, CreateFlags, Handle, Header,
+    HypercallError, MemoryKind, Rights, Sanitize, SglEntry, Transfer, Vmid, message,
 };
 
 use super::{FakeMachine, VirtualCpu, YieldThread};
@@ -256,6 +257,12 @@ impl Guest<'_> {
         }
     }
 
+    /// Appends ranges to a parcel, the last ones if `end`.
+    pub fn append(&self, handle: u32, end: bool, ranges: &[(u64, u64)]) -> Said {
+        let flags = if end { AppendFlags::END } else { AppendFlags::empty() };
+        self.said(message::MEM_APPEND, &append(handle, flags, ranges))
+    }
+
     /// Accepts all units of a parcel at addresses.
     pub fn accept(&self, handle: u32, transfer: Transfer, ranges: &[(u64, u64)]) -> Said {
         self.said(message::MEM_ACCEPT, &accept(handle, transfer, AcceptFlags::DONE, ranges))
@@ -295,6 +302,12 @@ pub fn offer(
         sgl: &sgl(ranges),
         attributes: &attributes.iter().map(attribute).collect::<Vec<_>>(),
     };
+    encoded(|into| request.encode(into))
+}
+
+/// The payload of an append.
+pub fn append(handle: u32, flags: AppendFlags, ranges: &[(u64, u64)]) -> Vec<u8> {
+    let request = Append { handle: Handle(handle), flags, sgl: &sgl(ranges) };
     encoded(|into| request.encode(into))
 }
 
