@@ -108,9 +108,8 @@ impl DirectResult {
 /// Bytes of the longest reply that a call can have, as far as its request alone tells.
 const fn shortest_room(message: u32) -> u64 {
     let size = match message {
-        message::MEM_DONATE | message::MEM_LEND | message::MEM_SHARE | message::VM_GET_VMID => {
-            reply::SIZE_WITH_WORD
-        }
+        message::MEM_DONATE | message::MEM_LEND | message::MEM_SHARE => reply::SIZE_WITH_WORD,
+        message::MEM_LOOKUP | message::VM_GET_VMID => reply::SIZE_WITH_WORD,
         _ => reply::SIZE,
     };
     size as u64

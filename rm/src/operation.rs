@@ -13,6 +13,7 @@ use crate::call::Caller;
 use crate::call::accept::Accept;
 use crate::call::append::Append;
 use crate::call::create::Create;
+use crate::call::lookup::Lookup;
 use crate::call::reclaim::Reclaim;
 use crate::call::release::Release;
 use crate::machine::Machine;
@@ -75,6 +76,7 @@ pub(crate) enum Operation {
     Accept(Accept),
     Release(Release),
     Reclaim(Reclaim),
+    Lookup(Lookup),
 }
 
 impl Operation {
@@ -93,6 +95,7 @@ impl Operation {
             Self::Accept(accept) => accept.step(caller, payload, ranges, budget),
             Self::Release(release) => release.step(caller, budget),
             Self::Reclaim(reclaim) => reclaim.step(caller, budget),
+            Self::Lookup(lookup) => lookup.step(caller, payload, budget),
         }
     }
 
@@ -101,6 +104,7 @@ impl Operation {
         match self {
             Self::Accept(accept) => accept.ranges(),
             Self::Create(_) | Self::Append(_) | Self::Release(_) | Self::Reclaim(_) => 0,
+            Self::Lookup(_) => 0,
         }
     }
 
@@ -112,6 +116,7 @@ impl Operation {
             Self::Accept(accept) => accept.abandon(caller),
             Self::Release(release) => release.abandon(caller),
             Self::Reclaim(reclaim) => reclaim.abandon(caller),
+            Self::Lookup(_) => {}
         }
     }
 }

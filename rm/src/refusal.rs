@@ -99,6 +99,8 @@ pub enum Refusal {
     Held,
     /// The parcel is complete, nothing can be appended (DENIED).
     NotAppending,
+    /// No parcel of the caller matches the description (LOOKUP_FAILED).
+    NoMatch,
 }
 
 impl Refusal {
@@ -137,6 +139,7 @@ impl Refusal {
             Self::Validation => ErrorCode::ValidateFailed,
             Self::NotHeld => ErrorCode::MemoryReleased,
             Self::Held => ErrorCode::MemoryInUse,
+            Self::NoMatch => ErrorCode::LookupFailed,
         }
     }
 }

@@ -9,7 +9,11 @@ use rm::audit::AuditReport;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, append, by_handle, offer, vm};
 use rm::operation::budget::Budget;
 use rm::stage2::Access;
-use rm_abi::{AcceptFlags, AppendFlags, CreateFlags, Transfer, message};
+use rm_abi::memparcel::lookup::Lookup;
+use rm_abi::{
+    AcceptFlags, AclEntry, AppendFlags, CreateFlags, MemoryKind, Rights, SglEntry, Transfer, Vmid,
+    message,
+};
 
 const A: VmIndex = VmIndex(0);
 const B: VmIndex = VmIndex(1);
@@ -51,6 +55,22 @@ fn accepted(world: &World) -> u32 {
     let handle = lent(world);
     world.caller(B).accept_contiguous(handle, Transfer::Lend, (WINDOW, PAGES)).unwrap();
     handle
+}
+
+/// The description of what [`lent`] makes.
+fn lookup() -> Vec<u8> {
+    let entry = |(vmid, rights)| AclEntry { vmid: Vmid(vmid), rights: Rights(rights) };
+    let request = Lookup {
+        memory: MemoryKind::NORMAL,
+        label: 0,
+        acl: &[(4, 6), (5, 4)].map(entry),
+        sgl: &RANGES.map(|(ipa, pages)| SglEntry { ipa, size: pages * 4096 }),
+        attributes: &[],
+    };
+    let mut payload = vec![0; 100];
+    let length = request.encode(&mut payload).expect("three ranges fit");
+    payload.truncate(length);
+    payload
 }
 
 /// A lend that is not finished, of one page and then five.
@@ -113,6 +133,17 @@ const CASES: &[Case] = &[
             (message::MEM_LEND, offer(CreateFlags::empty(), &[(4, 6)], &ranges, &[]))
         },
         error: 0xa,
+    },
+    Case {
+        name: "lookup",
+        caller: A,
+        prepare: |world| {
+            let handle = lent(world);
+            world.caller(A).offer(Transfer::Lend, &[(4, 6)], &[(RAM.0 + 0xe0_0000, 2)]).unwrap();
+            handle
+        },
+        request: |_| (message::MEM_LOOKUP, lookup()),
+        error: 0,
     },
     Case {
         name: "append",
@@ -352,7 +383,9 @@ fn a_second_long_call_of_the_same_vm_is_busy() {
 
 #[test]
 fn a_handle_is_nobodys_until_its_creation_and_after_its_reclaim_are_decided() {
-    let creations = CASES.iter().filter(|case| case.caller == A && !case.name.contains("append"));
+    let creations = CASES
+        .iter()
+        .filter(|case| case.caller == A && !case.name.contains("append") && case.name != "lookup");
     for case in creations {
         disturbed(case, true, |world, handle| {
             let guess = if handle == 0 { 1 } else { handle };

@@ -4,6 +4,7 @@
 //! when its parcel goes, so an old handle never names a new parcel (G6), and looking one up is an
 //! index. All slots are dealt out to the VMs at boot, so one VM cannot wear out another's (G7).
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use rm_abi::Handle;
@@ -46,7 +47,7 @@ impl<R: spin::RelaxStrategy> ParcelRecord<R> {
 
 /// Index of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct RecordIndex(u32);
+pub(crate) struct RecordIndex(pub(crate) u32);
 
 /// A parcel as its handle found it: locked, and known to be the one that the handle means.
 pub(crate) type ParcelGuard<'a, R> = Guard<'a, Memparcel, R>;
@@ -58,6 +59,15 @@ pub(crate) struct FreeParcels {
     oldest: u16,
     newest: u16,
     records: u32,
+    /// All records of the VM, free or not.
+    own: Range<u32>,
+}
+
+impl FreeParcels {
+    /// The records of the VM.
+    pub(crate) fn own(&self) -> Range<u32> {
+        self.own.clone()
+    }
 }
 
 /// All handles and records.
@@ -81,12 +91,8 @@ impl<'s, R: spin::RelaxStrategy> ParcelTable<'s, R> {
     }
 
     /// Gives a VM its slots and records; at boot, once for each VM.
-    pub(crate) fn deal(
-        &self,
-        free: &mut FreeParcels,
-        slots: core::ops::Range<usize>,
-        records: core::ops::Range<usize>,
-    ) {
+    pub(crate) fn deal(&self, free: &mut FreeParcels, slots: Range<usize>, records: Range<usize>) {
+        free.own = records.start as u32..records.end as u32;
         for slot in slots {
             self.queue_slot(free, slot as u16 + 1);
         }

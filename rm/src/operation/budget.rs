@@ -22,6 +22,10 @@ pub mod weight {
     pub const ENTRY: u32 = 70;
     /// One page of data cleaned or copied.
     pub const COPY_PAGE: u32 = 64;
+    /// One parcel looked at in a search: its record is locked, and its short lists are compared.
+    pub const VISIT: u32 = 12;
+    /// One extent compared with an entry of a request.
+    pub const REGION: u32 = 6;
 }
 
 /// The weights that a step may still spend.

@@ -1,0 +1,128 @@
+//! MEM_LOOKUP: the handle of a parcel of one's own, by its description.
+//!
+//! The caller's records are visited one by one; of a parcel whose kind, access list and attributes
+//! match, the extents are compared with the list of the request. A page is in one parcel at most, so
+//! there is no second match. The label is not compared: in the original it is the caller's to set.
+
+use rm_abi::memparcel::lookup::LookupRequest;
+use rm_abi::{Bytes, Handle, SglEntry};
+
+use crate::address::PAGE_SIZE;
+use crate::call::Caller;
+use crate::machine::Machine;
+use crate::memparcel::extents::Extent;
+use crate::memparcel::table::RecordIndex;
+use crate::memparcel::words::Cursor;
+use crate::memparcel::{Memparcel, Phase};
+use crate::operation::budget::{Budget, weight};
+use crate::operation::{Begun, Operation, Reply, Step};
+use crate::refusal::Refusal;
+
+/// A lookup at work. It changes nothing.
+#[derive(Debug)]
+pub(crate) struct Lookup {
+    request: LookupRequest,
+    /// The record that is visited, and the one behind the caller's last.
+    record: u32,
+    end: u32,
+    /// The parcel there whose extents are being compared, and how far.
+    candidate: Option<(Handle, Cursor)>,
+}
+
+pub(crate) fn begin<M: Machine>(
+    caller: Caller<'_, '_, M>,
+    payload: &dyn Bytes,
+    operation: &mut Option<Operation>,
+) -> Result<Begun, Refusal> {
+    let request = LookupRequest::decode(payload).map_err(Refusal::Malformed)?;
+    let records = caller.state().account.lock(caller.machine()).own();
+    let work = records.len() as u64 * u64::from(weight::VISIT);
+    let short = request.sgl.len() <= 1 && work + u64::from(weight::REGION) <= caller.step.into();
+    *operation = Some(Operation::Lookup(Lookup {
+        request,
+        record: records.start,
+        end: records.end,
+        candidate: None,
+    }));
+    Ok(if short { Begun::Short } else { Begun::Long })
+}
+
+impl Lookup {
+    pub(crate) fn step<M: Machine>(
+        &mut self,
+        caller: Caller<'_, '_, M>,
+        payload: &dyn Bytes,
+        budget: &mut Budget,
+    ) -> Step {
+        while self.record < self.end {
+            // A comparison that goes on has paid for its parcel.
+            if self.candidate.is_none() && !budget.spend(weight::VISIT) {
+                return Step::More;
+            }
+            let record = RecordIndex(self.record);
+            let parcel = caller.manager.parcels().lock(caller.machine(), record);
+            match self.visit(&parcel, caller, payload, budget) {
+                Some(true) => return Step::Done(Ok(Reply::Word(parcel.handle.0))),
+                Some(false) => {
+                    self.candidate = None;
+                    self.record += 1;
+                }
+                None => return Step::More,
+            }
+        }
+        Step::Done(Err(Refusal::NoMatch))
+    }
+
+    /// Whether the parcel is the one; `None` when the budget does not suffice to tell.
+    fn visit<M: Machine>(
+        &mut self,
+        parcel: &Memparcel,
+        caller: Caller<'_, '_, M>,
+        payload: &dyn Bytes,
+        budget: &mut Budget,
+    ) -> Option<bool> {
+        // Since the last step the record may have become another parcel's.
+        let mut cursor = match self.candidate {
+            Some((handle, cursor)) if handle == parcel.handle && is_offered(parcel) => cursor,
+            Some(_) => return Some(false),
+            None if self.is_described(parcel, caller, payload) => Cursor::START,
+            None => return Some(false),
+        };
+        loop {
+            let index = cursor.index() as usize;
+            if index == self.request.sgl.len() {
+                return Some(true);
+            }
+            if !budget.spend(weight::REGION) {
+                self.candidate = Some((parcel.handle, cursor));
+                return None;
+            }
+            let record = parcel.extents.next(caller.mem(), &mut cursor);
+            let extent = Extent::decode(record.expect("G3: as many extents as were counted"));
+            let region = SglEntry { ipa: extent.at.0, size: extent.pages * PAGE_SIZE };
+            if self.request.sgl.get(payload, index) != region {
+                return Some(false);
+            }
+        }
+    }
+
+    /// Whether all but the parcel's extents is as the request says.
+    fn is_described<M: Machine>(
+        &self,
+        parcel: &Memparcel,
+        caller: Caller<'_, '_, M>,
+        payload: &dyn Bytes,
+    ) -> bool {
+        let LookupRequest { memory, acl, sgl, attributes, .. } = self.request;
+        is_offered(parcel)
+            && parcel.owner == caller.vm
+            && parcel.memory == memory
+            && parcel.extents.len() as usize == sgl.len()
+            && parcel.acl.matches(payload, acl, attributes)
+    }
+}
+
+/// Whether the parcel is complete and nobody has accepted it.
+fn is_offered(parcel: &Memparcel) -> bool {
+    parcel.phase == Phase::Offered && !parcel.is_held()
+}
