@@ -6,6 +6,14 @@
 
 /// What the hypervisor is: version and features.
 pub const IDENTIFY: u16 = 0x00;
+/// Sets flags of a doorbell.
+pub const DOORBELL_SEND: u16 = 0x12;
+/// Reads and clears flags of a doorbell.
+pub const DOORBELL_RECEIVE: u16 = 0x13;
+/// Clears a doorbell's flags and masks.
+pub const DOORBELL_RESET: u16 = 0x14;
+/// Sets which flags of a doorbell interrupt, and which clear themselves then.
+pub const DOORBELL_MASK: u16 = 0x15;
 /// Puts one packet into a message queue.
 pub const MSGQUEUE_SEND: u16 = 0x1b;
 /// Takes one packet out of a message queue.

@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bytes;
+pub mod capability;
 pub mod error;
 pub mod extension;
 pub mod header;
@@ -33,6 +34,7 @@ pub mod reply;
 pub mod vm;
 
 pub use bytes::{Bytes, EncodeError, Writer};
+pub use capability::{Capability, Object};
 pub use error::ErrorCode;
 pub use header::{Header, Kind, MAX_PAYLOAD, PACKET, PACKET_PAYLOAD};
 pub use hypercall::HypercallError;
