@@ -4,10 +4,10 @@ use core::sync::atomic::AtomicU64;
 
 use aarch64_cpu::asm::barrier::{ISHST, SY, dsb, isb};
 use aarch64_cpu::registers::{ID_AA64MMFR2_EL1, Readable};
-use rm::address::{PAGE_SIZE, Pa};
-use rm::machine::{Features, Frame, Machine, Scope, TranslationContext};
+use rm::address::{PAGE_SIZE, Pa, VmIndex};
+use rm::machine::{Features, Frame, Line, Machine, Scope, TranslationContext};
 
-use crate::{cache, cpu, tlb};
+use crate::{cache, cpu, tlb, vm};
 
 /// EL2 of the machine that this code runs on.
 pub struct El2 {
@@ -58,6 +58,10 @@ impl Machine for El2 {
 
     fn clean_invalidate_page(&self, page: Pa) {
         cache::clean_invalidate(page, PAGE_SIZE);
+    }
+
+    fn interrupt(&self, vm: VmIndex, line: Line) {
+        vm::interrupt(vm, line);
     }
 
     fn held_ranks(&self) -> &AtomicU64 {

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use package::{Name, OnFault};
 use rm::address::{Ipa, VmIndex};
 use rm::config::MAX_VMS;
+use rm::machine;
 use rm::operation::STEP;
 use rm::operation::budget::Budget;
 use rm::stage2::Access;
@@ -62,6 +63,13 @@ pub(crate) struct Vm {
     end: Once<End>,
     notes: Notes,
 }
+
+/// INTID of a VM's interrupt for room in its queue to the manager.
+const MAILBOX_SEND: u32 = 32;
+/// INTID of a VM's interrupt for packets in its queue from the manager.
+const MAILBOX_RECEIVE: u32 = 33;
+/// INTID of a VM's first doorbell.
+const DOORBELLS: u32 = 34;
 
 static VMS: [Once<Vm>; MAX_VMS] = [const { Once::new() }; MAX_VMS];
 /// VMs that are there and have not ended.
@@ -125,7 +133,9 @@ impl Vm {
 
     /// One step of that work. Whether there is more.
     pub(crate) fn step(&self) -> bool {
-        self.manager.step(self.index, &mut Budget::new(STEP));
+        if let Some(code) = self.manager.step(self.index, &mut Budget::new(STEP)) {
+            self.end(End::Exit(code));
+        }
         self.has_work()
     }
 
@@ -210,6 +220,18 @@ impl Vm {
         if self.vcpus_on.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.end(End::PowerOff);
         }
+    }
+}
+
+/// Raises an interrupt of a VM. Test programs have a manager without VMs that run; those hear nothing.
+pub(crate) fn interrupt(vm: VmIndex, line: machine::Line) {
+    if let Some(vm) = VMS[usize::from(vm.0)].get() {
+        let intid = match line {
+            machine::Line::Send => MAILBOX_SEND,
+            machine::Line::Receive => MAILBOX_RECEIVE,
+            machine::Line::Doorbell(n) => DOORBELLS + u32::from(n),
+        };
+        vm.kick(vm.vgic.raise(vm.machine(), intid));
     }
 }
 

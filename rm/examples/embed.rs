@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use rm::address::{Ipa, Pa, TlbTag, VmIndex};
 use rm::config::VmConfig;
 use rm::frame_pool::FrameRecord;
-use rm::machine::{Features, Frame, Machine, Scope, TranslationContext};
+use rm::link::LinkRecord;
+use rm::machine::{Features, Frame, Line, Machine, Scope, TranslationContext};
 use rm::manager::{Manager, Storage, VmSlot};
 use rm::memparcel::{HandleSlot, ParcelRecord};
 use rm::operation::Reply;
@@ -44,6 +45,9 @@ impl Machine for Paper {
         println!("  the machine zeroes {page:?}");
     }
     fn clean_invalidate_page(&self, _: Pa) {}
+    fn interrupt(&self, vm: VmIndex, line: Line) {
+        println!("  the machine interrupts VM {}: {line:?}", vm.0);
+    }
     fn held_ranks(&self) -> &AtomicU64 {
         &self.ranks
     }
@@ -69,7 +73,9 @@ fn main() {
     let (vms, parcels) = (made(2, VmSlot::new), made(8, ParcelRecord::new));
     let (handles, records) = (made(64, HandleSlot::default), made(FRAMES, FrameRecord::default));
     let stack = made(FRAMES, || AtomicU32::new(0));
+    let links = made(2, LinkRecord::new);
     let storage = Storage {
+        links: &links,
         vms: &vms,
         handles: &handles,
         parcels: &parcels,

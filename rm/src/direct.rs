@@ -18,7 +18,7 @@ use crate::machine::Machine;
 use crate::manager::Manager;
 use crate::operation::budget::Budget;
 use crate::operation::message::{Message, Packet, View};
-use crate::operation::{Answer, Begun, Operation, Reply, STEP, Slot, Step, Work};
+use crate::operation::{Answer, Begun, Operation, Origin, Reply, STEP, Slot, Step, Work};
 use crate::refusal::Refusal;
 
 /// A request of one range or handle fits this.
@@ -206,7 +206,8 @@ impl<M: Machine> Manager<'_, M> {
         call: &DirectCall,
         guest: &impl GuestMemory,
     ) -> Direct {
-        if slot.token != call.token || matches!(slot.work, Work::Idle) {
+        let names_it = slot.token == call.token && slot.origin == Origin::Direct;
+        if !names_it || matches!(slot.work, Work::Idle) {
             return Direct::Return(DirectResult::error(HypercallError::ARGUMENT_INVALID));
         }
         slot.step(caller, &mut Budget::new(caller.step));
@@ -231,7 +232,7 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
     /// Copies a request of several packets' length into the slot, which must be free. `first` has
     /// been copied already and is not read again.
     fn load(&self, slot: &mut Slot, first: &[u8]) -> Result<(), i64> {
-        if slot.is_running() {
+        if slot.is_taken() {
             return Err(HypercallError::BUSY);
         }
         let (mem, vm) = (self.caller.mem(), self.caller.vm);
@@ -303,8 +304,7 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
             return self.short_beside(slot, operation, packet);
         }
         slot.ranges.resize_inline(operation.ranges());
-        slot.header = self.header;
-        slot.token += 1;
+        slot.occupy(Origin::Direct, self.header);
         // The work is bounded by the checks, not by a budget.
         match operation.step(self.caller, &packet, &mut slot.ranges, &mut Budget::new(u32::MAX)) {
             Step::Done(answer) => slot.work = Work::Answered(answer),
@@ -345,7 +345,7 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         packet: Option<Packet<'_>>,
     ) -> Result<Direct, i64> {
         let (mem, vm) = (self.caller.mem(), self.caller.vm);
-        if slot.is_running() {
+        if slot.is_taken() {
             operation.abandon(self.caller);
             return Err(HypercallError::BUSY);
         }
@@ -358,8 +358,7 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
             slot.request.clear(mem, vm);
             return Ok(self.answer(slot, &Err(Refusal::NoFrame)));
         }
-        slot.token += 1;
-        slot.header = self.header;
+        slot.occupy(Origin::Direct, self.header);
         slot.work = Work::Running(operation);
         slot.step(self.caller, &mut Budget::new(self.caller.step));
         Ok(self.outcome(slot))

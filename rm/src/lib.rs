@@ -44,7 +44,8 @@
 //!
 //! # Locking order
 //!
-//! Operation slot, parcel, VMs by ascending index, VM account, frame pool ([`lock::Rank`]). A lock is
+//! Operation slot, parcel, VMs by ascending index, VM account, frame pool, message queues
+//! ([`lock::Rank`]). A lock is
 //! held for at most one step. A call is stepped under its VM's slot lock, takes the parcel it works
 //! on, and then one VM at a time. Whoever comes from a handle looks it up without a lock, locks the
 //! record and checks that it still has that handle.
@@ -60,6 +61,8 @@ mod call;
 pub mod config;
 pub mod direct;
 pub mod frame_pool;
+pub mod hypercall;
+pub mod link;
 pub mod lock;
 pub mod machine;
 pub mod manager;

@@ -28,6 +28,8 @@ pub enum Rank {
     Account,
     /// The frame pool.
     FramePool,
+    /// A VM's message queues and waiting notices.
+    Queue,
     /// A VM's interrupt controller.
     VirtualGic,
 }

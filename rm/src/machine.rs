@@ -10,7 +10,7 @@ pub mod fake;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::address::{Ipa, Pa, TlbTag};
+use crate::address::{Ipa, Pa, TlbTag, VmIndex};
 
 /// Index of a frame of the pool, see [`Machine::frames`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -77,6 +77,18 @@ pub enum Scope<'a> {
     All,
 }
 
+/// A virtual interrupt line of a VM, by what it tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Line {
+    /// The queue to the manager has room again.
+    Send,
+    /// The queue from the manager holds something again.
+    Receive,
+    /// A doorbell was rung, by its number in the VM.
+    Doorbell(u8),
+}
+
 /// The hardware under the resource manager.
 ///
 /// Methods are called with locks held and interrupts masked, possibly on several CPUs at once; none
@@ -109,6 +121,10 @@ pub trait Machine: Sync {
 
     /// Cleans and invalidates one page of guest memory to the point of coherency.
     fn clean_invalidate_page(&self, page: Pa);
+
+    /// Makes an interrupt of the VM pending, as an edge. Whoever of its vCPUs it is for must notice,
+    /// also one that sleeps or runs on another CPU; nothing waits for that.
+    fn interrupt(&self, vm: VmIndex, line: Line);
 
     /// The ranks of the locks that the calling CPU holds, one bit a rank. Only debug builds use it.
     fn held_ranks(&self) -> &AtomicU64;

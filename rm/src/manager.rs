@@ -16,6 +16,7 @@ use crate::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
 use crate::call::{self, Caller};
 use crate::config::{BootError, MAX_VMS, VmConfig};
 use crate::frame_pool::{FramePool, FrameRecord};
+use crate::link::LinkRecord;
 use crate::lock::{Lock, Rank};
 use crate::machine::{Machine, TranslationContext};
 use crate::memparcel::table::{FreeParcels, ParcelTable, RecordIndex};
@@ -37,6 +38,8 @@ pub struct Storage<'s, R> {
     pub handles: &'s [HandleSlot],
     /// As many as the VMs' parcel quotas together.
     pub parcels: &'s [ParcelRecord<R>],
+    /// One for each VM.
+    pub links: &'s [LinkRecord<R>],
     /// One for each frame of the machine's pool.
     pub frame_records: &'s [FrameRecord],
     /// One for each frame of the machine's pool.
@@ -72,6 +75,8 @@ pub(crate) struct Vm<R> {
     pub(crate) slot: Lock<Slot, R>,
     /// The slot holds a call that wants steps. A hint that is read without the slot's lock.
     pub(crate) pending: AtomicBool,
+    /// The queues hold something that can go on. A hint too.
+    pub(crate) queued: AtomicBool,
     context: TranslationContext,
 }
 
@@ -81,6 +86,7 @@ pub struct Manager<'s, M: Machine> {
     pool: FramePool<'s, M::Relax>,
     parcels: ParcelTable<'s, M::Relax>,
     vms: &'s [VmSlot<M::Relax>],
+    links: &'s [LinkRecord<M::Relax>],
     /// Pages that boot gave to the VMs: what G8 adds up to.
     given: AtomicU64,
 }
@@ -97,7 +103,7 @@ impl<'s, M: Machine> Manager<'s, M> {
         storage: Storage<'s, M::Relax>,
         vms: &[VmConfig],
     ) -> Result<Self, BootError> {
-        if vms.is_empty() || vms.len() > MAX_VMS.min(storage.vms.len()) {
+        if vms.is_empty() || vms.len() > MAX_VMS.min(storage.vms.len()).min(storage.links.len()) {
             return Err(BootError::VmCount);
         }
         let pool = FramePool::new(storage.frame_records, storage.frame_stack);
@@ -107,6 +113,7 @@ impl<'s, M: Machine> Manager<'s, M> {
             pool,
             parcels,
             vms: &storage.vms[..vms.len()],
+            links: storage.links,
             given: AtomicU64::new(0),
         };
         let quota = |config: &VmConfig| config.quotas.parcels as usize;
@@ -156,6 +163,7 @@ impl<'s, M: Machine> Manager<'s, M> {
             account: Lock::new(Rank::Account, free),
             slot: Lock::new(Rank::Slot, Slot::new()),
             pending: AtomicBool::new(false),
+            queued: AtomicBool::new(false),
             context,
         });
         Ok(())
@@ -310,17 +318,18 @@ impl<'s, M: Machine> Manager<'s, M> {
 
     /// Whether a call of the VM wants steps. Read without a lock, for every entry into EL2.
     pub fn pending(&self, vm: VmIndex) -> bool {
-        self.vm(vm).pending.load(Ordering::Relaxed)
+        let state = self.vm(vm);
+        state.pending.load(Ordering::Relaxed) || state.queued.load(Ordering::Relaxed)
     }
 
-    /// Does one step of the VM's pending call, if there is one, with or without its caller.
-    pub fn step(&self, vm: VmIndex, budget: &mut Budget) {
-        let state = self.vm(vm);
-        if state.pending.load(Ordering::Relaxed) {
-            let mut slot = state.slot.lock(&self.machine);
-            slot.step(Caller { manager: self, vm, step: budget.left() }, budget);
-            state.pending.store(slot.is_running(), Ordering::Relaxed);
+    /// Does one step of what the VM has pending, with or without its help. `Some`: a request that was
+    /// served asks that the VM ends, with this code.
+    pub fn step(&self, vm: VmIndex, budget: &mut Budget) -> Option<u8> {
+        if !self.pending(vm) {
+            return None;
         }
+        let caller = Caller { manager: self, vm, step: budget.left() };
+        self.enter(caller, |slot| self.pump(caller, slot, budget)).0
     }
 
     /// Does one unit of work that nobody waits for: merges one table of the VM back into a block.
@@ -332,6 +341,10 @@ impl<'s, M: Machine> Manager<'s, M> {
     /// Frames of the manager that the VM uses, mergeable tables not counted.
     pub fn frames_used(&self, vm: VmIndex) -> u32 {
         self.pool.used(vm)
+    }
+
+    pub(crate) const fn links(&self) -> &'s [LinkRecord<M::Relax>] {
+        self.links
     }
 
     pub(crate) fn mem(&self) -> Memory<'_, 's, M> {
@@ -368,6 +381,7 @@ impl<'s, M: Machine> Manager<'s, M> {
 
     /// Ends a parcel whose pages are back and whose lists are cleared.
     pub(crate) fn retire(&self, parcel: &mut Memparcel, record: RecordIndex) {
+        self.detach_news(parcel, record);
         let owner = self.vm(parcel.owner);
         owner.meters.extents.refund(parcel.extents.forget().into());
         owner.meters.pages_lent.refund(parcel.pages);

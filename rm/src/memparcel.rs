@@ -56,6 +56,8 @@ pub(crate) struct Memparcel {
     /// Compared as it came: any number but that of device memory behaves as RAM.
     pub(crate) memory: MemoryKind,
     pub(crate) label: u32,
+    /// What its owner calls it towards borrowers, once it has told them of it.
+    pub(crate) tag: Option<u32>,
     /// The owner may still append.
     pub(crate) unfinished: bool,
     /// Every page was zeroed at creation.
@@ -83,6 +85,7 @@ impl Memparcel {
             transfer: Transfer::Share,
             memory: MemoryKind::NORMAL,
             label: 0,
+            tag: None,
             unfinished: false,
             sanitized: false,
             sanitize: false,

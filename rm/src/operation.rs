@@ -16,6 +16,7 @@ use crate::call::create::Create;
 use crate::call::lookup::Lookup;
 use crate::call::reclaim::Reclaim;
 use crate::call::release::Release;
+use crate::link::fragment::Assembly;
 use crate::machine::Machine;
 use crate::operation::budget::Budget;
 use crate::operation::message::Message;
@@ -25,6 +26,16 @@ use crate::refusal::Refusal;
 pub const STEP: u32 = 1200;
 /// The most pages of a short call.
 pub(crate) const SHORT_PAGES: u64 = 512;
+
+/// Which way a call came, and its reply goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Origin {
+    /// The direct call.
+    Direct,
+    /// The message queues.
+    Queue,
+}
 
 /// The data of a successful call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,6 +141,15 @@ pub(crate) struct Slot {
     pub(crate) request: Message,
     pub(crate) ranges: Message,
     pub(crate) work: Work,
+    pub(crate) origin: Origin,
+    /// Packets of the reply that are in the receive queue.
+    pub(crate) sent: u8,
+    /// The reply's place among the news that waits; 0 while it has none.
+    pub(crate) stamp: u64,
+    /// How often a queued request has waited for the reply to be fetched.
+    pub(crate) waited: u8,
+    /// The queued request whose packets are coming in.
+    pub(crate) assembly: Assembly,
 }
 
 /// What is in a slot.
@@ -149,7 +169,38 @@ impl Slot {
             request: Message::new(),
             ranges: Message::new(),
             work: Work::Idle,
+            origin: Origin::Direct,
+            sent: 0,
+            stamp: 0,
+            waited: 0,
+            assembly: Assembly::new(),
         }
+    }
+
+    /// Names the call that takes the slot. Tokens given out before name nothing any more.
+    pub(crate) fn occupy(&mut self, origin: Origin, header: Header) {
+        self.token += 1;
+        self.origin = origin;
+        self.header = header;
+        self.sent = 0;
+        self.stamp = 0;
+        self.waited = 0;
+    }
+
+    /// Takes over the queued request whose last packet has come.
+    pub(crate) fn take_assembled(&mut self) {
+        self.assembly.take(&mut self.request);
+    }
+
+    /// Whether a direct call must leave the slot alone: a call is at work, or its reply is on its way
+    /// through the queue.
+    pub(crate) const fn is_taken(&self) -> bool {
+        self.is_running() || self.awaits_queue()
+    }
+
+    /// Whether the reply waits for room in the receive queue.
+    pub(crate) const fn awaits_queue(&self) -> bool {
+        matches!((&self.work, self.origin), (Work::Answered(_), Origin::Queue))
     }
 
     /// Steps the operation in the slot, if there is one.

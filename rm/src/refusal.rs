@@ -21,6 +21,8 @@ pub enum Resource {
     Unfinished,
     /// Handle numbers: every slot of the VM is in use or worn out.
     Handles,
+    /// News of parcels that are gone, which a VM of the ACL has left unread.
+    Unread,
     /// Frames of the manager: tables, extent lists, long messages.
     Frames,
 }

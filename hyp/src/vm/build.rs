@@ -7,6 +7,7 @@ use package::{Channel, Package, Sanitize, VM_MEMORY_BASE};
 use rm::address::{Ipa, PAGE_SIZE, Pa, TlbTag, VmIndex, Vmid};
 use rm::config::{MAX_VMS, VmConfig};
 use rm::frame_pool::FrameRecord;
+use rm::link::LinkRecord;
 use rm::manager::{Storage, VmSlot};
 use rm::memparcel::{HandleSlot, MAX_HANDLES, ParcelRecord};
 use rm::quota::Quotas;
@@ -125,6 +126,7 @@ fn new_manager(package: &Package<'_>, memory: &mut BootMemory) -> Manager {
         vms: memory.slice_of(configs.len(), |_| VmSlot::new()),
         handles: memory.slice_of(MAX_HANDLES, |_| HandleSlot::default()),
         parcels: memory.slice_of(sum(|quotas| quotas.parcels), |_| ParcelRecord::new()),
+        links: memory.slice_of(configs.len(), |_| LinkRecord::new()),
         frame_records: memory.slice_of(frames, |_| FrameRecord::default()),
         frame_stack: memory.slice_of(frames, |_| AtomicU32::new(0)),
     };

@@ -18,7 +18,7 @@ use crate::memparcel::table::{ParcelGuard, RecordIndex};
 use crate::memparcel::units::Walk;
 use crate::operation::budget::Budget;
 use crate::operation::{Begun, Operation, Reply, Step};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Resource};
 use crate::stage2::Change;
 
 /// A creation at work.
@@ -110,12 +110,16 @@ impl Create {
         parcel.transfer = transfer;
         parcel.memory = request.memory;
         parcel.label = request.label;
+        parcel.tag = None;
         parcel.sanitized = request.flags.contains(CreateFlags::SANITIZE);
         parcel.sanitize = transfer != Transfer::Share && caller.state().sanitize_always;
         parcel.place = Place::START;
         let creation =
             Creation { owner: caller.vmid(), transfer, device: request.memory == MemoryKind::IO };
         parcel.acl.fill(payload, request, &creation, |vmid| caller.manager.is_nameable(vmid))?;
+        if parcel.acl.entries().iter().any(|entry| caller.manager.is_crowded(entry.vmid)) {
+            return Err(Refusal::Quota(Resource::Unread));
+        }
         if request.flags.contains(CreateFlags::APPEND) {
             caller.state().meters.unfinished.charge(1)?;
             parcel.unfinished = true;

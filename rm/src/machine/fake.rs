@@ -23,8 +23,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use self::cpu::{Fault, VirtualCpu};
 use self::tables::Tables;
-use super::{Features, Frame, FrameIndex, FrameUse, Machine, Scope, TranslationContext};
-use crate::address::{PAGE_SIZE, Pa, TlbTag};
+use super::{Features, Frame, FrameIndex, FrameUse, Line, Machine, Scope, TranslationContext};
+use crate::address::{PAGE_SIZE, Pa, TlbTag, VmIndex};
 
 /// Where the frames of the fake are in its physical address space, far from the RAM of tests.
 const FRAMES_BASE: Pa = Pa(0xf0_0000_0000);
@@ -61,6 +61,7 @@ struct Hardware {
     tables: Tables,
     contents: HashMap<u64, Box<Page>>,
     counters: Counters,
+    interrupts: HashMap<(VmIndex, Line), u64>,
 }
 
 impl FakeMachine {
@@ -75,6 +76,7 @@ impl FakeMachine {
             tables: Tables::new(features, FRAMES_BASE),
             contents: HashMap::new(),
             counters: Counters::default(),
+            interrupts: HashMap::new(),
         };
         Self {
             frames: (0..frames).map(|_| Frame::ZERO).collect(),
@@ -91,6 +93,11 @@ impl FakeMachine {
     /// What has been asked so far.
     pub fn counters(&self) -> Counters {
         self.hardware().counters
+    }
+
+    /// How often an interrupt of a VM was raised.
+    pub fn interrupts(&self, vm: VmIndex, line: Line) -> u64 {
+        self.hardware().interrupts.get(&(vm, line)).copied().unwrap_or(0)
     }
 
     /// Panics if a CPU could still use a translation that no table grants, or could miss one that a
@@ -180,6 +187,10 @@ impl Machine for FakeMachine {
 
     fn clean_invalidate_page(&self, _page: Pa) {
         self.hardware().counters.cleaned += 1;
+    }
+
+    fn interrupt(&self, vm: VmIndex, line: Line) {
+        *self.hardware().interrupts.entry((vm, line)).or_default() += 1;
     }
 
     fn held_ranks(&self) -> &AtomicU64 {

@@ -49,6 +49,11 @@ impl Acl {
         &self.entries
     }
 
+    /// The attributes, in the owner's order.
+    pub(crate) fn attributes(&self) -> &[AttributeEntry] {
+        &self.attributes
+    }
+
     /// The position of `vmid` in the list.
     pub(crate) fn position(&self, vmid: Vmid) -> Option<usize> {
         self.entries.iter().position(|entry| entry.vmid == vmid)

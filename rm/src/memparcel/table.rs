@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use rm_abi::Handle;
 
+use crate::link::notice::{NODES, Node};
 use crate::lock::{Guard, Lock, Rank};
 use crate::machine::Machine;
 use crate::memparcel::{Memparcel, Phase};
@@ -35,13 +36,19 @@ pub struct ParcelRecord<R> {
     parcel: Lock<Memparcel, R>,
     /// The record behind this one in its VM's stack of free records, plus one; 0 at the end.
     next: AtomicU32,
+    /// News about the parcel that waits for its receivers.
+    nodes: [Node; NODES],
 }
 
 impl<R: spin::RelaxStrategy> ParcelRecord<R> {
     /// A free record.
     #[expect(clippy::new_without_default, reason = "records are made at boot, in place")]
-    pub const fn new() -> Self {
-        Self { parcel: Lock::new(Rank::Parcel, Memparcel::new()), next: AtomicU32::new(0) }
+    pub fn new() -> Self {
+        Self {
+            parcel: Lock::new(Rank::Parcel, Memparcel::new()),
+            next: AtomicU32::new(0),
+            nodes: core::array::from_fn(|_| Node::default()),
+        }
     }
 }
 
@@ -171,6 +178,11 @@ impl<'s, R: spin::RelaxStrategy> ParcelTable<'s, R> {
             return Err(Refusal::NoParcel);
         }
         Ok((record, parcel))
+    }
+
+    /// The node of this number, counted through all records.
+    pub(crate) fn node(&self, number: usize) -> &'s Node {
+        &self.records[number / NODES].nodes[number % NODES]
     }
 
     /// Every record, in use or not.

@@ -20,6 +20,10 @@ pub mod weight {
     pub const PIECE: u32 = 60;
     /// One entry of a request's list decoded, checked and noted.
     pub const ENTRY: u32 = 70;
+    /// One packet of a queue moved.
+    pub const PACKET: u32 = 40;
+    /// The packets of an offer that a queue has room for, eight at most.
+    pub const OFFER: u32 = 600;
     /// One page of data cleaned or copied.
     pub const COPY_PAGE: u32 = 64;
     /// One parcel looked at in a search: its record is locked, and its short lists are compared.

@@ -61,6 +61,12 @@ impl Message {
         self.len = len;
     }
 
+    /// Forgets all bytes from `len` on.
+    pub(crate) fn shorten(&mut self, len: usize) {
+        assert!(len <= self.len, "G7: a message grows by resizing only");
+        self.len = len;
+    }
+
     /// Holds the payload of one packet.
     pub(crate) fn store<M: Machine>(&mut self, mem: Memory<'_, '_, M>, payload: &[u8]) {
         self.resize_inline(payload.len());

@@ -7,6 +7,7 @@ use hyp::machine::El2;
 use rm::address::{Ipa, PAGE_SIZE, PAGES_PER_1G, PAGES_PER_2M, Pa, TlbTag, VmIndex};
 use rm::config::VmConfig;
 use rm::frame_pool::FrameRecord;
+use rm::link::LinkRecord;
 use rm::machine::Machine;
 use rm::manager::{Manager, Storage, VmSlot};
 use rm::memparcel::{HandleSlot, ParcelRecord};
@@ -74,6 +75,7 @@ pub fn build<M: Machine + 'static>(
         vms: memory.slice_of(VMS, |_| VmSlot::new()),
         handles: memory.slice_of(256, |_| HandleSlot::default()),
         parcels: memory.slice_of(PARCELS, |_| ParcelRecord::new()),
+        links: memory.slice_of(VMS, |_| LinkRecord::new()),
         frame_records: memory.slice_of(FRAMES, |_| FrameRecord::default()),
         frame_stack: memory.slice_of(FRAMES, |_| AtomicU32::new(0)),
     };

@@ -9,8 +9,9 @@ use core::sync::atomic::AtomicU32;
 use rm_abi::memparcel::append::Append;
 use rm_abi::memparcel::{accept::Accept, create::Create, handle::HandleRequest};
 use rm_abi::{
-    AcceptFlags, AclEntry, AppendFlags, AttributeEntry, Bytes, CreateFlags, Handle, Header,
-    HypercallError, MemoryKind, Rights, Sanitize, SglEntry, Transfer, Vmid, message,
+    AcceptFlags, AclEntry, AppendFlags, AttributeEntry, Bytes, Capability, CreateFlags, Handle,
+    Header, HypercallError, Kind, MemoryKind, Rights, Sanitize, SglEntry, Transfer, Vmid,
+    hypercall, message,
 };
 
 use super::{FakeMachine, VirtualCpu, YieldThread};
@@ -19,10 +20,13 @@ use crate::audit::AuditReport;
 use crate::config::VmConfig;
 use crate::direct::{Direct, DirectCall, DirectResult, GuestFault, GuestMemory};
 use crate::frame_pool::FrameRecord;
-use crate::machine::Features;
+use crate::hypercall::{Hypercall, Results};
+use crate::link::LinkRecord;
+use crate::machine::{Features, Line};
 use crate::manager::{Manager, Storage, VmSlot};
 use crate::memparcel::{HandleSlot, ParcelRecord};
 use crate::operation::STEP;
+use crate::operation::budget::Budget;
 use crate::quota::Quotas;
 
 /// Where every VM of a world has its RAM.
@@ -75,6 +79,7 @@ impl World {
             vms: leaked(vms.len(), VmSlot::<YieldThread>::new),
             handles: leaked(8191, HandleSlot::default),
             parcels: leaked(parcels, ParcelRecord::new),
+            links: leaked(vms.len(), LinkRecord::new),
             frame_records: leaked(frames, FrameRecord::default),
             frame_stack: leaked(frames, || AtomicU32::new(0)),
         };
@@ -90,6 +95,11 @@ impl World {
     /// The machine address of a VM's first page of RAM.
     pub const fn pa_of(vm: VmIndex) -> Pa {
         Pa((vm.0 as u64 + 1) << 32)
+    }
+
+    /// How often an interrupt of `vm` was raised.
+    pub fn interrupts(&self, vm: VmIndex, line: Line) -> u64 {
+        self.manager.machine().interrupts(vm, line)
     }
 
     /// A CPU that runs `vm`.
@@ -182,7 +192,7 @@ impl Guest<'_> {
             Direct::Return(DirectResult { error: 0, length, .. }) => {
                 let reply = &self.memory.borrow().reply[..length as usize];
                 let header = Header::decode(reply).expect("a reply has a header");
-                assert_eq!(header.kind, rm_abi::Kind::Reply);
+                assert_eq!(header.kind, Kind::Reply);
                 Turn::Reply(reply[Header::SIZE..].to_vec())
             }
             Direct::Return(DirectResult { error: -2, token, .. }) => Turn::More(token),
@@ -215,6 +225,86 @@ impl Guest<'_> {
             reply.get(at..at + 4).map_or(0, |b| u32::from_le_bytes(b.try_into().unwrap()))
         };
         (word(0), word(4))
+    }
+}
+
+/// The message queues.
+impl Guest<'_> {
+    /// A hypercall, natively.
+    pub fn hypercall(&self, number: u16, args: [u64; 5]) -> Option<Results> {
+        let call = Hypercall { number, args, native: true };
+        self.world.manager.hypercall_within(self.vm, &call, self, self.step.get())
+    }
+
+    /// Sends one packet; the result is the error and whether there is room for another.
+    pub fn queue_send(&self, packet: &[u8], push: bool) -> (i64, bool) {
+        self.put_request(packet);
+        let args = [Capability::SEND_QUEUE.0, packet.len() as u64, REQUEST, push.into(), 0];
+        let results = self.hypercall(hypercall::MSGQUEUE_SEND, args).expect("a known call");
+        assert_eq!((results.count, results.exit), (2, None));
+        (results.x[0] as i64, results.x[1] == 1)
+    }
+
+    /// Receives one packet; the result is the packet and whether more wait, or the error.
+    pub fn queue_receive(&self) -> Result<(Vec<u8>, bool), i64> {
+        let args = [Capability::RECEIVE_QUEUE.0, REPLY, rm_abi::PACKET as u64, 0, 0];
+        let results = self.hypercall(hypercall::MSGQUEUE_RECEIVE, args).expect("a known call");
+        assert_eq!((results.count, results.exit), (3, None));
+        let [error, size, more] = results.x;
+        match error as i64 {
+            0 => Ok((self.memory.borrow().reply[..size as usize].to_vec(), more == 1)),
+            error => Err(error),
+        }
+    }
+
+    /// Everything that waits in the receive queue.
+    pub fn packets(&self) -> Vec<Vec<u8>> {
+        core::iter::from_fn(|| self.queue_receive().ok().map(|(packet, _)| packet)).collect()
+    }
+
+    /// A request as packets.
+    pub fn fragments(header: Header, payload: &[u8]) -> Vec<Vec<u8>> {
+        let fragments = Header::fragments_for(payload.len());
+        let part = |(index, part): (usize, &[u8])| {
+            let kind = if index == 0 { header.kind } else { Kind::Continuation };
+            let mut packet = Header { kind, fragments, ..header }.encode().to_vec();
+            packet.extend_from_slice(part);
+            packet
+        };
+        match payload {
+            [] => vec![part((0, &[]))],
+            _ => payload.chunks(rm_abi::PACKET_PAYLOAD).enumerate().map(part).collect(),
+        }
+    }
+
+    /// Sends a request through the queues and follows it to the payload of its reply. News that comes
+    /// before the reply is passed over.
+    pub fn queue_call(&self, message: u32, payload: &[u8]) -> Vec<u8> {
+        for packet in Self::fragments(Header::request(message, 7), payload) {
+            let mut turns = 0;
+            while self.queue_send(&packet, false).0 == HypercallError::MSGQUEUE_FULL {
+                turns += 1;
+                assert!(turns < 1_000_000, "G7: the send queue stays full");
+            }
+        }
+        let (mut reply, mut left) = (vec![], None);
+        for _ in 0..10_000_000 {
+            let Ok((packet, _)) = self.queue_receive() else {
+                self.world.manager.step(self.vm, &mut Budget::new(self.step.get()));
+                continue;
+            };
+            let header = Header::decode(&packet[..]).expect("the manager sends headers");
+            match (header.kind, left) {
+                (Kind::Reply, None) => left = Some(header.fragments),
+                (Kind::Continuation, Some(more)) => left = Some(more - 1),
+                _ => continue,
+            }
+            reply.extend_from_slice(&packet[Header::SIZE..]);
+            if left == Some(0) {
+                return reply;
+            }
+        }
+        panic!("G7: a call took ten million entries")
     }
 }
 

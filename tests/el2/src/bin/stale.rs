@@ -19,7 +19,7 @@ use hyp::boot::Boot;
 use hyp::machine::El2;
 use hyp::{Exit, exit};
 use rm::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
-use rm::machine::{Features, Frame, Machine, Scope, TranslationContext};
+use rm::machine::{Features, Frame, Line, Machine, Scope, TranslationContext};
 use rm::manager::Manager;
 use rm::stage2::Access;
 use rm_abi::{AcceptFlags, AclEntry, Attribute, Handle, Rights, SglEntry, Transfer};
@@ -77,6 +77,10 @@ impl Machine for Deaf {
 
     fn clean_invalidate_page(&self, page: Pa) {
         self.hardware.clean_invalidate_page(page);
+    }
+
+    fn interrupt(&self, vm: VmIndex, line: Line) {
+        self.hardware.interrupt(vm, line);
     }
 
     fn held_ranks(&self) -> &AtomicU64 {

@@ -1,0 +1,80 @@
+//! Replies as packets.
+//!
+//! A reply's payload is an error word, a few words of data, and for an accept the ranges, which lie in
+//! the operation's message. It is never put together: each packet is written straight into the queue.
+
+use rm_abi::memparcel::accept;
+use rm_abi::{Header, Kind, PACKET, PACKET_PAYLOAD, reply};
+
+use crate::call::Caller;
+use crate::call::accept::RANGE;
+use crate::machine::Machine;
+use crate::operation::{Answer, Reply, Slot};
+
+/// Error word and data of a reply, without the ranges.
+struct Head {
+    bytes: [u8; accept::REPLY_HEAD],
+    len: usize,
+    /// Bytes of ranges behind it.
+    ranges: usize,
+}
+
+impl Head {
+    fn new(header: &Header, answer: &Answer) -> Self {
+        let mut head = Self { bytes: [0; accept::REPLY_HEAD], len: reply::SIZE, ranges: 0 };
+        match *answer {
+            Ok(Reply::Ranges { count, incomplete }) => {
+                head.bytes = accept::reply_head(header, count, incomplete);
+                head.len = accept::REPLY_HEAD;
+                head.ranges = usize::from(count) * RANGE;
+            }
+            Ok(Reply::Word(word)) => {
+                head.bytes = reply::word(header, word);
+                head.len = reply::SIZE_WITH_WORD;
+            }
+            Ok(Reply::Empty) => {
+                head.bytes[..reply::SIZE].copy_from_slice(&reply::status(header, Ok(())));
+            }
+            Err(refusal) => {
+                let status = reply::status(header, Err(refusal.code()));
+                head.bytes[..reply::SIZE].copy_from_slice(&status);
+            }
+        }
+        head
+    }
+
+    /// The words behind the header.
+    fn payload(&self) -> &[u8] {
+        &self.bytes[Header::SIZE..self.len]
+    }
+}
+
+impl Slot {
+    /// Writes the next packet of the reply in the slot; gives its length, and whether it is the last.
+    pub(crate) fn write_packet<M: Machine>(
+        &mut self,
+        caller: Caller<'_, '_, M>,
+        answer: &Answer,
+        into: &mut [u8; PACKET],
+    ) -> (usize, bool) {
+        let head = Head::new(&self.header, answer);
+        let words = head.payload();
+        let total = words.len() + head.ranges;
+        let fragments = Header::fragments_for(total);
+        let kind = if self.sent == 0 { Kind::Reply } else { Kind::Continuation };
+        let header = Header { kind, fragments, ..self.header };
+        into[..Header::SIZE].copy_from_slice(&header.encode());
+        let start = usize::from(self.sent) * PACKET_PAYLOAD;
+        let payload = &mut into[Header::SIZE..][..(total - start).min(PACKET_PAYLOAD)];
+        let length = Header::SIZE + payload.len();
+        // All words are in the first packet.
+        let (first, rest) = payload.split_at_mut(if start == 0 { words.len() } else { 0 });
+        first.copy_from_slice(&words[..first.len()]);
+        if !rest.is_empty() {
+            let at = if start == 0 { 0 } else { start - words.len() };
+            self.ranges.read(caller.mem(), at, rest);
+        }
+        self.sent += 1;
+        (length, self.sent > fragments)
+    }
+}
