@@ -1,9 +1,193 @@
 //! Calls and notifications that Gunyah does not have.
 //!
 //! They have ids of their own, so a client that does not know them never meets one: an existing reply
-//! is never changed.
+//! is never changed. Every VM may make every call here; each is about the caller itself.
+//!
+//! | id | name | request | reply, behind the error word | errors of its own |
+//! |---|---|---|---|---|
+//! | `CALLS + 0` | [`DISCOVER`] | none | [`Discovery`] | – |
+//! | `CALLS + 1` | [`LAST_REFUSAL`] | none | [`LastRefusal`] of the transport that asks | – |
+//! | `CALLS + 2` | [`SUBSCRIBE`] | [`SubscribeRequest`] | none | ARGUMENT_INVALID: an unknown bit |
+//!
+//! | id | name | payload | to whom |
+//! |---|---|---|---|
+//! | `NOTICES + 1` | [`PARCEL_EVENT`] | [`ParcelEvent`] | the owner of the parcel, if it subscribed to what happened |
+//!
+//! **Sizes grow.** A request shorter than its fields, or longer than a packet, is MSG_INVALID. Bytes
+//! behind the known fields are accepted if they are all zero: a newer client asks an older manager for
+//! nothing that it does not have. Any other byte there is ARGUMENT_INVALID, so that no wish is passed
+//! over in silence. Replies and notifications may be longer than a client knows, never shorter; what
+//! is behind the known fields is none of its business.
+
+mod event;
+mod refusal;
+
+pub use event::{EventKind, EventReason, ParcelEvent};
+pub use refusal::{LastRefusal, MAX_HOLDERS, Resource, Rule};
+
+use bitflags::bitflags;
+
+use crate::bytes::{Bytes, EncodeError, Writer};
+use crate::error::ErrorCode;
+use crate::header::PACKET_PAYLOAD;
 
 /// Message id of extension call 0, which is discovery; call `n` is `CALLS + n`.
 pub const CALLS: u32 = 0x5e00_0000;
 /// Message id of extension notification 0.
 pub const NOTICES: u32 = 0x5e10_0000;
+
+/// What the manager offers beyond Gunyah's.
+pub const DISCOVER: u32 = CALLS;
+/// Why the caller's last refused call was refused.
+pub const LAST_REFUSAL: u32 = CALLS + 1;
+/// Says what the caller wants to be told of its own parcels, instead of what it said before.
+pub const SUBSCRIBE: u32 = CALLS + 2;
+
+/// Something happened to a parcel of the receiver.
+pub const PARCEL_EVENT: u32 = NOTICES + 1;
+
+/// The version of this table: it rises when a call or a field is added.
+pub const VERSION: u32 = 1;
+/// The calls of this version, bit `n` for `CALLS + n`.
+pub const KNOWN_CALLS: u64 = 0b111;
+/// The notifications of this version, bit `n` for `NOTICES + n`.
+pub const KNOWN_NOTICES: u64 = 0b10;
+
+/// Checks a request against its known length: a shorter one is malformed, and so is one of more than a
+/// packet; bytes that are too many must be zero.
+fn check_length<B: Bytes + ?Sized>(payload: &B, known: usize) -> Result<(), ErrorCode> {
+    if payload.len() < known || payload.len() > PACKET_PAYLOAD {
+        return Err(ErrorCode::MessageInvalid);
+    }
+    let unknown = (known..payload.len()).any(|at| payload.u8_at(at) != 0);
+    if unknown { Err(ErrorCode::ArgumentInvalid) } else { Ok(()) }
+}
+
+/// Reads a request that has no fields yet.
+pub fn decode_empty<B: Bytes + ?Sized>(payload: &B) -> Result<(), ErrorCode> {
+    check_length(payload, 0)
+}
+
+/// The data of a reply to [`DISCOVER`].
+///
+/// ```text
+/// 0: u32 version    4: u32 number of the direct hypercall    8: u64 calls    16: u64 notifications
+/// 24: u16 VMs in an access list    26: u16 entries in a list    28: u32 bytes of a payload
+/// 32: u16 VMs    34: u16 forced policies
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Discovery {
+    /// Of this table.
+    pub version: u32,
+    /// The hypercall that carries request and reply in one trap.
+    pub direct_call: u32,
+    /// Bit `n`: `CALLS + n` is served.
+    pub calls: u64,
+    /// Bit `n`: `NOTICES + n` may be sent.
+    pub notices: u64,
+    /// Most VMs that an access list may name.
+    pub max_acl: u16,
+    /// Most entries of any list.
+    pub max_entries: u16,
+    /// Most bytes of a payload.
+    pub max_payload: u32,
+    /// How many VMs the manager has.
+    pub vms: u16,
+    /// The cache policies that hold whatever a VM's own tables say.
+    pub forced: Policies,
+}
+
+/// Cache policies of a parcel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Policies(pub u16);
+
+bitflags! {
+    impl Policies: u16 {
+        /// Write-back.
+        const CACHED = 1;
+        /// Normal non-cacheable.
+        const UNCACHED = 2;
+        /// Device nGnRE.
+        const DEVICE = 4;
+        const _ = !0;
+    }
+}
+
+impl Discovery {
+    /// Bytes of the data.
+    pub const SIZE: usize = 36;
+
+    /// Writes the data, and returns its length.
+    pub fn encode(&self, into: &mut [u8]) -> Result<usize, EncodeError> {
+        let mut writer = Writer::new(into);
+        writer.u32(self.version).u32(self.direct_call).u64(self.calls).u64(self.notices);
+        writer.u16(self.max_acl).u16(self.max_entries).u32(self.max_payload);
+        writer.u16(self.vms).u16(self.forced.0).finish()
+    }
+
+    /// Reads the data of a reply, or nothing if it is too short.
+    pub fn decode<B: Bytes + ?Sized>(data: &B) -> Option<Self> {
+        (data.len() >= Self::SIZE).then(|| Self {
+            version: data.u32_at(0),
+            direct_call: data.u32_at(4),
+            calls: data.u64_at(8),
+            notices: data.u64_at(16),
+            max_acl: data.u16_at(24),
+            max_entries: data.u16_at(26),
+            max_payload: data.u32_at(28),
+            vms: data.u16_at(32),
+            forced: Policies(data.u16_at(34)),
+        })
+    }
+
+    /// Whether the call with this message id is served.
+    pub const fn serves(&self, message: u32) -> bool {
+        let number = message.wrapping_sub(CALLS);
+        number < 64 && self.calls >> number & 1 != 0
+    }
+}
+
+/// What a VM is told of its own parcels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Events(pub u32);
+
+bitflags! {
+    impl Events: u32 {
+        /// A borrower has mapped one.
+        const ACCEPTED = 1;
+        /// A borrower has let one go.
+        const RELEASED = 2;
+    }
+}
+
+/// A request to be told of events, and of no others.
+///
+/// ```text
+/// 0: u32 events
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct SubscribeRequest {
+    /// Which; none ends the subscription.
+    pub events: Events,
+}
+
+impl SubscribeRequest {
+    /// Bytes of the payload.
+    pub const SIZE: usize = 4;
+
+    /// Reads a payload. A bit without meaning is a wish that cannot be granted.
+    pub fn decode<B: Bytes + ?Sized>(payload: &B) -> Result<Self, ErrorCode> {
+        check_length(payload, Self::SIZE)?;
+        let events = Events::from_bits(payload.u32_at(0)).ok_or(ErrorCode::ArgumentInvalid)?;
+        Ok(Self { events })
+    }
+
+    /// Writes the payload, and returns its length.
+    pub fn encode(&self, into: &mut [u8]) -> Result<usize, EncodeError> {
+        Writer::new(into).u32(self.events.0).finish()
+    }
+}

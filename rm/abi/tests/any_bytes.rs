@@ -1,6 +1,7 @@
 //! Whatever bytes arrive, decoding answers; and what it accepts lies within the payload.
 
 use proptest::prelude::*;
+use rm_abi::extension::{self, Discovery, LastRefusal, ParcelEvent, SubscribeRequest};
 use rm_abi::memparcel::accept::{AcceptRequest, Accepted};
 use rm_abi::memparcel::append::AppendRequest;
 use rm_abi::memparcel::create::{Create, CreateRequest};
@@ -64,6 +65,33 @@ proptest! {
         let _ = (NotifyRequest::decode(bytes), HandleRequest::decode(bytes));
         let _ = (VmExitRequest::decode(bytes), decode_empty(bytes), reply::decode(bytes));
         let _ = (BorrowerNews::decode(bytes), Recall::decode(bytes));
+        let _ = (Discovery::decode(bytes), ParcelEvent::decode(bytes));
+        let _ = LastRefusal::decode(bytes).map(|refusal| refusal.holders().len());
+        // A longer request asks for nothing more than a shorter one, or is refused.
+        if extension::decode_empty(bytes).is_ok() {
+            prop_assert!(bytes.iter().all(|byte| *byte == 0));
+        }
+        if let Ok(request) = SubscribeRequest::decode(bytes) {
+            prop_assert_eq!(SubscribeRequest::decode(&bytes[..4]), Ok(request));
+            prop_assert!(bytes[4..].iter().all(|byte| *byte == 0));
+        }
+    }
+
+    #[test]
+    fn extension_data_survives_its_encoding(bytes in prop::collection::vec(any::<u8>(), 64..80)) {
+        let mut buffer = [0; 64];
+        if let Some(discovery) = Discovery::decode(&bytes[..]) {
+            let length = discovery.encode(&mut buffer).unwrap();
+            prop_assert_eq!(&buffer[..length], &bytes[..length]);
+        }
+        if let Some(refusal) = LastRefusal::decode(&bytes[..]) {
+            let length = refusal.encode(&mut buffer).unwrap();
+            prop_assert_eq!(&buffer[..length], &bytes[..length]);
+        }
+        if let Some(event) = ParcelEvent::decode(&bytes[..]) {
+            let length = event.encode(&mut buffer).unwrap();
+            prop_assert_eq!(&buffer[..length], &bytes[..length]);
+        }
     }
 
     #[test]
