@@ -9,6 +9,7 @@ pub(crate) mod append;
 pub(crate) mod claim;
 pub(crate) mod create;
 pub(crate) mod lookup;
+pub(crate) mod notify;
 pub(crate) mod owner;
 pub(crate) mod reclaim;
 pub(crate) mod release;
@@ -85,6 +86,7 @@ pub(crate) fn begin<M: Machine>(
         message::MEM_ACCEPT => accept::begin(caller, payload, room, operation),
         message::MEM_RELEASE => release::begin(caller, payload, operation),
         message::MEM_RECLAIM => reclaim::begin(caller, payload, operation),
+        message::MEM_NOTIFY => notify::begin(caller, payload, operation),
         message::MEM_LOOKUP => lookup::begin(caller, payload, operation),
         message::VM_GET_VMID => {
             rm_abi::vm::decode_empty(payload).map_err(Refusal::Malformed)?;

@@ -14,6 +14,7 @@ use crate::call::accept::Accept;
 use crate::call::append::Append;
 use crate::call::create::Create;
 use crate::call::lookup::Lookup;
+use crate::call::notify::Notify;
 use crate::call::reclaim::Reclaim;
 use crate::call::release::Release;
 use crate::link::fragment::Assembly;
@@ -88,6 +89,7 @@ pub(crate) enum Operation {
     Release(Release),
     Reclaim(Reclaim),
     Lookup(Lookup),
+    Notify(Notify),
 }
 
 impl Operation {
@@ -107,6 +109,7 @@ impl Operation {
             Self::Release(release) => release.step(caller, budget),
             Self::Reclaim(reclaim) => reclaim.step(caller, budget),
             Self::Lookup(lookup) => lookup.step(caller, payload, budget),
+            Self::Notify(notify) => notify.step(caller, payload, budget),
         }
     }
 
@@ -115,7 +118,7 @@ impl Operation {
         match self {
             Self::Accept(accept) => accept.ranges(),
             Self::Create(_) | Self::Append(_) | Self::Release(_) | Self::Reclaim(_) => 0,
-            Self::Lookup(_) => 0,
+            Self::Lookup(_) | Self::Notify(_) => 0,
         }
     }
 
@@ -127,7 +130,7 @@ impl Operation {
             Self::Accept(accept) => accept.abandon(caller),
             Self::Release(release) => release.abandon(caller),
             Self::Reclaim(reclaim) => reclaim.abandon(caller),
-            Self::Lookup(_) => {}
+            Self::Lookup(_) | Self::Notify(_) => {}
         }
     }
 }

@@ -99,6 +99,18 @@ pub enum Refusal {
     NotHeld,
     /// A borrower still holds the parcel (MEM_INUSE).
     Held,
+    /// The owner calls the parcel something else than before (ARGUMENT_INVALID).
+    NotifyTag,
+    /// A notification tells not exactly one known thing (ARGUMENT_INVALID).
+    NotifyFlag,
+    /// A notification names more VMs than the ACL (ARGUMENT_INVALID).
+    TooManyTargets,
+    /// A notification names a VM that does not exist (VMID_INVALID).
+    TargetVmid,
+    /// A notification names a VM that is not in the ACL (ARGUMENT_INVALID).
+    TargetNotInAcl,
+    /// The caller says that it has released what it holds (MEM_INUSE).
+    StillHeld,
     /// The parcel is complete, nothing can be appended (DENIED).
     NotAppending,
     /// No parcel of the caller matches the description (LOOKUP_FAILED).
@@ -125,6 +137,10 @@ impl Refusal {
             | Self::MixedAccept
             | Self::SanitizeRights
             | Self::TooManyAddresses
+            | Self::NotifyTag
+            | Self::NotifyFlag
+            | Self::TooManyTargets
+            | Self::TargetNotInAcl
             | Self::Unassigned => ErrorCode::ArgumentInvalid,
             Self::AclTooLong | Self::Quota(_) | Self::NoRange => ErrorCode::NoResource,
             Self::NoFrame => ErrorCode::NoMemory,
@@ -134,13 +150,13 @@ impl Refusal {
             | Self::ForOther
             | Self::Mapped
             | Self::NotAppending => ErrorCode::Denied,
-            Self::AttributeVmid => ErrorCode::VmidInvalid,
+            Self::AttributeVmid | Self::TargetVmid => ErrorCode::VmidInvalid,
             Self::NotOwned => ErrorCode::MemoryInvalid,
             Self::InProgress => ErrorCode::Busy,
             Self::NoParcel => ErrorCode::HandleInvalid,
             Self::Validation => ErrorCode::ValidateFailed,
             Self::NotHeld => ErrorCode::MemoryReleased,
-            Self::Held => ErrorCode::MemoryInUse,
+            Self::Held | Self::StillHeld => ErrorCode::MemoryInUse,
             Self::NoMatch => ErrorCode::LookupFailed,
         }
     }

@@ -361,7 +361,6 @@ fn copy_part(part: &mut [u8], from: usize, at: usize, bytes: &[u8]) {
 impl<M: Machine> Manager<'_, M> {
     /// Tells a VM something about a parcel: the VM of ACL entry `entry` if the news is for a borrower,
     /// else the owner about that borrower. A borrower that is no VM of this system hears nothing.
-    #[expect(dead_code, reason = "MEM_NOTIFY comes next")]
     pub(crate) fn post(&self, parcel: &Memparcel, record: RecordIndex, entry: usize, news: News) {
         let vmid = parcel.acl.entries()[entry].vmid;
         let to = if news.is_for_borrower() { self.find(vmid) } else { Some(parcel.owner) };
