@@ -6,7 +6,8 @@
 
 use rm::address::VmIndex;
 use rm::machine::fake::world::{RAM, World, vm};
-use rm_abi::Transfer;
+use rm_abi::memparcel::notify::Notify;
+use rm_abi::{Handle, Header, Kind, NotifyFlag, Transfer, Vmid, VmidEntry, message};
 
 /// A page of its own for each thread.
 const fn page(thread: u64) -> u64 {
@@ -73,5 +74,63 @@ fn two_borrowers_take_and_leave_one_parcel_at_once() {
         }
     });
     owner.reclaim(handle, 0).unwrap();
+    world.check();
+}
+
+/// The payload of a recall of `handle` from VM 6.
+fn recall(handle: u32, tag: u32) -> Vec<u8> {
+    let targets = &[VmidEntry(Vmid(6))];
+    let request = Notify { handle: Handle(handle), flag: NotifyFlag::Recall, tag, targets };
+    let mut payload = vec![0; 64];
+    let length = request.encode(&mut payload).expect("one target fits");
+    payload.truncate(length);
+    payload
+}
+
+#[test]
+fn news_of_many_vms_and_replies_share_a_queue_and_nothing_is_lost() {
+    let world = World::new(&[vm(3), vm(4), vm(5), vm(6)]);
+    let rounds = 300 * effort();
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for own in 0..3u8 {
+            let (world, done) = (&world, &done);
+            scope.spawn(move || {
+                let owner = world.caller(VmIndex(own));
+                for round in 0..rounds {
+                    let range = [(page(own.into()), 1)];
+                    // Refused while VM 6 has left too much unread.
+                    let Ok(handle) = owner.offer(Transfer::Lend, &[(6, 6)], &range) else {
+                        std::thread::yield_now();
+                        continue;
+                    };
+                    let told = owner.call(message::MEM_NOTIFY, &recall(handle, round as u32));
+                    assert_eq!(told, [0; 4]);
+                    owner.reclaim(handle, 0).unwrap();
+                }
+                done.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            });
+        }
+        let (world, done) = (&world, &done);
+        scope.spawn(move || {
+            let reader = world.caller(VmIndex(3));
+            let (mut sent, mut heard, mut last) = (0, 0, 0);
+            while done.load(std::sync::atomic::Ordering::SeqCst) < 3 || heard < sent {
+                let request = Header::request(message::VM_GET_VMID, sent + 1);
+                if sent < 2000 && reader.queue_send(&request.encode(), false).0 == 0 {
+                    sent += 1;
+                }
+                while let Ok((packet, _)) = reader.queue_receive() {
+                    let header = Header::decode(&packet[..]).expect("a whole packet");
+                    if header.kind == Kind::Reply {
+                        heard += 1;
+                        assert_eq!(header.sequence, last + 1, "replies come in order");
+                        last = header.sequence;
+                    }
+                }
+            }
+            assert_eq!(heard, sent);
+        });
+    });
     world.check();
 }
