@@ -5,19 +5,19 @@
 //! checked before the first hears anything.
 
 use rm_abi::memparcel::notify::NotifyRequest;
-use rm_abi::{Bytes, Handle, List, NotifyFlag, Vmid, VmidEntry};
+use rm_abi::{Bytes, ErrorCode, Handle, List, NotifyFlag, Vmid, VmidEntry};
 
 use crate::call::Caller;
 use crate::link::notice::News;
 use crate::machine::Machine;
-use crate::memparcel::Memparcel;
 use crate::memparcel::borrower::Stage;
 use crate::memparcel::table::RecordIndex;
+use crate::memparcel::{Memparcel, Phase};
 use crate::operation::budget::{Budget, weight};
 use crate::operation::{Begun, Operation, Reply, Step};
 use crate::refusal::Refusal;
 
-/// A notification at work. It cannot be refused any more.
+/// A notification at work. Only the end of its parcel stops it.
 #[derive(Debug)]
 pub(crate) struct Notify {
     record: RecordIndex,
@@ -45,6 +45,9 @@ pub(crate) fn begin<M: Machine>(
     let request = NotifyRequest::decode(payload).map_err(Refusal::Malformed)?;
     let (record, parcel) = caller.manager.parcels().get(caller.machine(), request.handle)?;
     parcel.check_party(caller.vm, caller.vmid())?;
+    if parcel.phase == Phase::Appending {
+        return Err(Refusal::InProgress);
+    }
     if parcel.tag.is_some_and(|tag| tag != request.tag) {
         return Err(Refusal::NotifyTag);
     }
@@ -71,7 +74,10 @@ fn borrowers<M: Machine>(
     if parcel.owner != caller.vm {
         return Err(Refusal::NotOwner);
     }
-    let targets = NotifyRequest::targets(payload).map_err(Refusal::Malformed)?;
+    let targets = NotifyRequest::targets(payload).map_err(|code| match code {
+        ErrorCode::ArgumentInvalid => Refusal::EmptyList,
+        code => Refusal::Malformed(code),
+    })?;
     if targets.len() > parcel.acl.len() {
         return Err(Refusal::TooManyTargets);
     }
@@ -113,9 +119,9 @@ impl Notify {
         budget: &mut Budget,
     ) -> Step {
         let mut parcel = caller.manager.parcels().lock(caller.machine(), self.record);
-        // Another vCPU may have reclaimed it, and then there is nothing to tell.
+        // Another vCPU may have reclaimed it, and then there is nothing left to tell.
         if parcel.handle != self.handle {
-            return Step::Done(Ok(Reply::Empty));
+            return Step::Done(Err(Refusal::NoParcel));
         }
         if let Some(tag) = self.tag {
             parcel.tag.get_or_insert(tag);

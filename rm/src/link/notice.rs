@@ -242,7 +242,8 @@ impl Offering {
     }
 
     fn new(parcel: &Memparcel, record: RecordIndex, sequence: u16) -> Self {
-        let sizes = (parcel.extents.len() as usize).min(MAX_ENTRIES);
+        // Of an append that is at work nothing may be told: it may still be refused.
+        let sizes = (parcel.settled as usize).min(MAX_ENTRIES);
         let attributes = parcel.acl.attributes().len();
         // Offer, ACL with its count, count of the sizes.
         let start = 20 + 4 + 4 * parcel.acl.len() + 4;
