@@ -189,12 +189,12 @@ impl<M: Machine> Manager<'_, M> {
             turn.load(slot, payload)?;
             let view = View::new(self.mem(), &slot.request);
             let begun = call::begin(caller, header.message, &view, ranges_in(room), &mut operation);
-            turn.begun(slot, begun, operation, None)
+            turn.begun(slot, begun, &mut operation, None)
         } else {
             let packet = Packet(payload);
             let begun =
                 call::begin(caller, header.message, &packet, ranges_in(room), &mut operation);
-            turn.begun(slot, begun, operation, Some(packet))
+            turn.begun(slot, begun, &mut operation, Some(packet))
         }
     }
 
@@ -260,21 +260,24 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         &self,
         slot: &mut Slot,
         begun: Result<Begun, Refusal>,
-        operation: Option<Operation>,
+        begun_operation: &mut Option<Operation>,
         packet: Option<Packet<'_>>,
     ) -> Result<Direct, i64> {
-        if let Some(operation) = operation {
+        // An operation is large, so it stays where it is until it must move to the slot.
+        if let Some(operation) = begun_operation {
             // Nothing has changed yet, so a reply that could not be written costs nothing.
             let longest = accept::REPLY_HEAD + operation.ranges();
             let room = longest.min(self.call.capacity as usize);
             if self.guest.writable(self.call.reply, room).is_err() {
-                operation.abandon(self.caller);
+                self.abandon(begun_operation);
                 self.forget_request(slot, packet);
                 return Err(HypercallError::ADDR_INVALID);
             }
             return match packet {
-                Some(packet) if begun == Ok(Begun::Short) => self.short(slot, operation, packet),
-                _ => self.occupy(slot, operation, packet),
+                Some(packet) if begun == Ok(Begun::Short) => {
+                    self.short(slot, begun_operation, packet)
+                }
+                _ => self.occupy(slot, begun_operation, packet),
             };
         }
         self.forget_request(slot, packet);
@@ -297,12 +300,13 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
     fn short(
         &self,
         slot: &mut Slot,
-        mut operation: Operation,
+        begun: &mut Option<Operation>,
         packet: Packet<'_>,
     ) -> Result<Direct, i64> {
         if !matches!(slot.work, Work::Idle) {
-            return self.short_beside(slot, operation, packet);
+            return self.short_beside(slot, begun, packet);
         }
+        let Some(operation) = begun else { panic!("G4: a call that has work has an operation") };
         slot.ranges.resize_inline(operation.ranges());
         slot.occupy(Origin::Direct, self.header);
         // The work is bounded by the checks, not by a budget.
@@ -310,7 +314,7 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
             Step::Done(answer) => slot.work = Work::Answered(answer),
             Step::More => {
                 slot.request.store(self.caller.mem(), packet.0);
-                slot.work = Work::Running(operation);
+                slot.run(begun);
                 slot.step(self.caller, &mut Budget::new(self.caller.step));
             }
         }
@@ -322,9 +326,10 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
     fn short_beside(
         &self,
         slot: &mut Slot,
-        mut operation: Operation,
+        begun: &mut Option<Operation>,
         packet: Packet<'_>,
     ) -> Result<Direct, i64> {
+        let Some(operation) = begun else { panic!("G4: a call that has work has an operation") };
         let mut ranges = Message::new();
         ranges.resize_inline(operation.ranges());
         match operation.step(self.caller, &packet, &mut ranges, &mut Budget::new(u32::MAX)) {
@@ -333,7 +338,7 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
                 Ok(Direct::Return(DirectResult { error: HypercallError::OK, length, token: 0 }))
             }
             // It is longer than it looked, and wants the slot after all.
-            Step::More => self.occupy(slot, operation, Some(packet)),
+            Step::More => self.occupy(slot, begun, Some(packet)),
         }
     }
 
@@ -341,27 +346,35 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
     fn occupy(
         &self,
         slot: &mut Slot,
-        operation: Operation,
+        begun: &mut Option<Operation>,
         packet: Option<Packet<'_>>,
     ) -> Result<Direct, i64> {
         let (mem, vm) = (self.caller.mem(), self.caller.vm);
         if slot.is_taken() {
-            operation.abandon(self.caller);
+            self.abandon(begun);
             return Err(HypercallError::BUSY);
         }
         if let Some(packet) = packet {
             slot.drop_reply(self.caller);
             slot.request.store(mem, packet.0);
         }
-        if slot.ranges.resize(mem, vm, operation.ranges()).is_err() {
-            operation.abandon(self.caller);
+        let ranges = begun.as_ref().map_or(0, Operation::ranges);
+        if slot.ranges.resize(mem, vm, ranges).is_err() {
+            self.abandon(begun);
             slot.request.clear(mem, vm);
             return Ok(self.answer(slot, &Err(Refusal::NoFrame)));
         }
         slot.occupy(Origin::Direct, self.header);
-        slot.work = Work::Running(operation);
+        slot.run(begun);
         slot.step(self.caller, &mut Budget::new(self.caller.step));
         Ok(self.outcome(slot))
+    }
+
+    /// Takes back what the checks of a call did that will not be stepped.
+    fn abandon(&self, begun: &mut Option<Operation>) {
+        if let Some(operation) = begun.take() {
+            operation.abandon(self.caller);
+        }
     }
 
     /// Sends the answer of a call that had no work. One that cannot be written is not kept: nothing

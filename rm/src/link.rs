@@ -29,7 +29,7 @@ use crate::manager::Manager;
 use crate::memparcel::table::RecordIndex;
 use crate::operation::budget::{Budget, weight};
 use crate::operation::message::{Packet, View};
-use crate::operation::{Begun, Operation, Origin, Slot, Step, Work};
+use crate::operation::{Begun, Origin, Slot, Step, Work};
 use crate::refusal::Refusal;
 
 /// How often a queued request lets the reply of a direct call that nobody has fetched stay in the slot,
@@ -382,7 +382,7 @@ impl<M: Machine> Manager<'_, M> {
                 call::begin(caller, header.message, payload, MAX_ENTRIES, &mut operation)
             }
         };
-        let Some(operation) = operation else {
+        let Some(work) = &mut operation else {
             slot.request.clear(mem, caller.vm);
             slot.work = Work::Answered(match begun {
                 Ok(Begun::Answer(reply)) => Ok(reply),
@@ -391,42 +391,32 @@ impl<M: Machine> Manager<'_, M> {
             });
             return None;
         };
-        if slot.ranges.resize(mem, caller.vm, operation.ranges()).is_err() {
-            operation.abandon(caller);
+        if slot.ranges.resize(mem, caller.vm, work.ranges()).is_err() {
+            operation.take().into_iter().for_each(|operation| operation.abandon(caller));
             slot.request.clear(mem, caller.vm);
             slot.work = Work::Answered(Err(Refusal::NoFrame));
             return None;
         }
         match packet {
             Some(packet) if begun == Ok(Begun::Short) => {
-                self.serve_short(caller, slot, operation, packet, budget);
+                // The work is bounded by the checks, not by a budget; it is all that this entry
+                // begins.
+                let _ = budget.spend(caller.step);
+                let unbounded = &mut Budget::new(u32::MAX);
+                match work.step(caller, &packet, &mut slot.ranges, unbounded) {
+                    Step::Done(answer) => slot.work = Work::Answered(answer),
+                    Step::More => {
+                        slot.request.store(mem, packet.0);
+                        slot.run(&mut operation);
+                    }
+                }
             }
             Some(packet) => {
                 slot.request.store(mem, packet.0);
-                slot.work = Work::Running(operation);
+                slot.run(&mut operation);
             }
-            None => slot.work = Work::Running(operation),
+            None => slot.run(&mut operation),
         }
         None
-    }
-
-    fn serve_short(
-        &self,
-        caller: Caller<'_, '_, M>,
-        slot: &mut Slot,
-        mut operation: Operation,
-        packet: Packet<'_>,
-        budget: &mut Budget,
-    ) {
-        // The work is bounded by the checks, not by a budget; it is all that this entry begins.
-        let step = operation.step(caller, &packet, &mut slot.ranges, &mut Budget::new(u32::MAX));
-        match step {
-            Step::Done(answer) => slot.work = Work::Answered(answer),
-            Step::More => {
-                slot.request.store(caller.mem(), packet.0);
-                slot.work = Work::Running(operation);
-            }
-        }
-        let _ = budget.spend(caller.step);
     }
 }

@@ -190,6 +190,12 @@ impl Slot {
         self.waited = 0;
     }
 
+    /// Puts an operation that has begun to work.
+    pub(crate) fn run(&mut self, begun: &mut Option<Operation>) {
+        let operation = begun.take();
+        self.work = Work::Running(operation.expect("G4: a call that has work has an operation"));
+    }
+
     /// Takes over the queued request whose last packet has come.
     pub(crate) fn take_assembled(&mut self) {
         self.assembly.take(&mut self.request);
