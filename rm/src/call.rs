@@ -8,6 +8,7 @@ pub(crate) mod accept;
 pub(crate) mod append;
 pub(crate) mod claim;
 pub(crate) mod create;
+pub(crate) mod extension;
 pub(crate) mod lookup;
 pub(crate) mod notify;
 pub(crate) mod owner;
@@ -92,6 +93,6 @@ pub(crate) fn begin<M: Machine>(
             rm_abi::vm::decode_empty(payload).map_err(Refusal::Malformed)?;
             Ok(Begun::Answer(Reply::Word(caller.vmid().0.into())))
         }
-        _ => Err(Refusal::UnknownCall),
+        _ => extension::begin(message, payload, operation),
     }
 }

@@ -6,6 +6,7 @@
 
 use core::sync::atomic::Ordering;
 
+use rm_abi::extension::{self, Discovery, LastRefusal};
 use rm_abi::hypercall::HypercallError;
 use rm_abi::memparcel::accept;
 use rm_abi::vm::VmExitRequest;
@@ -13,6 +14,7 @@ use rm_abi::{Header, Kind, MAX_PAYLOAD, PACKET, message, reply};
 
 use crate::address::VmIndex;
 use crate::call::accept::RANGE;
+use crate::call::extension::MAX_DATA;
 use crate::call::{self, Caller};
 use crate::machine::Machine;
 use crate::manager::Manager;
@@ -110,6 +112,8 @@ const fn shortest_room(message: u32) -> u64 {
     let size = match message {
         message::MEM_DONATE | message::MEM_LEND | message::MEM_SHARE => reply::SIZE_WITH_WORD,
         message::MEM_LOOKUP | message::VM_GET_VMID => reply::SIZE_WITH_WORD,
+        extension::DISCOVER => reply::SIZE + Discovery::SIZE,
+        extension::LAST_REFUSAL => reply::SIZE + LastRefusal::SIZE,
         _ => reply::SIZE,
     };
     size as u64
@@ -407,6 +411,7 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
     /// Writes a reply to the guest and says how long it is.
     fn send(&self, answer: &Answer, ranges: &Message) -> Result<u64, i64> {
         let mut head = [0; accept::REPLY_HEAD];
+        let mut told;
         let head = match *answer {
             Ok(Reply::Ranges { count, incomplete }) => {
                 head = accept::reply_head(&self.header, count, incomplete);
@@ -420,7 +425,15 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
                 head[..reply::SIZE].copy_from_slice(&reply::status(&self.header, Ok(())));
                 &head[..reply::SIZE]
             }
+            Ok(Reply::Told(topic)) => {
+                told = [0; reply::SIZE + MAX_DATA];
+                let (status, data) = told.split_at_mut(reply::SIZE);
+                status.copy_from_slice(&reply::status(&self.header, Ok(())));
+                let length = call::extension::encode(self.caller, topic, Origin::Direct, data);
+                &told[..reply::SIZE + length]
+            }
             Err(refusal) => {
+                self.caller.note_refusal(Origin::Direct, &self.header, refusal);
                 let status = reply::status(&self.header, Err(refusal.code()));
                 head[..reply::SIZE].copy_from_slice(&status);
                 &head[..reply::SIZE]

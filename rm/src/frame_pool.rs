@@ -161,6 +161,11 @@ impl<'s, R: RelaxStrategy> FramePool<'s, R> {
         self.account(vm).used()
     }
 
+    /// Frames that the VM may use.
+    pub fn limit(&self, vm: VmIndex) -> u32 {
+        self.account(vm).limit.load(Ordering::Relaxed)
+    }
+
     /// Frames that the VM holds, mergeable tables included.
     pub fn taken(&self, vm: VmIndex) -> u32 {
         self.account(vm).taken.load(Ordering::Relaxed)

@@ -44,8 +44,8 @@
 //!
 //! # Locking order
 //!
-//! Operation slot, parcel, VMs by ascending index, VM account, frame pool, message queues
-//! ([`lock::Rank`]). A lock is
+//! Operation slot, parcel, VMs by ascending index, VM account, frame pool, message queues,
+//! last refusals ([`lock::Rank`]). A lock is
 //! held for at most one step. A call is stepped under its VM's slot lock, takes the parcel it works
 //! on, and then one VM at a time. Whoever comes from a handle looks it up without a lock, locks the
 //! record and checks that it still has that handle.

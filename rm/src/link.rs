@@ -263,6 +263,11 @@ impl<M: Machine> Manager<'_, M> {
     /// Moves news and the reply into the receive queue, as far as there is room.
     fn deliver(&self, caller: Caller<'_, '_, M>, slot: &mut Slot, budget: &mut Budget) {
         let (vm, machine) = (caller.vm, self.machine());
+        if slot.stamp == 0
+            && let (Work::Answered(Err(refusal)), Origin::Queue) = (&slot.work, slot.origin)
+        {
+            caller.note_refusal(Origin::Queue, &slot.header, *refusal);
+        }
         let mut link = self.link(vm).lock(machine);
         if slot.awaits_queue() && slot.stamp == 0 {
             // News that came while the reply could not go is behind it.

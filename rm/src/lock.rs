@@ -24,12 +24,14 @@ pub enum Rank {
     Parcel,
     /// A VM's stage-2 tree. Two of them: ascending VM index.
     Vm,
-    /// A VM's quotas, handles and last refusal.
+    /// A VM's free handles and records.
     Account,
     /// The frame pool.
     FramePool,
     /// A VM's message queues and waiting notices.
     Queue,
+    /// Why a VM's last calls were refused.
+    Refusals,
     /// A VM's interrupt controller.
     VirtualGic,
 }

@@ -13,6 +13,7 @@ use rm_abi::{
 use spin::Once;
 
 use crate::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
+use crate::call::extension::LastRefusals;
 use crate::call::{self, Caller};
 use crate::config::{BootError, MAX_VMS, VmConfig};
 use crate::frame_pool::{FramePool, FrameRecord};
@@ -73,6 +74,9 @@ pub(crate) struct Vm<R> {
     pub(crate) stage2: Lock<Stage2, R>,
     pub(crate) account: Lock<FreeParcels, R>,
     pub(crate) slot: Lock<Slot, R>,
+    pub(crate) refusals: Lock<LastRefusals, R>,
+    /// The [`Events`](rm_abi::extension::Events) that the VM wants to be told of.
+    pub(crate) events: AtomicU32,
     /// The slot holds a call that wants steps. A hint that is read without the slot's lock.
     pub(crate) pending: AtomicBool,
     /// The queues hold something that can go on. A hint too.
@@ -162,6 +166,8 @@ impl<'s, M: Machine> Manager<'s, M> {
             stage2: Lock::new(Rank::Vm, stage2),
             account: Lock::new(Rank::Account, free),
             slot: Lock::new(Rank::Slot, Slot::new()),
+            refusals: Lock::new(Rank::Refusals, [None; 2]),
+            events: AtomicU32::new(0),
             pending: AtomicBool::new(false),
             queued: AtomicBool::new(false),
             context,

@@ -13,6 +13,7 @@ use crate::call::Caller;
 use crate::call::accept::Accept;
 use crate::call::append::Append;
 use crate::call::create::Create;
+use crate::call::extension::Subscribe;
 use crate::call::lookup::Lookup;
 use crate::call::notify::Notify;
 use crate::call::reclaim::Reclaim;
@@ -52,6 +53,17 @@ pub enum Reply {
         /// Units are left that need an address.
         incomplete: bool,
     },
+    /// Something about the caller itself, read when the reply is sent.
+    Told(Topic),
+}
+
+/// What an extension call asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Topic {
+    /// What the manager offers.
+    Discovery,
+    /// Why the last refused call was refused.
+    LastRefusal,
 }
 
 /// How a call ended.
@@ -90,6 +102,7 @@ pub(crate) enum Operation {
     Reclaim(Reclaim),
     Lookup(Lookup),
     Notify(Notify),
+    Subscribe(Subscribe),
 }
 
 impl Operation {
@@ -110,6 +123,7 @@ impl Operation {
             Self::Reclaim(reclaim) => reclaim.step(caller, budget),
             Self::Lookup(lookup) => lookup.step(caller, payload, budget),
             Self::Notify(notify) => notify.step(caller, payload, budget),
+            Self::Subscribe(subscribe) => Step::Done(subscribe.step(caller)),
         }
     }
 
@@ -118,7 +132,7 @@ impl Operation {
         match self {
             Self::Accept(accept) => accept.ranges(),
             Self::Create(_) | Self::Append(_) | Self::Release(_) | Self::Reclaim(_) => 0,
-            Self::Lookup(_) | Self::Notify(_) => 0,
+            Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) => 0,
         }
     }
 
@@ -130,7 +144,7 @@ impl Operation {
             Self::Accept(accept) => accept.abandon(caller),
             Self::Release(release) => release.abandon(caller),
             Self::Reclaim(reclaim) => reclaim.abandon(caller),
-            Self::Lookup(_) | Self::Notify(_) => {}
+            Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) => {}
         }
     }
 }

@@ -79,6 +79,11 @@ impl Meter {
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
+
+    /// What is used, and the limit.
+    fn usage(&self) -> (u64, u64) {
+        (self.used(), self.limit)
+    }
 }
 
 /// The counters of one VM.
@@ -100,6 +105,18 @@ impl Meters {
             extents: Meter::new(Resource::Extents, quotas.extents),
             unfinished: Meter::new(Resource::Unfinished, quotas.unfinished as u64),
         }
+    }
+
+    /// How much of a resource that is counted here is used, and its limit.
+    pub(crate) fn usage(&self, resource: Resource) -> (u64, u64) {
+        let all = [
+            &self.parcels,
+            &self.pages_lent,
+            &self.pages_accepted,
+            &self.extents,
+            &self.unfinished,
+        ];
+        all.into_iter().find(|meter| meter.resource == resource).map_or((0, 0), Meter::usage)
     }
 }
 

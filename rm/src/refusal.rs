@@ -1,30 +1,35 @@
 //! Why a call was refused.
 //!
 //! A refusal names the rule, not only the wire's code: many rules share one code, and the reader of
-//! a log wants the rule. [`Refusal::code`] is the only way to the wire.
+//! a log wants the rule. [`Refusal::code`] is the only way to a reply's error word; the call
+//! LAST_REFUSAL tells [`Refusal::rule`] and what belongs to it.
+
+pub use rm_abi::extension::Resource;
 
 use rm_abi::ErrorCode;
+use rm_abi::extension::Rule;
 
-/// What a VM's configuration limits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+use crate::address::VmIndex;
+use crate::config::MAX_VMS;
+
+/// VMs, as a set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Resource {
-    /// Parcels that exist at once.
-    Parcels,
-    /// Pages in the parcels that the VM owns.
-    PagesLent,
-    /// Pages that the VM has accepted.
-    PagesAccepted,
-    /// Extents of the parcels that the VM owns.
-    Extents,
-    /// Creations that wait for their last APPEND.
-    Unfinished,
-    /// Handle numbers: every slot of the VM is in use or worn out.
-    Handles,
-    /// News of parcels that are gone, which a VM of the ACL has left unread.
-    Unread,
-    /// Frames of the manager: tables, extent lists, long messages.
-    Frames,
+pub struct Holders(u16);
+
+const _: () = assert!(MAX_VMS <= u16::BITS as usize);
+
+impl Holders {
+    /// Whether the VM is one of them.
+    pub const fn contains(self, vm: VmIndex) -> bool {
+        self.0 >> vm.0 & 1 != 0
+    }
+}
+
+impl FromIterator<VmIndex> for Holders {
+    fn from_iter<T: IntoIterator<Item = VmIndex>>(vms: T) -> Self {
+        Self(vms.into_iter().fold(0, |set, vm| set | 1 << vm.0))
+    }
 }
 
 /// The rule that refused a call. The comments give the code's name and, where the rule is a row of
@@ -97,8 +102,8 @@ pub enum Refusal {
     NoRange,
     /// The caller does not hold the parcel (MEM_RELEASED).
     NotHeld,
-    /// A borrower still holds the parcel (MEM_INUSE).
-    Held,
+    /// These VMs still hold the parcel (MEM_INUSE).
+    Held(Holders),
     /// The owner calls the parcel something else than before (ARGUMENT_INVALID).
     NotifyTag,
     /// A notification tells not exactly one known thing (ARGUMENT_INVALID).
@@ -115,6 +120,8 @@ pub enum Refusal {
     NotAppending,
     /// No parcel of the caller matches the description (LOOKUP_FAILED).
     NoMatch,
+    /// A bit or byte is set that has no meaning (ARGUMENT_INVALID).
+    UnknownBits,
 }
 
 impl Refusal {
@@ -141,6 +148,7 @@ impl Refusal {
             | Self::NotifyFlag
             | Self::TooManyTargets
             | Self::TargetNotInAcl
+            | Self::UnknownBits
             | Self::Unassigned => ErrorCode::ArgumentInvalid,
             Self::AclTooLong | Self::Quota(_) | Self::NoRange => ErrorCode::NoResource,
             Self::NoFrame => ErrorCode::NoMemory,
@@ -156,8 +164,66 @@ impl Refusal {
             Self::NoParcel => ErrorCode::HandleInvalid,
             Self::Validation => ErrorCode::ValidateFailed,
             Self::NotHeld => ErrorCode::MemoryReleased,
-            Self::Held | Self::StillHeld => ErrorCode::MemoryInUse,
+            Self::Held(_) | Self::StillHeld => ErrorCode::MemoryInUse,
             Self::NoMatch => ErrorCode::LookupFailed,
+        }
+    }
+
+    /// The rule's number.
+    pub const fn rule(self) -> Rule {
+        match self {
+            Self::Malformed(ErrorCode::NoResource) => Rule::ListTooLong,
+            Self::Malformed(_) => Rule::Malformed,
+            Self::UnknownCall => Rule::UnknownCall,
+            Self::EmptyList => Rule::EmptyList,
+            Self::AclTooLong => Rule::AclTooLong,
+            Self::DonateToMany => Rule::DonateToMany,
+            Self::Quota(_) => Rule::Quota,
+            Self::NoFrame => Rule::NoFrame,
+            Self::DeviceMemory => Rule::DeviceMemory,
+            Self::AclRepeats => Rule::AclRepeats,
+            Self::AclVmid => Rule::AclVmid,
+            Self::AclRights => Rule::AclRights,
+            Self::DonateRights => Rule::DonateRights,
+            Self::AclOwner => Rule::AclOwner,
+            Self::Attribute => Rule::Attribute,
+            Self::AttributeVmid => Rule::AttributeVmid,
+            Self::Address => Rule::Address,
+            Self::NotOwned => Rule::NotOwned,
+            Self::InProgress => Rule::InProgress,
+            Self::NoParcel => Rule::NoParcel,
+            Self::NotOwner => Rule::NotOwner,
+            Self::IsOwner => Rule::IsOwner,
+            Self::Kind => Rule::Kind,
+            Self::Validation => Rule::Validation,
+            Self::ForOther => Rule::ForOther,
+            Self::MapVmid => Rule::MapVmid,
+            Self::Mapped => Rule::Mapped,
+            Self::MixedAccept => Rule::MixedAccept,
+            Self::SanitizeRights => Rule::SanitizeRights,
+            Self::TooManyAddresses => Rule::TooManyAddresses,
+            Self::Unassigned => Rule::Unassigned,
+            Self::NoRange => Rule::NoRange,
+            Self::NotHeld => Rule::NotHeld,
+            Self::Held(_) => Rule::Held,
+            Self::NotAppending => Rule::NotAppending,
+            Self::NoMatch => Rule::NoMatch,
+            Self::NotifyTag => Rule::OtherTag,
+            Self::NotifyFlag => Rule::NotifyFlag,
+            Self::TooManyTargets => Rule::TooManyTargets,
+            Self::TargetVmid => Rule::NoVm,
+            Self::TargetNotInAcl => Rule::TargetOutsideAcl,
+            Self::UnknownBits => Rule::UnknownBits,
+            Self::StillHeld => Rule::StillHeld,
+        }
+    }
+
+    /// What ran out, if something did.
+    pub const fn resource(self) -> Option<Resource> {
+        match self {
+            Self::Quota(resource) => Some(resource),
+            Self::NoFrame => Some(Resource::Frames),
+            _ => None,
         }
     }
 }

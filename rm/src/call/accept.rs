@@ -5,11 +5,12 @@
 //! the held pages become mapped, which cannot be refused. A donation also leaves its owner's tree and
 //! ends the parcel.
 
+use rm_abi::extension::EventKind;
 use rm_abi::memparcel::accept::AcceptRequest;
 use rm_abi::{AcceptFlags, Bytes, Handle, List, MAX_ENTRIES, SglEntry, Transfer, Vmid};
 
 use crate::address::{Ipa, PAGE_SIZE, PAGES_PER_2M};
-use crate::call::{Caller, owner, release};
+use crate::call::{Caller, extension, owner, release};
 use crate::machine::Machine;
 use crate::memparcel::borrower::{Borrower, Place, Stage as Progress};
 use crate::memparcel::extents::Extent;
@@ -216,11 +217,11 @@ impl Accept {
                 }
                 Stage::Leave => Stage::Map,
                 Stage::Map if parcel.transfer == Transfer::Donate => {
-                    parcel.borrowers[self.borrower].stage = Progress::Mapped;
+                    self.mapped(parcel, caller);
                     Stage::End
                 }
                 Stage::Map => {
-                    parcel.borrowers[self.borrower].stage = Progress::Mapped;
+                    self.mapped(parcel, caller);
                     return Step::Done(Ok(self.succeed(parcel, caller)));
                 }
                 Stage::End => {
@@ -233,6 +234,12 @@ impl Accept {
                 }
             };
         }
+    }
+
+    /// All pages are the caller's to use.
+    fn mapped<M: Machine>(&self, parcel: &mut Memparcel, caller: Caller<'_, '_, M>) {
+        parcel.borrowers[self.borrower].stage = Progress::Mapped;
+        extension::tell(caller, parcel, self.record, self.borrower, EventKind::Accepted);
     }
 
     /// All units of the request have an address: may it be mapped?

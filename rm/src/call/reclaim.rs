@@ -3,7 +3,7 @@
 use rm_abi::memparcel::handle::ReclaimRequest;
 use rm_abi::{Bytes, Handle, Sanitize};
 
-use crate::call::{Caller, owner};
+use crate::call::{Caller, extension, owner};
 use crate::machine::Machine;
 use crate::memparcel::Phase;
 use crate::memparcel::borrower::Place;
@@ -47,7 +47,7 @@ pub(crate) fn begin<M: Machine>(
         return Err(Refusal::InProgress);
     }
     if parcel.is_held() {
-        return Err(Refusal::Held);
+        return Err(Refusal::Held(extension::holders(caller, &parcel)));
     }
     let sanitize = request.flags.contains(Sanitize::SANITIZE);
     if sanitize && parcel.is_device() {

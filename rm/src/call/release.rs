@@ -1,10 +1,11 @@
 //! MEM_RELEASE: a borrower gives its mapping up.
 
+use rm_abi::extension::EventKind;
 use rm_abi::memparcel::handle::ReleaseRequest;
 use rm_abi::{Bytes, Sanitize};
 
-use crate::call::Caller;
 use crate::call::accept::change_borrower;
+use crate::call::{Caller, extension};
 use crate::machine::Machine;
 use crate::memparcel::Memparcel;
 use crate::memparcel::borrower::{Place, Stage};
@@ -76,6 +77,7 @@ impl Release {
         {
             return Step::More;
         }
+        extension::tell(caller, &parcel, self.record, index, EventKind::Released);
         Step::Done(Ok(Reply::Empty))
     }
 }

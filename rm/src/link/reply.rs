@@ -8,6 +8,7 @@ use rm_abi::{Header, Kind, PACKET, PACKET_PAYLOAD, reply};
 
 use crate::call::Caller;
 use crate::call::accept::RANGE;
+use crate::call::extension;
 use crate::machine::Machine;
 use crate::operation::{Answer, Reply, Slot};
 
@@ -35,6 +36,10 @@ impl Head {
             Ok(Reply::Empty) => {
                 head.bytes[..reply::SIZE].copy_from_slice(&reply::status(header, Ok(())));
             }
+            // Its data is put behind the error word by whoever writes the packet.
+            Ok(Reply::Told(_)) => {
+                head.bytes[..reply::SIZE].copy_from_slice(&reply::status(header, Ok(())));
+            }
             Err(refusal) => {
                 let status = reply::status(header, Err(refusal.code()));
                 head.bytes[..reply::SIZE].copy_from_slice(&status);
@@ -58,6 +63,13 @@ impl Slot {
         into: &mut [u8; PACKET],
     ) -> (usize, bool) {
         let head = Head::new(&self.header, answer);
+        if let Ok(Reply::Told(topic)) = *answer {
+            // All of it fits one packet.
+            let (status, data) = into.split_at_mut(reply::SIZE);
+            status.copy_from_slice(&head.bytes[..reply::SIZE]);
+            self.sent += 1;
+            return (reply::SIZE + extension::encode(caller, topic, self.origin, data), true);
+        }
         let words = head.payload();
         let total = words.len() + head.ranges;
         let fragments = Header::fragments_for(total);

@@ -68,12 +68,20 @@ pub(crate) struct FreeParcels {
     records: u32,
     /// All records of the VM, free or not.
     own: Range<u32>,
+    /// How many slots the VM has, and how many of them are free.
+    slots: u64,
+    free_slots: u64,
 }
 
 impl FreeParcels {
     /// The records of the VM.
     pub(crate) fn own(&self) -> Range<u32> {
         self.own.clone()
+    }
+
+    /// The VM's handle numbers: how many are in use or worn out, and how many there are.
+    pub(crate) const fn handles(&self) -> (u64, u64) {
+        (self.slots - self.free_slots, self.slots)
     }
 }
 
@@ -99,6 +107,7 @@ impl<'s, R: spin::RelaxStrategy> ParcelTable<'s, R> {
 
     /// Gives a VM its slots and records; at boot, once for each VM.
     pub(crate) fn deal(&self, free: &mut FreeParcels, slots: Range<usize>, records: Range<usize>) {
+        free.slots = slots.len() as u64;
         free.own = records.start as u32..records.end as u32;
         for slot in slots {
             self.queue_slot(free, slot as u16 + 1);
@@ -118,6 +127,7 @@ impl<'s, R: spin::RelaxStrategy> ParcelTable<'s, R> {
             .map(RecordIndex)?;
         let slot = free.oldest;
         let place = usize::from(slot).checked_sub(1).ok_or(Refusal::Quota(Resource::Handles))?;
+        free.free_slots -= 1;
         free.oldest = self.slots[place].next.load(Ordering::Relaxed);
         if free.oldest == 0 {
             free.newest = 0;
@@ -148,6 +158,7 @@ impl<'s, R: spin::RelaxStrategy> ParcelTable<'s, R> {
     }
 
     fn queue_slot(&self, free: &mut FreeParcels, slot: u16) {
+        free.free_slots += 1;
         self.slots[usize::from(slot) - 1].next.store(0, Ordering::Relaxed);
         match usize::from(free.newest).checked_sub(1) {
             Some(newest) => self.slots[newest].next.store(slot, Ordering::Relaxed),

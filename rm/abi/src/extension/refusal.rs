@@ -86,6 +86,7 @@ numbered! {
     NoVm = 40, "a target is no VM";
     TargetOutsideAcl = 41, "a target is not in the parcel's access list";
     UnknownBits = 42, "a bit or byte that has no meaning is set";
+    StillHeld = 43, "the caller holds what it says it has released";
 }
 
 numbered! {

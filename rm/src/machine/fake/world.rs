@@ -6,6 +6,7 @@ use std::vec;
 use std::vec::Vec;
 
 use core::sync::atomic::AtomicU32;
+use rm_abi::extension::{self, LastRefusal};
 use rm_abi::memparcel::append::Append;
 use rm_abi::memparcel::{accept::Accept, create::Create, handle::HandleRequest};
 use rm_abi::{
@@ -367,6 +368,13 @@ impl Guest<'_> {
     /// Releases a parcel.
     pub fn release(&self, handle: u32, flags: u8) -> Said {
         self.said(message::MEM_RELEASE, &by_handle(handle, flags))
+    }
+
+    /// Why the last direct call that was refused was refused.
+    pub fn last_refusal(&self) -> LastRefusal {
+        let reply = self.call(extension::LAST_REFUSAL, &[]);
+        assert_eq!(reply[..4], [0; 4]);
+        LastRefusal::decode(&reply[4..]).expect("a reply has its length")
     }
 
     /// Reclaims a parcel.

@@ -1,0 +1,188 @@
+//! The calls that Gunyah does not have: what there is, why a call was refused, what to be told of.
+//!
+//! A VM's last refusal is kept for each transport, so that a client which has lost its reply's error
+//! word between two threads still finds the one it means. What ran out is looked up when a refusal is
+//! noted, never on the way of a call that succeeds.
+
+use core::sync::atomic::Ordering;
+
+use rm_abi::extension::{
+    self, Discovery, EventKind, EventReason, Events, LastRefusal, MAX_HOLDERS, Policies, Resource,
+    SubscribeRequest,
+};
+use rm_abi::{Bytes, ErrorCode, Header, MAX_ENTRIES, MAX_PAYLOAD, Vmid, hypercall};
+
+use crate::call::Caller;
+use crate::link::notice::News;
+use crate::machine::Machine;
+use crate::memparcel::table::RecordIndex;
+use crate::memparcel::{MAX_ACL, Memparcel};
+use crate::operation::{Answer, Begun, Operation, Origin, Reply, Topic};
+use crate::refusal::{Holders, Refusal};
+
+/// The longest data of a reply, see [`encode`].
+pub(crate) const MAX_DATA: usize = LastRefusal::SIZE;
+const _: () = assert!(Discovery::SIZE <= MAX_DATA);
+
+/// A refused call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noted {
+    message: u32,
+    sequence: u16,
+    refusal: Refusal,
+    /// How much of the refusal's resource was in use, and its limit.
+    usage: (u64, u64),
+}
+
+/// A VM's last refused calls, one for each transport.
+pub(crate) type LastRefusals = [Option<Noted>; 2];
+
+/// A subscription at work, in one step.
+#[derive(Debug)]
+pub(crate) struct Subscribe {
+    events: Events,
+}
+
+/// Decodes a request whose message id is in the range of extension calls.
+pub(crate) fn begin(
+    message: u32,
+    payload: &dyn Bytes,
+    operation: &mut Option<Operation>,
+) -> Result<Begun, Refusal> {
+    let told = |topic| {
+        extension::decode_empty(payload).map_err(refusal)?;
+        Ok(Begun::Answer(Reply::Told(topic)))
+    };
+    match message {
+        extension::DISCOVER => told(Topic::Discovery),
+        extension::LAST_REFUSAL => told(Topic::LastRefusal),
+        extension::SUBSCRIBE => {
+            let SubscribeRequest { events } = SubscribeRequest::decode(payload).map_err(refusal)?;
+            *operation = Some(Operation::Subscribe(Subscribe { events }));
+            Ok(Begun::Short)
+        }
+        _ => Err(Refusal::UnknownCall),
+    }
+}
+
+/// What the decoders of extension calls mean by their codes.
+const fn refusal(code: ErrorCode) -> Refusal {
+    match code {
+        ErrorCode::ArgumentInvalid => Refusal::UnknownBits,
+        code => Refusal::Malformed(code),
+    }
+}
+
+impl Subscribe {
+    pub(crate) fn step<M: Machine>(&self, caller: Caller<'_, '_, M>) -> Answer {
+        caller.state().events.store(self.events.bits(), Ordering::Relaxed);
+        Ok(Reply::Empty)
+    }
+}
+
+/// Tells the owner of a parcel what the VM of ACL entry `entry` did, if it wants to know.
+pub(crate) fn tell<M: Machine>(
+    caller: Caller<'_, '_, M>,
+    parcel: &Memparcel,
+    record: RecordIndex,
+    entry: usize,
+    kind: EventKind,
+) {
+    let events = caller.manager.vm(parcel.owner).events.load(Ordering::Relaxed);
+    if Events(events).contains(kind.subscription()) {
+        let news = News::Event { what: kind as u8, reason: EventReason::CALL.0 };
+        caller.manager.post(parcel, record, entry, news);
+    }
+}
+
+/// Writes the data of a reply that tells of a topic, behind its error word; gives its length. The room
+/// is at least [`MAX_DATA`].
+pub(crate) fn encode<M: Machine>(
+    caller: Caller<'_, '_, M>,
+    topic: Topic,
+    origin: Origin,
+    into: &mut [u8],
+) -> usize {
+    let written = match topic {
+        Topic::Discovery => discovery(caller).encode(into),
+        Topic::LastRefusal => {
+            let noted = caller.state().refusals.lock(caller.machine())[origin as usize];
+            noted.map_or(LastRefusal::NONE, |noted| last(caller, &noted)).encode(into)
+        }
+    };
+    written.expect("G7: the room is for the longest data")
+}
+
+fn discovery<M: Machine>(caller: Caller<'_, '_, M>) -> Discovery {
+    // Stage 2 wins where it is the stricter one; that write-back wins takes a feature of the CPU.
+    let always = Policies::UNCACHED | Policies::DEVICE;
+    let cached = caller.machine().features().forced_write_back;
+    Discovery {
+        version: extension::VERSION,
+        direct_call: hypercall::DIRECT_CALL.into(),
+        calls: extension::KNOWN_CALLS,
+        notices: extension::KNOWN_NOTICES,
+        max_acl: MAX_ACL as u16,
+        max_entries: MAX_ENTRIES as u16,
+        max_payload: MAX_PAYLOAD as u32,
+        vms: caller.manager.vm_count() as u16,
+        forced: if cached { always | Policies::CACHED } else { always },
+    }
+}
+
+fn last<M: Machine>(caller: Caller<'_, '_, M>, noted: &Noted) -> LastRefusal {
+    let mut last = LastRefusal {
+        message: noted.message,
+        sequence: noted.sequence,
+        rule: noted.refusal.rule() as u16,
+        error: noted.refusal.code() as u32,
+        resource: noted.refusal.resource().map_or(0, |resource| resource as u16),
+        used: noted.usage.0,
+        limit: noted.usage.1,
+        ..LastRefusal::NONE
+    };
+    let holders = match noted.refusal {
+        Refusal::Held(holders) => holders,
+        _ => Holders::default(),
+    };
+    let held = caller.manager.all().filter(|vm| holders.contains(*vm));
+    for (place, vm) in last.holders.iter_mut().zip(held) {
+        *place = caller.manager.vmid(vm);
+        last.holder_count += 1;
+    }
+    last
+}
+
+impl<M: Machine> Caller<'_, '_, M> {
+    /// Keeps why a call was refused, for LAST_REFUSAL. Nothing of rank account or behind it is locked.
+    pub(crate) fn note_refusal(&self, origin: Origin, header: &Header, refusal: Refusal) {
+        let usage = refusal.resource().map_or((0, 0), |resource| self.usage(resource));
+        let Header { message, sequence, .. } = *header;
+        let noted = Noted { message, sequence, refusal, usage };
+        self.state().refusals.lock(self.machine())[origin as usize] = Some(noted);
+    }
+
+    /// How much of a resource the VM uses, and how much it may use.
+    fn usage(&self, resource: Resource) -> (u64, u64) {
+        let state = self.state();
+        match resource {
+            Resource::Handles => state.account.lock(self.machine()).handles(),
+            Resource::Frames => {
+                let pool = self.manager.pool();
+                (pool.used(self.vm).into(), pool.limit(self.vm).into())
+            }
+            // Another VM's, and so none of the caller's business.
+            Resource::Unread => (0, 0),
+            resource => state.meters.usage(resource),
+        }
+    }
+}
+
+/// The VMs that hold a parcel.
+pub(crate) fn holders<M: Machine>(caller: Caller<'_, '_, M>, parcel: &Memparcel) -> Holders {
+    let held = |entry: &usize| parcel.borrowers[*entry].holds();
+    let vmids = (0..parcel.acl.len()).filter(held).map(|entry| parcel.acl.entries()[entry].vmid);
+    vmids.filter_map(|vmid: Vmid| caller.manager.find(vmid)).collect()
+}
+
+const _: () = assert!(crate::config::MAX_VMS <= MAX_HOLDERS);
