@@ -1,6 +1,9 @@
-//! The direct call: request and reply of one call to the resource manager in one trap.
+//! The calls to the resource manager: the direct call, and those on message queues and doorbells.
+//!
+//! Registers become arguments here and results become registers; what they mean is the manager's.
 
 use rm::direct::{Direct, DirectCall};
+use rm::hypercall::Hypercall;
 
 use crate::guest_memory::Loaded;
 use crate::schedule;
@@ -35,4 +38,31 @@ pub(crate) fn direct(vcpu: Vcpu, registers: &mut Registers, first: usize) -> Nex
     };
     // The call has done its own step of whatever is left.
     entry.end(vcpu, next)
+}
+
+/// Serves call `number` on a queue or doorbell, whose first argument is in X`first`. `None`: there is
+/// no such call. Only the results are written; every other register stays as it was.
+pub(crate) fn object(
+    vcpu: Vcpu,
+    registers: &mut Registers,
+    number: u16,
+    first: usize,
+) -> Option<Next> {
+    let entry = schedule::Entry::new();
+    let args = core::array::from_fn(|index| registers.get(first + index));
+    let call = Hypercall { number, args, native: first == 0 };
+    let vm = vcpu.vm();
+    let memory = Loaded { manager: vm.manager(), vm: vm.index() };
+    let results = vm.manager().hypercall(vm.index(), &call, &memory)?;
+    for (index, &value) in results.x[..results.count].iter().enumerate() {
+        registers.set(index, value);
+    }
+    let next = match results.exit {
+        None => Next::Resume,
+        Some(code) => {
+            vm.end(End::Exit(code));
+            Next::Leave
+        }
+    };
+    Some(entry.end(vcpu, next))
 }

@@ -62,7 +62,7 @@ fn numbered(vcpu: Vcpu, registers: &mut Registers, number: u16, first: usize) ->
             Next::Resume
         }
         numbers::DIRECT_CALL => mailbox::direct(vcpu, registers, first),
-        _ => unknown(registers),
+        _ => mailbox::object(vcpu, registers, number, first).unwrap_or_else(|| unknown(registers)),
     }
 }
 
