@@ -73,6 +73,14 @@ fn lookup() -> Vec<u8> {
     payload
 }
 
+/// A lend of whose three units B has given one an address.
+fn partly_accepted(world: &World) -> u32 {
+    let handle = lent(world);
+    let first = accept(handle, Transfer::Lend, AcceptFlags::empty(), &scattered(WINDOW)[..1]);
+    assert_eq!(world.caller(B).words(message::MEM_ACCEPT, &first).0, 0);
+    handle
+}
+
 /// A lend that is not finished, of one page and then five.
 fn unfinished(world: &World) -> u32 {
     let (flags, first) = (CreateFlags::APPEND | CreateFlags::SANITIZE, &RANGES[1..2]);
@@ -234,6 +242,42 @@ const CASES: &[Case] = &[
             (message::MEM_ACCEPT, accept(handle, Transfer::Lend, AcceptFlags::DONE, ranges))
         },
         error: 6,
+    },
+    Case {
+        name: "accept the last units",
+        caller: B,
+        prepare: partly_accepted,
+        request: |handle| {
+            let ranges = &scattered(WINDOW)[1..];
+            (message::MEM_ACCEPT, accept(handle, Transfer::Lend, AcceptFlags::DONE, ranges))
+        },
+        error: 0,
+    },
+    Case {
+        name: "accept some more units where there is room",
+        caller: B,
+        prepare: partly_accepted,
+        request: |handle| {
+            (message::MEM_ACCEPT, accept(handle, Transfer::Lend, AcceptFlags::empty(), &[]))
+        },
+        error: 0,
+    },
+    Case {
+        name: "accept the last units, refused",
+        caller: B,
+        prepare: partly_accepted,
+        request: |handle| {
+            let ranges = [scattered(WINDOW)[1], (WINDOW + 0x1000, 5)];
+            (message::MEM_ACCEPT, accept(handle, Transfer::Lend, AcceptFlags::DONE, &ranges))
+        },
+        error: 2,
+    },
+    Case {
+        name: "release what only has addresses",
+        caller: B,
+        prepare: partly_accepted,
+        request: |handle| (message::MEM_RELEASE, by_handle(handle, 0)),
+        error: 0,
     },
     Case {
         name: "accept a donation",

@@ -1,0 +1,239 @@
+//! MEM_ACCEPT in several calls: units get their addresses bit by bit, and nothing is mapped until the
+//! last call says DONE.
+
+use rm::address::{Ipa, VmIndex};
+use rm::audit::AuditReport;
+use rm::machine::fake::world::{Guest, RAM, World, accept, append, offer, vm};
+use rm::stage2::Access;
+use rm_abi::memparcel::accept::Accepted;
+use rm_abi::{AcceptFlags, AppendFlags, CreateFlags, SglEntry, Transfer, message};
+
+const A: VmIndex = VmIndex(0);
+const B: VmIndex = VmIndex(1);
+const WINDOW: u64 = 0x9000_0000;
+const NONE: AcceptFlags = AcceptFlags::empty();
+const DONE: AcceptFlags = AcceptFlags::DONE;
+const CONTIGUOUS: AcceptFlags = AcceptFlags::MAP_CONTIGUOUS;
+
+fn world() -> World {
+    World::new(&[vm(3), vm(4)])
+}
+
+/// Which run of a long parcel is where: single pages and pairs, all apart.
+fn run(index: u64) -> (u64, u64) {
+    (RAM.0 + index * 0x3000, 1 + index % 2)
+}
+
+/// A share of `count` runs, made by a creation and appends of at most 500 each.
+fn long_share(world: &World, count: u64) -> u32 {
+    let a = world.caller(A);
+    let runs: Vec<_> = (0..count).map(run).collect();
+    let acl = [(3, 6), (4, 6)];
+    let (error, handle) =
+        a.words(message::MEM_SHARE, &offer(CreateFlags::APPEND, &acl, &runs[..1], &[]));
+    assert_eq!(error, 0);
+    for part in runs[1..].chunks(500) {
+        let request = append(handle, AppendFlags::empty(), part);
+        assert_eq!(a.words(message::MEM_APPEND, &request).0, 0);
+    }
+    let last = (RAM.0 + 0xfa_0000, 1);
+    a.append(handle, true, &[last]).unwrap();
+    handle
+}
+
+/// One call: the ranges of its reply and whether units are left, or the error word.
+type Taken = Result<(Vec<SglEntry>, bool), u32>;
+
+fn taken(reply: &[u8]) -> Taken {
+    match u32::from_le_bytes(reply[..4].try_into().unwrap()) {
+        0 => {
+            let data = &reply[4..];
+            let accepted = Accepted::decode(data).expect("a reply with ranges");
+            Ok((accepted.sgl.iter(data).collect(), accepted.incomplete))
+        }
+        error => Err(error),
+    }
+}
+
+/// Lets the manager choose addresses.
+fn choose(guest: &Guest<'_>, handle: u32, flags: AcceptFlags) -> Taken {
+    let request = accept(handle, Transfer::Share, flags, &[]);
+    taken(&guest.call(message::MEM_ACCEPT, &request))
+}
+
+/// Names addresses; the result is the error word.
+fn name(guest: &Guest<'_>, handle: u32, flags: AcceptFlags, ranges: &[(u64, u64)]) -> u32 {
+    let request = accept(handle, Transfer::Share, flags, ranges);
+    let reply = guest.call(message::MEM_ACCEPT, &request);
+    assert_eq!(reply.len(), 4, "a reply to named addresses has no data");
+    u32::from_le_bytes(reply[..4].try_into().unwrap())
+}
+
+fn settled(world: &World) -> AuditReport {
+    for vm in [A, B] {
+        while world.manager.idle(vm) {}
+    }
+    world.check()
+}
+
+#[test]
+fn a_parcel_of_many_units_is_accepted_in_portions_of_512() {
+    for (step, queued) in [(rm::operation::STEP, false), (rm::operation::STEP, true), (1, false)] {
+        let world = world();
+        let handle = long_share(&world, 1299);
+        let before = settled(&world);
+        let b = world.caller(B);
+        b.step.set(step);
+        let call = |flags| {
+            let request = accept(handle, Transfer::Share, flags, &[]);
+            let reply = if queued {
+                b.queue_call(message::MEM_ACCEPT, &request)
+            } else {
+                b.call(message::MEM_ACCEPT, &request)
+            };
+            taken(&reply).expect("an accept without a mistake")
+        };
+        let mut all = vec![];
+        for (count, incomplete) in [(512, true), (512, true), (276, false)] {
+            let (ranges, more) = call(NONE);
+            assert_eq!((ranges.len(), more), (count, incomplete));
+            all.extend(ranges);
+            assert_eq!(world.check().borrowed, 0, "nothing is mapped before DONE");
+        }
+        assert_eq!(call(NONE), (vec![], false), "no unit is left to choose for");
+        assert_eq!(call(DONE), (vec![], false));
+        let expected = (0..1299).map(|index| run(index).1).chain([1]);
+        assert!(all.iter().map(|range| range.size / 4096).eq(expected), "units in their order");
+        // What A writes to a run, B reads at the address it was told.
+        for (mark, index) in (7..).zip([0, 1, 511, 512, 1023, 1024, 1298]) {
+            world.cpu(A).write(Ipa(run(index).0), mark).unwrap();
+            let there = Ipa(all[index as usize].ipa);
+            assert_eq!(world.cpu(B).read(there), Ok(mark), "unit {index}");
+        }
+        assert_eq!(world.check().borrowed, before.shared);
+        b.release(handle, 0).unwrap();
+        assert_eq!(settled(&world), before);
+        world.caller(A).reclaim(handle, 0).unwrap();
+        world.check();
+    }
+}
+
+#[test]
+fn done_without_an_address_for_every_unit_is_refused_and_keeps_what_was_there() {
+    let world = world();
+    let handle = long_share(&world, 599);
+    let before = settled(&world);
+    let b = world.caller(B);
+    assert_eq!(choose(&b, handle, DONE), Err(6), "one call chooses for 512");
+    assert_eq!(settled(&world), before, "G4");
+    assert_eq!(choose(&b, handle, NONE).unwrap().0.len(), 512);
+    let halfway = settled(&world);
+    assert_eq!(name(&b, handle, DONE, &[(WINDOW, 1)]), 6, "87 are left");
+    assert_eq!(settled(&world), halfway, "G4");
+    let (rest, incomplete) = choose(&b, handle, DONE).unwrap();
+    assert_eq!((rest.len(), incomplete), (88, false));
+    assert_eq!(world.check().borrowed, before.shared);
+}
+
+/// A share of runs of 1, 2, 1 and 3 pages.
+fn four_runs(world: &World) -> u32 {
+    let runs = [1, 2, 1, 3].map(|pages| (RAM.0 + pages * 0x1_0000, pages));
+    let runs = [runs[0], runs[1], (RAM.0 + 0x8_0000, 1), runs[3]];
+    world.caller(A).offer(Transfer::Share, &[(3, 6), (4, 6)], &runs).unwrap()
+}
+
+const PLACES: [(u64, u64); 4] =
+    [(WINDOW, 1), (WINDOW + 0x1_0000, 2), (WINDOW + 0x2_0000, 1), (WINDOW + 0x3_0000, 3)];
+
+#[test]
+fn addresses_may_be_named_bit_by_bit_and_mixed_with_chosen_ones() {
+    let world = world();
+    let handle = four_runs(&world);
+    let b = world.caller(B);
+    assert_eq!(name(&b, handle, NONE, &PLACES[..1]), 0);
+    assert_eq!(name(&b, handle, NONE, &PLACES[1..3]), 0);
+    assert_eq!(world.check().borrowed, 0);
+    assert_eq!(world.caller(A).reclaim(handle, 0), Err(0xb), "B counts as a holder already");
+    assert_eq!(name(&b, handle, NONE, &[PLACES[3], PLACES[3]]), 6, "one unit is left");
+    assert_eq!(name(&b, handle, NONE, &[(WINDOW + 0x3_0000, 2)]), 6, "it has three pages");
+    assert_eq!(name(&b, handle, NONE, &[(WINDOW + 0xf000, 3)]), 2, "where the second unit is");
+    let (chosen, incomplete) = choose(&b, handle, DONE).unwrap();
+    assert_eq!((chosen.len(), incomplete), (1, false));
+    for (at, pages) in PLACES[..3].iter().copied().chain([(chosen[0].ipa, 3)]) {
+        let last = Ipa(at + (pages - 1) * 4096);
+        assert!(world.manager.allows(B, last, Access::Write).is_some(), "{at:#x}");
+    }
+    assert_eq!(name(&b, handle, DONE, &PLACES[..1]), 3, "it is mapped");
+    world.check();
+}
+
+#[test]
+fn what_only_has_addresses_can_be_released() {
+    let world = world();
+    let handle = four_runs(&world);
+    let before = settled(&world);
+    let b = world.caller(B);
+    for (flags, ranges) in [(NONE, &PLACES[..3]), (CONTIGUOUS, &[(WINDOW, 7)])] {
+        assert_eq!(name(&b, handle, flags, ranges), 0);
+        b.release(handle, 0).unwrap();
+        assert_eq!(settled(&world), before);
+        assert_eq!(b.release(handle, 0), Err(0xc));
+        // The addresses are free again, and the VM may start over.
+        assert_eq!(name(&b, handle, DONE, &PLACES), 0);
+        b.release(handle, 0).unwrap();
+    }
+    world.caller(A).reclaim(handle, 0).unwrap();
+}
+
+#[test]
+fn contiguous_and_piecewise_accepts_do_not_mix_in_either_order() {
+    let world = world();
+    let handle = four_runs(&world);
+    let b = world.caller(B);
+    let both = DONE | CONTIGUOUS;
+    assert_eq!(name(&b, handle, NONE, &PLACES[..1]), 0);
+    assert_eq!(name(&b, handle, both, &[(WINDOW + 0x10_0000, 7)]), 6);
+    assert_eq!(choose(&b, handle, both), Err(6));
+    b.release(handle, 0).unwrap();
+
+    assert_eq!(name(&b, handle, CONTIGUOUS, &[(WINDOW, 7)]), 0);
+    let before = settled(&world);
+    assert_eq!(name(&b, handle, DONE, &PLACES), 6);
+    assert_eq!(choose(&b, handle, DONE), Err(6));
+    assert_eq!(name(&b, handle, both, &[(WINDOW + 0x10_0000, 7)]), 6, "no unit is left");
+    assert_eq!(settled(&world), before, "G4");
+    assert_eq!(choose(&b, handle, both), Ok((vec![], false)));
+    assert!(world.manager.allows(B, Ipa(WINDOW + 6 * 4096), Access::Write).is_some());
+    world.check();
+}
+
+#[test]
+fn a_whole_parcel_is_one_unit_to_a_contiguous_accept() {
+    let world = world();
+    let handle = long_share(&world, 1299);
+    let b = world.caller(B);
+    let pages = world.check().shared;
+    assert_eq!(name(&b, handle, DONE | CONTIGUOUS, &[(WINDOW, pages - 1)]), 6);
+    let (ranges, incomplete) = choose(&b, handle, DONE | CONTIGUOUS).unwrap();
+    assert_eq!((ranges.len(), ranges[0].size, incomplete), (1, pages * 4096, false));
+    assert_eq!(world.check().borrowed, pages);
+}
+
+#[test]
+fn a_donation_can_be_accepted_in_several_calls() {
+    let world = world();
+    let total = world.check();
+    let runs = [(RAM.0, 1), (RAM.0 + 0x2000, 2), (RAM.0 + 0x8000, 1)];
+    let handle = world.caller(A).offer(Transfer::Donate, &[(4, 7)], &runs).unwrap();
+    let b = world.caller(B);
+    let call = |flags, ranges: &[(u64, u64)]| {
+        b.words(message::MEM_ACCEPT, &accept(handle, Transfer::Donate, flags, ranges)).0
+    };
+    assert_eq!(call(NONE, &PLACES[..2]), 0);
+    assert_eq!(world.check().lent, 4);
+    assert_eq!(call(DONE, &PLACES[2..3]), 0);
+    assert_eq!(call(DONE, &[]), 7, "the handle is dead");
+    let after = world.check();
+    assert_eq!((after.owned, after.lent, after.parcels), (total.owned, 0, 0));
+    assert!(world.manager.allows(B, Ipa(PLACES[1].0 + 4096), Access::Execute).is_some());
+}
