@@ -215,3 +215,74 @@ impl<'s, R: spin::RelaxStrategy> ParcelTable<'s, R> {
 const fn split(handle: Handle) -> (usize, u32) {
     ((handle.0 & MAX_HANDLES as u32) as usize - 1, handle.0 >> SLOT_BITS)
 }
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::AtomicU32;
+    use std::vec::Vec;
+
+    use rm_abi::Transfer;
+    use rm_abi::extension::{LastRefusal, Rule};
+
+    use super::*;
+    use crate::address::VmIndex;
+    use crate::frame_pool::FrameRecord;
+    use crate::link::LinkRecord;
+    use crate::machine::fake::world::{RAM, World, vm};
+    use crate::machine::fake::{FakeMachine, YieldThread};
+    use crate::manager::{Manager, Storage, VmSlot};
+
+    fn leaked<T>(count: usize, make: impl Fn() -> T) -> &'static [T] {
+        (0..count).map(|_| make()).collect::<Vec<_>>().leak()
+    }
+
+    /// A VM whose two handle numbers have one generation left each.
+    fn worn() -> World {
+        let mut only = vm(3);
+        only.quotas.parcels = 1;
+        let generation = u64::from(LAST_GENERATION);
+        let slot =
+            || HandleSlot { word: AtomicU64::new(generation << 32), ..HandleSlot::default() };
+        let frames = only.quotas.frames as usize;
+        let storage = Storage {
+            vms: leaked(1, VmSlot::<YieldThread>::new),
+            handles: leaked(2, slot),
+            parcels: leaked(1, ParcelRecord::new),
+            links: leaked(1, LinkRecord::new),
+            frame_records: leaked(frames, FrameRecord::default),
+            frame_stack: leaked(frames, || AtomicU32::new(0)),
+        };
+        let manager = Manager::new(FakeMachine::new(frames), storage, &[only]).unwrap();
+        let world = World { manager };
+        world.manager.give(VmIndex(0), RAM, World::pa_of(VmIndex(0)), 16).unwrap();
+        world
+    }
+
+    #[test]
+    fn a_vm_whose_handle_numbers_are_worn_out_is_told_so() {
+        let world = worn();
+        let owner = world.caller(VmIndex(0));
+        let lend = || owner.offer(Transfer::Lend, &[(4, 6)], &[(RAM.0, 1)]);
+        let handles = [1, 2].map(|_| {
+            let handle = lend().unwrap();
+            owner.reclaim(handle, 0).unwrap();
+            handle
+        });
+        assert_eq!(
+            handles.map(|handle| (split(Handle(handle)).1, handle != u32::MAX)),
+            [(LAST_GENERATION, true), (LAST_GENERATION, true)]
+        );
+        let before = world.check();
+        assert_eq!(lend(), Err(2));
+        assert_eq!(world.check(), before);
+        let last = owner.last_refusal();
+        let expected = LastRefusal {
+            rule: Rule::Quota as u16,
+            resource: Resource::Handles as u16,
+            used: 2,
+            limit: 2,
+            ..last
+        };
+        assert_eq!((last, last.error), (expected, 2));
+    }
+}
