@@ -5,9 +5,9 @@
 //! by the locks themselves.
 
 use rm::address::VmIndex;
-use rm::machine::fake::world::{RAM, World, vm};
+use rm::machine::fake::world::{RAM, World, offer, vm};
 use rm_abi::memparcel::notify::Notify;
-use rm_abi::{Handle, Header, Kind, NotifyFlag, Transfer, Vmid, VmidEntry, message};
+use rm_abi::{CreateFlags, Handle, Header, Kind, NotifyFlag, Transfer, Vmid, VmidEntry, message};
 
 /// A page of its own for each thread.
 const fn page(thread: u64) -> u64 {
@@ -74,6 +74,42 @@ fn two_borrowers_take_and_leave_one_parcel_at_once() {
         }
     });
     owner.reclaim(handle, 0).unwrap();
+    world.check();
+}
+
+#[test]
+fn a_borrower_that_keeps_asking_gets_a_growing_parcel_when_it_is_whole() {
+    let world = World::new(&[vm(3), vm(4)]);
+    let owner = world.caller(VmIndex(0));
+    owner.step.set(1);
+    for round in 0..20 * effort() {
+        let request = offer(CreateFlags::APPEND, &[(4, 6)], &[(page(0), 1)], &[]);
+        let (error, handle) = owner.words(message::MEM_LEND, &request);
+        assert_eq!(error, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let borrower = world.caller(VmIndex(1));
+                loop {
+                    let all = (0x9000_0000, 9);
+                    match borrower.accept_contiguous(handle, Transfer::Lend, all) {
+                        Ok(_) => break,
+                        Err(error) => assert_eq!(error, 7, "it is not the borrower's yet"),
+                    }
+                    std::thread::yield_now();
+                }
+                borrower.release(handle, 0).unwrap();
+            });
+            for append in 1..5 {
+                let run = (page(append), 2);
+                // A page that is lent already spoils every other try.
+                if round % 2 == 0 {
+                    assert_eq!(owner.append(handle, true, &[run, (page(0), 1)]), Err(0xa));
+                }
+                owner.append(handle, append == 4, &[run]).unwrap();
+            }
+        });
+        owner.reclaim(handle, 0).unwrap();
+    }
     world.check();
 }
 
