@@ -38,7 +38,9 @@
 #![deny(unsafe_code)]
 
 pub mod error;
+pub mod notice;
 pub mod parcel;
+pub mod queue;
 pub mod session;
 pub mod transport;
 
@@ -46,7 +48,9 @@ pub mod transport;
 pub mod hvc;
 
 pub use error::Error;
+pub use notice::{Notice, Offered};
 pub use parcel::{Acceptance, NewParcel, PAGE_SIZE, grant, pages};
+pub use queue::{Poll, QueueTrap, Queues, Received, Sent, Wait};
 pub use session::{LARGEST, Places, Session};
 pub use transport::{Direct, DirectCall, DirectResult, Transport, TransportError, Trap};
 

@@ -51,6 +51,20 @@ impl<'a> NewParcel<'a> {
         self
     }
 
+    /// More pages are to come by append calls; nobody can accept it before the last of them.
+    #[must_use]
+    pub const fn unfinished(mut self) -> Self {
+        self.0.flags = self.0.flags.union(CreateFlags::APPEND);
+        self
+    }
+
+    /// The same with other pages.
+    #[must_use]
+    pub const fn with_ranges(mut self, sgl: &'a [SglEntry]) -> Self {
+        self.0.sgl = sgl;
+        self
+    }
+
     /// Memory types other than the default.
     #[must_use]
     pub const fn attributes(mut self, attributes: &'a [AttributeEntry]) -> Self {
@@ -123,6 +137,17 @@ impl<'a> Acceptance<'a> {
     #[must_use]
     pub const fn expect_sanitized(self) -> Self {
         self.with(AcceptFlags::VALIDATE_SANITIZED)
+    }
+
+    /// Which parcel.
+    pub const fn handle(&self) -> Handle {
+        self.0.handle
+    }
+
+    /// The same, which only assigns addresses.
+    pub(crate) const fn unmapped(mut self) -> Self {
+        self.0.flags = self.0.flags.difference(AcceptFlags::DONE);
+        self
     }
 
     /// The request, mapping at `sgl`.

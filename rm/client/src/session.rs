@@ -2,11 +2,15 @@
 
 use rm_abi::list::List;
 use rm_abi::memparcel::accept::{Accept, Accepted};
+use rm_abi::memparcel::append::Append;
+use rm_abi::memparcel::create::Create;
 use rm_abi::memparcel::handle::HandleRequest;
+use rm_abi::memparcel::lookup::Lookup;
+use rm_abi::memparcel::notify::Notify;
 use rm_abi::vm::VmExitRequest;
 use rm_abi::{
-    Bytes, EncodeError, Handle, Header, MAX_PAYLOAD, Sanitize, SglEntry, Transfer, Vmid, message,
-    reply,
+    AppendFlags, Bytes, EncodeError, Entry, Handle, Header, MAX_ENTRIES, MAX_PAYLOAD, NotifyFlag,
+    Sanitize, SglEntry, Transfer, Vmid, VmidEntry, message, reply,
 };
 
 use crate::error::Error;
@@ -16,6 +20,9 @@ use crate::transport::Transport;
 /// Bytes of the largest message, header included: the `N` with which a session can send and receive
 /// anything.
 pub const LARGEST: usize = Header::SIZE + MAX_PAYLOAD;
+
+/// VMs that an access list can name.
+const MAX_TARGETS: usize = 16;
 
 /// Numbers requests, sends them over a transport and checks the replies.
 ///
@@ -37,6 +44,9 @@ impl<T: Transport> Session<T> {
 }
 
 impl<T: Transport, const N: usize> Session<T, N> {
+    /// Bytes of a creation beside its ranges, if its lists are as long as a parcel's may be.
+    const CREATE_HEAD: usize = Header::SIZE + 20 + 2 * 4 * MAX_TARGETS;
+
     /// A session whose messages have at most `N` bytes.
     pub const fn with_capacity(transport: T) -> Self {
         Self { transport, sequence: 0, request: [0; N], reply: [0; N] }
@@ -128,6 +138,39 @@ impl<T: Transport, const N: usize> Session<T, N> {
         self.order(message::MEM_ACCEPT, |into| parcel.at(places).encode(into))
     }
 
+    /// Maps a parcel of any number of runs where the manager finds room: it names at most 512 places in
+    /// a reply, which `place` is told one by one, until it has named them all. Then all is mapped at
+    /// once. If a call is refused, nothing is mapped and no place is taken.
+    pub fn accept_all(
+        &mut self,
+        parcel: &Acceptance<'_>,
+        mut place: impl FnMut(SglEntry),
+    ) -> Result<(), Error> {
+        let outcome = self.accept_places(parcel, &mut place);
+        if outcome.is_err() {
+            // What was assigned before counts as held; if nothing was, this is refused too.
+            let _ = self.release(parcel.handle(), Sanitize::empty());
+        }
+        outcome
+    }
+
+    fn accept_places(
+        &mut self,
+        parcel: &Acceptance<'_>,
+        place: &mut impl FnMut(SglEntry),
+    ) -> Result<(), Error> {
+        let more = parcel.unmapped();
+        loop {
+            let data = self.call(message::MEM_ACCEPT, |into| more.at(&[]).encode(into))?;
+            let accepted = Accepted::decode(data).ok_or(Error::Malformed)?;
+            Places { data, sgl: accepted.sgl, next: 0 }.for_each(&mut *place);
+            if !accepted.incomplete {
+                break;
+            }
+        }
+        self.accept(parcel).map(drop)
+    }
+
     /// Unmaps an accepted parcel.
     pub fn release(&mut self, parcel: Handle, flags: Sanitize) -> Result<(), Error> {
         let request = HandleRequest { handle: parcel, flags };
@@ -138,6 +181,96 @@ impl<T: Transport, const N: usize> Session<T, N> {
     pub fn reclaim(&mut self, parcel: Handle, flags: Sanitize) -> Result<(), Error> {
         let request = HandleRequest { handle: parcel, flags };
         self.order(message::MEM_RECLAIM, |into| request.encode(into))
+    }
+
+    /// Adds pages to a parcel that was made [unfinished](NewParcel::unfinished). `last` completes it,
+    /// so that its borrowers can accept it. A refused call adds nothing.
+    pub fn append(&mut self, parcel: Handle, sgl: &[SglEntry], last: bool) -> Result<(), Error> {
+        let flags = if last { AppendFlags::END } else { AppendFlags::empty() };
+        let request = Append { handle: parcel, flags, sgl };
+        self.order(message::MEM_APPEND, |into| request.encode(into))
+    }
+
+    /// Makes a parcel of any number of ranges, in as many calls as the session's buffer asks for. If
+    /// one of them is refused, what was made is taken back.
+    pub fn create_all(
+        &mut self,
+        transfer: Transfer,
+        parcel: &NewParcel<'_>,
+    ) -> Result<Handle, Error> {
+        let ranges = parcel.request().sgl;
+        // Header, fixed fields and lists of a full access list, and 16 bytes for each range.
+        let most = (N.saturating_sub(Self::CREATE_HEAD) / SglEntry::SIZE).clamp(1, MAX_ENTRIES);
+        let Some((first, rest)) =
+            ranges.split_at_checked(most).filter(|(_, rest)| !rest.is_empty())
+        else {
+            return self.create(transfer, parcel);
+        };
+        let handle = self.create(transfer, &parcel.with_ranges(first).unfinished())?;
+        let mut chunks = rest.chunks(most).peekable();
+        while let Some(chunk) = chunks.next() {
+            let last = chunks.peek().is_none();
+            if let Err(error) = self.append(handle, chunk, last) {
+                self.reclaim(handle, Sanitize::empty())?;
+                return Err(error);
+            }
+        }
+        Ok(handle)
+    }
+
+    /// Tells borrowers that a parcel is theirs to accept. `tag` is the owner's name for it, which must
+    /// not change.
+    pub fn notify_shared(
+        &mut self,
+        parcel: Handle,
+        tag: u32,
+        borrowers: &[Vmid],
+    ) -> Result<(), Error> {
+        self.notify(parcel, NotifyFlag::Shared, tag, borrowers)
+    }
+
+    /// Asks borrowers to release a parcel.
+    pub fn notify_recall(
+        &mut self,
+        parcel: Handle,
+        tag: u32,
+        borrowers: &[Vmid],
+    ) -> Result<(), Error> {
+        self.notify(parcel, NotifyFlag::Recall, tag, borrowers)
+    }
+
+    /// Tells the owner that this VM has accepted the parcel.
+    pub fn notify_accepted(&mut self, parcel: Handle, tag: u32) -> Result<(), Error> {
+        self.notify(parcel, NotifyFlag::Accepted, tag, &[])
+    }
+
+    /// Tells the owner that this VM has released the parcel.
+    pub fn notify_released(&mut self, parcel: Handle, tag: u32) -> Result<(), Error> {
+        self.notify(parcel, NotifyFlag::Released, tag, &[])
+    }
+
+    fn notify(
+        &mut self,
+        handle: Handle,
+        flag: NotifyFlag,
+        tag: u32,
+        borrowers: &[Vmid],
+    ) -> Result<(), Error> {
+        let mut targets = [VmidEntry(Vmid(0)); MAX_TARGETS];
+        let targets = targets.get_mut(..borrowers.len()).ok_or(EncodeError::TooLong)?;
+        for (target, borrower) in targets.iter_mut().zip(borrowers) {
+            *target = VmidEntry(*borrower);
+        }
+        let request = Notify { handle, flag, tag, targets };
+        self.order(message::MEM_NOTIFY, |into| request.encode(into))
+    }
+
+    /// The handle of a parcel of this VM that nobody holds, by its description: access list, pages and
+    /// attributes in the order of its creation.
+    pub fn lookup(&mut self, parcel: &NewParcel<'_>) -> Result<Handle, Error> {
+        let Create { memory, label, acl, sgl, attributes, .. } = *parcel.request();
+        let request = Lookup { memory, label, acl, sgl, attributes };
+        self.question(message::MEM_LOOKUP, |into| request.encode(into)).map(Handle)
     }
 
     /// Ends this VM; 0 is a normal end. Under a hypervisor this does not return unless it is refused.

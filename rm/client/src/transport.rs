@@ -31,6 +31,10 @@ pub enum TransportError {
         /// What to fetch it by.
         token: u64,
     },
+    /// The request was carried out, and its reply of so many bytes did not fit the buffer. It is gone.
+    TooLong(usize),
+    /// What came is not a message, or what was to be sent is not.
+    Malformed,
 }
 
 impl fmt::Display for TransportError {
@@ -38,6 +42,8 @@ impl fmt::Display for TransportError {
         match self {
             Self::Hypercall(error) => write!(f, "hypercall error {error}"),
             Self::ReplyKept { error, .. } => write!(f, "reply not written, error {error}"),
+            Self::TooLong(size) => write!(f, "reply of {size} bytes does not fit"),
+            Self::Malformed => f.write_str("not a message"),
         }
     }
 }
