@@ -1,11 +1,14 @@
 //! Clients and the manager, client -> bytes -> manager -> strict fake: the demo's story and what the
-//! client promises beside it, without QEMU.
+//! client promises beside it, without QEMU, over each transport.
 
 use rm::address::{Ipa, VmIndex};
+use rm::machine::Line;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, vm};
+use rm::operation::budget::Budget;
 use rm_client::{
-    Acceptance, Error, ErrorCode, LARGEST, NewParcel, Rights, Sanitize, Session, SglEntry,
-    Transfer, Transport, TransportError, Vmid, grant, pages,
+    Acceptance, Error, ErrorCode, Handle, LARGEST, NewParcel, Notice, QueueTrap, Queues, Received,
+    Rights, Sanitize, Sent, Session, SglEntry, Transfer, Transport, TransportError, Vmid, Wait,
+    grant, pages,
 };
 
 const A: VmIndex = VmIndex(0);
@@ -38,84 +41,261 @@ impl Transport for Vcpu<'_> {
     }
 }
 
+/// The hypercalls of a vCPU on its queues.
+struct Trap<'a>(Guest<'a>);
+
+impl QueueTrap for Trap<'_> {
+    fn send(&mut self, packet: &[u8], push: bool) -> Sent {
+        let (error, not_full) = self.0.queue_send(packet, push);
+        Sent { error, not_full }
+    }
+
+    fn receive(&mut self, into: &mut [u8; 240]) -> Received {
+        match self.0.queue_receive() {
+            Ok((packet, not_empty)) => {
+                into[..packet.len()].copy_from_slice(&packet);
+                Received { error: 0, size: packet.len(), not_empty }
+            }
+            Err(error) => Received { error, size: 0, not_empty: false },
+        }
+    }
+}
+
+/// A vCPU that waits. The manager goes on meanwhile, as EL2's timer lets it.
+struct Pause<'a> {
+    world: &'a World,
+    vm: VmIndex,
+    /// Whether it sleeps until an interrupt; then one that never comes is a failure.
+    sleeps: bool,
+    interrupts: u64,
+}
+
+impl Pause<'_> {
+    fn interrupts(&self) -> u64 {
+        [Line::Send, Line::Receive].iter().map(|&line| self.world.interrupts(self.vm, line)).sum()
+    }
+}
+
+impl Wait for Pause<'_> {
+    fn enter(&mut self) {
+        self.interrupts = self.interrupts();
+    }
+
+    fn wait(&mut self) {
+        loop {
+            let pending = self.world.manager.pending(self.vm);
+            self.world.manager.step(self.vm, &mut Budget::new(1));
+            if !self.sleeps || self.interrupts() > self.interrupts {
+                return;
+            }
+            assert!(pending, "a client sleeps and nothing will wake it");
+        }
+    }
+}
+
+/// How the clients of a test call.
+#[derive(Clone, Copy)]
+enum Way {
+    Direct,
+    Polling,
+    Asleep,
+}
+
+/// Any of the transports.
+enum Any<'a> {
+    Direct(Vcpu<'a>),
+    Queues(Queues<Trap<'a>, Pause<'a>>),
+}
+
+impl Transport for Any<'_> {
+    fn exchange(&mut self, request: &[u8], reply: &mut [u8]) -> Result<usize, TransportError> {
+        match self {
+            Self::Direct(vcpu) => vcpu.exchange(request, reply),
+            Self::Queues(queues) => queues.exchange(request, reply),
+        }
+    }
+}
+
+impl Any<'_> {
+    fn queues(&mut self) -> &mut Queues<impl QueueTrap, impl Wait> {
+        match self {
+            Self::Queues(queues) => queues,
+            Self::Direct(_) => panic!("notices come by the queues"),
+        }
+    }
+}
+
 fn world() -> World {
     World::new(&[vm(3), vm(4), vm(5)])
 }
 
-fn session(world: &World, vm: VmIndex) -> Session<Vcpu<'_>, LARGEST> {
-    Session::with_capacity(Vcpu(world.caller(vm)))
+fn session(world: &World, vm: VmIndex, way: Way) -> Session<Any<'_>, LARGEST> {
+    let guest = world.caller(vm);
+    // Many calls take more than one entry then.
+    guest.step.set(200);
+    let sleeps = matches!(way, Way::Asleep);
+    let pause = Pause { world, vm, sleeps, interrupts: 0 };
+    Session::with_capacity(match way {
+        Way::Direct => Any::Direct(Vcpu(guest)),
+        Way::Polling | Way::Asleep => Any::Queues(Queues::new(Trap(guest), pause)),
+    })
+}
+
+/// Runs each test over each transport.
+macro_rules! over_each_transport {
+    ($($name:ident)*) => { $(
+        mod $name {
+            use super::Way;
+            #[test]
+            fn directly() {
+                super::stories::$name(Way::Direct);
+            }
+            #[test]
+            fn over_polled_queues() {
+                super::stories::$name(Way::Polling);
+            }
+            #[test]
+            fn over_queues_asleep_until_the_interrupt() {
+                super::stories::$name(Way::Asleep);
+            }
+        }
+    )* };
+}
+
+over_each_transport! {
+    a_vm_learns_its_own_name
+    two_vms_share_a_page_and_a_third_is_turned_away
+    five_hundred_runs_are_lent_placed_and_taken_back
+    a_contiguous_accept_joins_scattered_runs
+    a_parcel_of_more_runs_than_fit_a_call_is_made_and_mapped_in_parts
+    what_a_part_of_a_parcel_makes_impossible_leaves_nothing
+    a_parcel_is_found_by_its_description
 }
 
 const fn refused<T>(code: ErrorCode) -> Result<T, Error> {
     Err(Error::Refused(code))
 }
 
-#[test]
-fn a_vm_learns_its_own_name() {
-    let world = world();
-    assert_eq!(session(&world, B).vmid(), Ok(Vmid(4)));
-}
+/// The tests that each transport must pass.
+mod stories {
+    use super::*;
 
-#[test]
-fn two_vms_share_a_page_and_a_third_is_turned_away() {
-    let world = world();
-    let (mut a, mut b, mut c) = (session(&world, A), session(&world, B), session(&world, C));
-    let acl = [grant(Vmid(3), Rights::RW), grant(Vmid(4), Rights::RW)];
-    let parcel = a.share(&NewParcel::new(&[pages(PAGE, 1)], &acl).label(7)).unwrap();
-    let wanted = Acceptance::new(parcel, Transfer::Share).expect_label(7);
-    let place = b.accept(&wanted).unwrap().next().expect("one run, one place");
-    world.cpu(A).write(Ipa(PAGE), 1).unwrap();
-    assert_eq!(world.cpu(B).read(Ipa(place.ipa)), Ok(1));
-    assert_eq!(c.accept(&wanted).map(drop), refused(ErrorCode::HandleInvalid));
-    assert_eq!(a.reclaim(parcel, Sanitize::empty()), refused(ErrorCode::MemoryInUse));
-    b.release(parcel, Sanitize::empty()).unwrap();
-    a.reclaim(parcel, Sanitize::SANITIZE).unwrap();
-    assert_eq!(world.cpu(A).read(Ipa(PAGE)), Ok(0));
-    world.check();
-}
-
-#[test]
-fn five_hundred_runs_are_lent_placed_and_taken_back() {
-    let world = world();
-    let (mut a, mut b) = (session(&world, A), session(&world, B));
-    let runs: Vec<SglEntry> = (0..500).map(|run| pages(RAM.0 + run * 0x2000, 1)).collect();
-    let parcel = a.lend(&NewParcel::new(&runs, &[grant(Vmid(4), Rights::R)])).unwrap();
-    let places: Vec<_> = b.accept(&Acceptance::new(parcel, Transfer::Lend)).unwrap().collect();
-    assert_eq!(places.len(), 500);
-    for (index, place) in places.iter().enumerate() {
-        assert_eq!(place.size, 4096);
-        let pa = world.manager.allows(B, Ipa(place.ipa), rm::stage2::Access::Read);
-        let lent = World::pa_of(A).add_pages(2 * index as u64);
-        assert_eq!(pa, Some(lent), "run {index}");
+    pub(super) fn a_vm_learns_its_own_name(way: Way) {
+        let world = world();
+        assert_eq!(session(&world, B, way).vmid(), Ok(Vmid(4)));
     }
-    b.release(parcel, Sanitize::empty()).unwrap();
-    a.reclaim(parcel, Sanitize::empty()).unwrap();
-    world.check();
-}
 
-#[test]
-fn a_contiguous_accept_joins_scattered_runs() {
-    let world = world();
-    let (mut a, mut b) = (session(&world, A), session(&world, B));
-    let runs = [pages(PAGE + 0x10_0000, 3), pages(PAGE, 2)];
-    let parcel = a.lend(&NewParcel::new(&runs, &[grant(Vmid(4), Rights::RW)])).unwrap();
-    let wanted = Acceptance::new(parcel, Transfer::Lend).contiguous();
-    assert_eq!(b.accept_at(&wanted, &[pages(WINDOW, 4)]), refused(ErrorCode::ArgumentInvalid));
-    b.accept_at(&wanted, &[pages(WINDOW, 5)]).unwrap();
-    for (page, value) in (0..5).zip(1..) {
-        world.cpu(B).write(Ipa(WINDOW + page * 4096), value).unwrap();
+    pub(super) fn two_vms_share_a_page_and_a_third_is_turned_away(way: Way) {
+        let world = world();
+        let (mut a, mut b, mut c) =
+            (session(&world, A, way), session(&world, B, way), session(&world, C, way));
+        let acl = [grant(Vmid(3), Rights::RW), grant(Vmid(4), Rights::RW)];
+        let parcel = a.share(&NewParcel::new(&[pages(PAGE, 1)], &acl).label(7)).unwrap();
+        let wanted = Acceptance::new(parcel, Transfer::Share).expect_label(7);
+        let place = b.accept(&wanted).unwrap().next().expect("one run, one place");
+        world.cpu(A).write(Ipa(PAGE), 1).unwrap();
+        assert_eq!(world.cpu(B).read(Ipa(place.ipa)), Ok(1));
+        assert_eq!(c.accept(&wanted).map(drop), refused(ErrorCode::HandleInvalid));
+        assert_eq!(a.reclaim(parcel, Sanitize::empty()), refused(ErrorCode::MemoryInUse));
+        b.release(parcel, Sanitize::empty()).unwrap();
+        a.reclaim(parcel, Sanitize::SANITIZE).unwrap();
+        assert_eq!(world.cpu(A).read(Ipa(PAGE)), Ok(0));
+        world.check();
     }
-    b.release(parcel, Sanitize::empty()).unwrap();
-    a.reclaim(parcel, Sanitize::empty()).unwrap();
-    assert_eq!(world.cpu(A).read(Ipa(PAGE + 0x10_2000)), Ok(3), "the last page of the first run");
-    assert_eq!(world.cpu(A).read(Ipa(PAGE)), Ok(4), "the first page of the second");
-    world.check();
+
+    pub(super) fn five_hundred_runs_are_lent_placed_and_taken_back(way: Way) {
+        let world = world();
+        let (mut a, mut b) = (session(&world, A, way), session(&world, B, way));
+        let runs: Vec<SglEntry> = (0..500).map(|run| pages(RAM.0 + run * 0x2000, 1)).collect();
+        let parcel = a.lend(&NewParcel::new(&runs, &[grant(Vmid(4), Rights::R)])).unwrap();
+        let places: Vec<_> = b.accept(&Acceptance::new(parcel, Transfer::Lend)).unwrap().collect();
+        assert_eq!(places.len(), 500);
+        for (index, place) in places.iter().enumerate() {
+            assert_eq!(place.size, 4096);
+            let pa = world.manager.allows(B, Ipa(place.ipa), rm::stage2::Access::Read);
+            let lent = World::pa_of(A).add_pages(2 * index as u64);
+            assert_eq!(pa, Some(lent), "run {index}");
+        }
+        b.release(parcel, Sanitize::empty()).unwrap();
+        a.reclaim(parcel, Sanitize::empty()).unwrap();
+        world.check();
+    }
+
+    pub(super) fn a_contiguous_accept_joins_scattered_runs(way: Way) {
+        let world = world();
+        let (mut a, mut b) = (session(&world, A, way), session(&world, B, way));
+        let runs = [pages(PAGE + 0x10_0000, 3), pages(PAGE, 2)];
+        let parcel = a.lend(&NewParcel::new(&runs, &[grant(Vmid(4), Rights::RW)])).unwrap();
+        let wanted = Acceptance::new(parcel, Transfer::Lend).contiguous();
+        assert_eq!(b.accept_at(&wanted, &[pages(WINDOW, 4)]), refused(ErrorCode::ArgumentInvalid));
+        b.accept_at(&wanted, &[pages(WINDOW, 5)]).unwrap();
+        for (page, value) in (0..5).zip(1..) {
+            world.cpu(B).write(Ipa(WINDOW + page * 4096), value).unwrap();
+        }
+        b.release(parcel, Sanitize::empty()).unwrap();
+        a.reclaim(parcel, Sanitize::empty()).unwrap();
+        assert_eq!(
+            world.cpu(A).read(Ipa(PAGE + 0x10_2000)),
+            Ok(3),
+            "the last page of the first run"
+        );
+        assert_eq!(world.cpu(A).read(Ipa(PAGE)), Ok(4), "the first page of the second");
+        world.check();
+    }
+
+    pub(super) fn a_parcel_of_more_runs_than_fit_a_call_is_made_and_mapped_in_parts(way: Way) {
+        let world = world();
+        let (mut a, mut b) = (session(&world, A, way), session(&world, B, way));
+        let runs: Vec<SglEntry> = (0..1300).map(|run| pages(RAM.0 + run * 0x2000, 1)).collect();
+        let acl = [grant(Vmid(4), Rights::RW)];
+        let parcel = a.create_all(Transfer::Lend, &NewParcel::new(&runs, &acl)).unwrap();
+        let mut places = vec![];
+        b.accept_all(&Acceptance::new(parcel, Transfer::Lend), |place| places.push(place)).unwrap();
+        assert_eq!(places.len(), 1300);
+        for (index, place) in (0..).zip(&places) {
+            let pa = world.manager.allows(B, Ipa(place.ipa), rm::stage2::Access::Write);
+            assert_eq!(pa, Some(World::pa_of(A).add_pages(2 * index)), "run {index}");
+        }
+        b.release(parcel, Sanitize::empty()).unwrap();
+        a.reclaim(parcel, Sanitize::empty()).unwrap();
+        world.check();
+    }
+
+    pub(super) fn what_a_part_of_a_parcel_makes_impossible_leaves_nothing(way: Way) {
+        let world = world();
+        let (mut a, mut b) = (session(&world, A, way), session(&world, B, way));
+        let before = world.check();
+        let mut runs: Vec<SglEntry> = (0..1300).map(|run| pages(RAM.0 + run * 0x2000, 1)).collect();
+        runs[1200] = pages(WINDOW, 1);
+        let acl = [grant(Vmid(4), Rights::RW)];
+        let lent = a.create_all(Transfer::Lend, &NewParcel::new(&runs, &acl));
+        assert_eq!(lent, refused(ErrorCode::MemoryInvalid));
+        while world.manager.idle(A) {}
+        assert_eq!(world.check(), before);
+        let parcel = a.lend(&NewParcel::new(&runs[..3], &acl)).unwrap();
+        let wanted = Acceptance::new(parcel, Transfer::Lend).expect_label(99);
+        let accepted = b.accept_all(&wanted, |_| panic!("nothing is placed"));
+        assert_eq!(accepted, refused(ErrorCode::ValidateFailed));
+        a.reclaim(parcel, Sanitize::empty()).unwrap();
+        world.check();
+    }
+
+    pub(super) fn a_parcel_is_found_by_its_description(way: Way) {
+        let world = world();
+        let mut a = session(&world, A, way);
+        let (acl, runs) = ([grant(Vmid(4), Rights::R)], [pages(PAGE, 2), pages(PAGE + 0x8000, 1)]);
+        let parcel = NewParcel::new(&runs, &acl);
+        let handle = a.lend(&parcel).unwrap();
+        assert_eq!(a.lookup(&parcel), Ok(handle));
+        let other = [pages(PAGE, 2)];
+        assert_eq!(a.lookup(&parcel.with_ranges(&other)), refused(ErrorCode::LookupFailed));
+    }
 }
 
 #[test]
 fn a_reply_that_is_too_large_for_the_session_is_refused_before_anything_happens() {
     let world = world();
-    let mut a = session(&world, A);
+    let mut a = session(&world, A, Way::Direct);
     let runs: Vec<SglEntry> = (0..100).map(|run| pages(RAM.0 + run * 0x2000, 1)).collect();
     let parcel = a.lend(&NewParcel::new(&runs, &[grant(Vmid(4), Rights::R)])).unwrap();
     let before = world.check();
@@ -128,4 +308,68 @@ fn a_reply_that_is_too_large_for_the_session_is_refused_before_anything_happens(
     guest.put_request(&bytes);
     assert_eq!(guest.direct(bytes.len() as u64, 100, 0), Turn::Error(2, 0));
     assert_eq!(world.check(), before);
+}
+
+/// VM 3 lends `count` runs to VM 4 and tells it so.
+fn offer(a: &mut Session<Any<'_>, LARGEST>, count: u64, tag: u32) -> Handle {
+    let runs: Vec<_> = (0..count).map(|run| pages(RAM.0 + run * 0x2000, 1)).collect();
+    let acl = [grant(Vmid(4), Rights::RW)];
+    let parcel = a.lend(&NewParcel::new(&runs, &acl).label(7)).unwrap();
+    a.notify_shared(parcel, tag, &[Vmid(4)]).unwrap();
+    parcel
+}
+
+#[test]
+fn parties_tell_each_other_what_happens() {
+    for way in [Way::Polling, Way::Asleep] {
+        let world = world();
+        let (mut a, mut b) = (session(&world, A, way), session(&world, B, way));
+        assert!(b.transport().queues().poll_notice().unwrap().is_none());
+        let parcel = offer(&mut a, 20, 0x55);
+        let Notice::Shared(offered) = b.transport().queues().wait_notice().unwrap() else {
+            panic!("not an offer")
+        };
+        assert_eq!((offered.offer.handle, offered.offer.owner), (parcel, Vmid(3)));
+        assert_eq!((offered.offer.label, offered.offer.tag), (7, 0x55));
+        assert_eq!(offered.acl().collect::<Vec<_>>(), [grant(Vmid(4), Rights::RW)]);
+        assert_eq!(offered.sizes().collect::<Vec<_>>(), [4096; 20]);
+        assert_eq!(offered.attributes().count(), 0);
+        let wanted = Acceptance::new(parcel, Transfer::Lend).contiguous();
+        b.accept_at(&wanted, &[pages(WINDOW, 20)]).unwrap();
+        b.notify_accepted(parcel, 0x55).unwrap();
+        a.notify_recall(parcel, 0x55, &[Vmid(4)]).unwrap();
+        let Notice::Accepted(news) = a.transport().queues().wait_notice().unwrap() else {
+            panic!("not accepted")
+        };
+        assert_eq!((news.handle, news.borrower, news.tag), (parcel, Vmid(4), 0x55));
+        assert!(matches!(b.transport().queues().wait_notice(), Ok(Notice::Recall(_))));
+        b.release(parcel, Sanitize::empty()).unwrap();
+        b.notify_released(parcel, 0x55).unwrap();
+        assert!(matches!(a.transport().queues().wait_notice(), Ok(Notice::Released(_))));
+        a.reclaim(parcel, Sanitize::empty()).unwrap();
+        world.check();
+    }
+}
+
+#[test]
+fn notices_that_come_during_a_call_wait_for_the_program() {
+    let world = world();
+    let (mut a, mut b) = (session(&world, A, Way::Asleep), session(&world, B, Way::Asleep));
+    let parcel = offer(&mut a, 1, 1);
+    a.notify_recall(parcel, 1, &[Vmid(4)]).unwrap();
+    assert_eq!(b.vmid(), Ok(Vmid(4)));
+    assert!(matches!(b.transport().queues().poll_notice(), Ok(Some(Notice::Shared(_)))));
+    assert!(matches!(b.transport().queues().poll_notice(), Ok(Some(Notice::Recall(_)))));
+    assert!(matches!(b.transport().queues().poll_notice(), Ok(None)));
+}
+
+#[test]
+fn notices_without_room_are_counted_and_calls_go_on() {
+    let world = world();
+    let (mut a, mut b) = (session(&world, A, Way::Polling), session(&world, B, Way::Polling));
+    let parcel = offer(&mut a, 500, 1);
+    a.notify_recall(parcel, 1, &[Vmid(4)]).unwrap();
+    assert_eq!(b.vmid(), Ok(Vmid(4)));
+    assert!(matches!(b.transport().queues().poll_notice(), Ok(Some(Notice::Recall(_)))));
+    assert_eq!(b.transport().queues().lost_notices(), 1, "4 KiB of sizes do not fit 1 KiB");
 }
