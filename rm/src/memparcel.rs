@@ -110,11 +110,15 @@ impl Memparcel {
     }
 
     /// The ACL position of `vm`, which the party check has let through and which is not the owner.
-    pub(crate) fn borrower(&self, vm: VmIndex, vmid: Vmid) -> Result<usize, Refusal> {
-        if self.owner == vm {
-            return Err(Refusal::IsOwner);
-        }
-        self.acl.position(vmid).ok_or(Refusal::NoParcel)
+    /// `unnamed` is for the owner of a lend or donation, whom its ACL does not name.
+    pub(crate) fn borrower(
+        &self,
+        vm: VmIndex,
+        vmid: Vmid,
+        unnamed: Refusal,
+    ) -> Result<usize, Refusal> {
+        let index = self.acl.position(vmid).ok_or(unnamed)?;
+        if self.owner == vm { Err(Refusal::IsOwner) } else { Ok(index) }
     }
 
     /// Whether a VM other than the owner holds the parcel.

@@ -80,6 +80,8 @@ pub enum Refusal {
     NotOwner,
     /// Only a borrower may do this (DENIED).
     IsOwner,
+    /// The parcel's ACL does not name the caller, who owns it (VMID_INVALID).
+    NotNamed,
     /// The parcel's kind or memory differs from what the caller expects (ARGUMENT_INVALID).
     Kind,
     /// A validation that the caller asked for failed (VALIDATE_FAILED).
@@ -158,7 +160,7 @@ impl Refusal {
             | Self::ForOther
             | Self::Mapped
             | Self::NotAppending => ErrorCode::Denied,
-            Self::AttributeVmid | Self::TargetVmid => ErrorCode::VmidInvalid,
+            Self::AttributeVmid | Self::NotNamed | Self::TargetVmid => ErrorCode::VmidInvalid,
             Self::NotOwned => ErrorCode::MemoryInvalid,
             Self::InProgress => ErrorCode::Busy,
             Self::NoParcel => ErrorCode::HandleInvalid,
@@ -193,7 +195,7 @@ impl Refusal {
             Self::InProgress => Rule::InProgress,
             Self::NoParcel => Rule::NoParcel,
             Self::NotOwner => Rule::NotOwner,
-            Self::IsOwner => Rule::IsOwner,
+            Self::IsOwner | Self::NotNamed => Rule::IsOwner,
             Self::Kind => Rule::Kind,
             Self::Validation => Rule::Validation,
             Self::ForOther => Rule::ForOther,

@@ -150,7 +150,11 @@ impl Model {
         if parcel.transfer != transfer {
             return Err(6);
         }
-        if parcel.owner == vm || parcel.mapped.contains_key(&vm) {
+        // A share names its owner in the ACL, and nothing else does.
+        if parcel.owner == vm {
+            return Err(if transfer == Transfer::Share { 3 } else { 0xd });
+        }
+        if parcel.mapped.contains_key(&vm) {
             return Err(3);
         }
         if pages != parcel.pages.len() as u64 {
@@ -180,7 +184,7 @@ impl Model {
         let index = self.find(vm, handle)?;
         let parcel = &mut self.parcels[index];
         if parcel.owner == vm {
-            return Err(3);
+            return Err(if parcel.transfer == Transfer::Share { 3 } else { 7 });
         }
         let at = parcel.mapped.remove(&vm).ok_or(0xcu32)?;
         for page in 0..parcel.pages.len() as u64 {

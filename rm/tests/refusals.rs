@@ -285,7 +285,10 @@ fn accepts_are_refused_by_the_first_rule_they_break() {
         while world.manager.idle(B) {}
         assert_eq!(world.check(), before, "G4: {rule}");
     }
-    assert_eq!(a.accept(handle, Transfer::Lend, &[]), Err(3), "the owner itself");
+    assert_eq!(a.accept(handle, Transfer::Lend, &[]), Err(0xd), "the owner, whom the ACL omits");
+    let shared = a.offer(Transfer::Share, &[(3, 6), (4, 6)], &[(RAM.0, 1)]).unwrap();
+    assert_eq!(a.accept(shared, Transfer::Share, &[]), Err(3), "the owner, whom the ACL names");
+    assert_eq!(a.release(shared, 0), Err(3), "the owner, whom the ACL names");
     assert_eq!(b.words(message::MEM_ACCEPT, &at(&good)).0, 0);
     assert_eq!(b.words(message::MEM_ACCEPT, &at(&good)).0, 3, "a second time");
 }
@@ -296,7 +299,7 @@ fn releases_and_reclaims_are_refused_by_the_first_rule_they_break() {
     let (a, b) = (world.caller(A), world.caller(B));
     let handle = a.offer(Transfer::Lend, &[(4, 4)], &[(PAGE, 1)]).unwrap();
     assert_eq!(b.release(handle, 0), Err(0xc), "not accepted yet");
-    assert_eq!(a.release(handle, 0), Err(3), "the owner");
+    assert_eq!(a.release(handle, 0), Err(7), "the owner, whom the ACL omits");
     assert_eq!(b.reclaim(handle, 0), Err(3), "a borrower");
     assert_eq!(b.release(handle ^ 1 << 20, 0), Err(7), "another generation");
     assert_eq!(b.release(0, 0), Err(7));

@@ -450,7 +450,7 @@ fn while_an_append_is_at_work_its_parcel_is_busy_and_nobody_elses() {
             assert_eq!(second.reclaim(handle, 0), Err(5), "{}", case.name);
             let far = [(RAM.0 + 0xf0_0000, 1)];
             assert_eq!(second.append(handle, true, &far), Err(5), "{}", case.name);
-            assert_eq!(second.release(handle, 0), Err(3), "{}", case.name);
+            assert_eq!(second.release(handle, 0), Err(7), "{}", case.name);
             let b = world.caller(B);
             assert_eq!(b.reclaim(handle, 0), Err(7), "{}", case.name);
             assert_eq!(b.append(handle, true, &far), Err(7), "{}", case.name);

@@ -133,7 +133,7 @@ fn check<M: Machine>(
     if request.map_for() != Vmid(0) {
         return Err(Refusal::MapVmid);
     }
-    let index = parcel.borrower(caller.vm, caller.vmid())?;
+    let index = parcel.borrower(caller.vm, caller.vmid(), Refusal::NotNamed)?;
     let state = &parcel.borrowers[index];
     match state.stage {
         Progress::Away | Progress::Assigned => {}
