@@ -61,15 +61,14 @@ impl Results {
     }
 }
 
-/// "No such feature" of a call that exists: the original's error codes have 32 bits.
-const UNIMPLEMENTED: i64 = HypercallError::UNIMPLEMENTED as u32 as i64;
+/// "No such feature" of a call that exists: the original's error codes have 32 bits, which it widens
+/// without their sign in the native form.
+const UNIMPLEMENTED_NATIVE: i64 = HypercallError::UNIMPLEMENTED as u32 as i64;
 
 /// An argument that leaves a setting as it is.
 const KEEP: u64 = u64::MAX;
 /// A threshold of "all of the queue".
 const DEEPEST: u64 = u64::MAX - 1;
-/// The only flag of a send. It interrupts the receiver, and the manager needs no interrupt.
-const PUSH: u64 = 1;
 
 impl<M: Machine> Manager<'_, M> {
     /// Serves a hypercall on a message queue or doorbell. `None`: there is no such call.
@@ -108,9 +107,11 @@ impl<M: Machine> Manager<'_, M> {
         call: &Hypercall,
         guest: &impl GuestMemory,
     ) -> Results {
-        let [queue, size, data, flags, reserved] = call.args;
+        // The only flag, PUSH, interrupts the receiver, and the manager needs no interrupt. The
+        // original passes over bits without a meaning.
+        let [queue, size, data, _flags, reserved] = call.args;
         let checked = call
-            .check_reserved(&[reserved, flags & !PUSH], 0)
+            .check_reserved(&[reserved], 0)
             .and_then(|()| check_queue(queue, Object::SendQueue));
         if let Err(error) = checked {
             return Results::error::<2>(error);
@@ -230,7 +231,7 @@ impl<M: Machine> Manager<'_, M> {
             .check_reserved(&[reserved], KEEP)
             .and_then(|()| check_queue(queue, Object::SendQueue))
             .and_then(|()| threshold_in(threshold, 0..DEPTH as u64));
-        configured(accepted, delay, |packets| {
+        call.configured(accepted, delay, |packets| {
             self.link(caller.vm).lock(self.machine()).thresholds.not_full = packets;
         })
     }
@@ -245,7 +246,7 @@ impl<M: Machine> Manager<'_, M> {
                 DEEPEST => Ok(Some(DEPTH)),
                 _ => threshold_in(threshold, 1..DEPTH as u64 + 1),
             });
-        configured(accepted, delay, |packets| {
+        call.configured(accepted, delay, |packets| {
             self.link(caller.vm).lock(self.machine()).thresholds.not_empty = packets;
         })
     }
@@ -256,6 +257,27 @@ impl Hypercall {
     pub(crate) fn check_reserved(&self, arguments: &[u64], value: u64) -> Result<(), i64> {
         let wrong = self.native && arguments.iter().any(|&argument| argument != value);
         if wrong { Err(HypercallError::ARGUMENT_INVALID) } else { Ok(()) }
+    }
+
+    /// Sets a threshold that was accepted, if there is one. Interrupts cannot be delayed.
+    fn configured(
+        &self,
+        accepted: Result<Option<usize>, i64>,
+        delay: u64,
+        set: impl FnOnce(usize),
+    ) -> Results {
+        let error = match accepted {
+            Ok(_) if delay != KEEP && self.native => UNIMPLEMENTED_NATIVE,
+            Ok(_) if delay != KEEP => HypercallError::UNIMPLEMENTED,
+            Ok(threshold) => {
+                if let Some(packets) = threshold {
+                    set(packets);
+                }
+                HypercallError::OK
+            }
+            Err(error) => error,
+        };
+        Results::error::<1>(error)
     }
 }
 
@@ -278,23 +300,4 @@ fn threshold_in(threshold: u64, range: core::ops::Range<u64>) -> Result<Option<u
         _ if range.contains(&threshold) => Ok(Some(threshold as usize)),
         _ => Err(HypercallError::ARGUMENT_INVALID),
     }
-}
-
-/// Sets a threshold that was accepted, if there is one. Interrupts cannot be delayed.
-fn configured(
-    accepted: Result<Option<usize>, i64>,
-    delay: u64,
-    set: impl FnOnce(usize),
-) -> Results {
-    let error = match accepted {
-        Ok(_) if delay != KEEP => UNIMPLEMENTED,
-        Ok(threshold) => {
-            if let Some(packets) = threshold {
-                set(packets);
-            }
-            HypercallError::OK
-        }
-        Err(error) => error,
-    };
-    Results::error::<1>(error)
 }
