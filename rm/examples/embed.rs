@@ -68,6 +68,7 @@ fn main() {
         ipa_pages: 1 << 24,
         accept_from: MEMORY,
         quotas,
+        direct_mapped: false,
         sanitize_always: false,
     };
     let (vms, parcels) = (made(2, VmSlot::new), made(8, ParcelRecord::new));

@@ -20,6 +20,9 @@ pub struct VmConfig {
     /// The lowest address at which the VM may accept memory, and from which the manager looks for
     /// room. Below it a machine has registers that EL2 emulates.
     pub accept_from: Ipa,
+    /// What the VM accepts lies in it at its machine address: of a VM with a device that no SMMU
+    /// confines, and of Gunyah's primary VM.
+    pub direct_mapped: bool,
     /// Its limits.
     pub quotas: Quotas,
     /// Whether what it has borrowed as a lend is wiped before the owner has it back, whatever the

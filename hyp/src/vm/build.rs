@@ -154,6 +154,7 @@ fn vm_config((tag, vm): (u16, package::Vm)) -> VmConfig {
             frames: quotas.frames,
             frames_reserved: quotas.frames_reserved,
         },
+        direct_mapped: false,
         sanitize_always: vm.sanitize == Sanitize::Always,
     }
 }

@@ -319,7 +319,9 @@ impl Accept {
     ) -> Result<Option<(Ipa, u64)>, Refusal> {
         let mem = caller.mem();
         let pages = self.unit_pages(parcel, caller);
-        let at = if self.sgl.is_empty() {
+        let at = if caller.state().direct_mapped {
+            self.direct(parcel, caller, payload, pages)?
+        } else if self.sgl.is_empty() {
             let align = if pages >= PAGES_PER_2M { PAGES_PER_2M } else { 1 };
             match stage2.find_free(mem, &mut self.search, pages, align, budget) {
                 Search::Found(at) => at,
@@ -359,6 +361,27 @@ impl Accept {
         }
         let (at, end) = (Ipa(ipa), Ipa(ipa).page() + pages);
         if at < caller.state().accept_from || end > caller.state().ipa_pages {
+            return Err(Refusal::NoRange);
+        }
+        Ok(at)
+    }
+
+    /// Where the next unit lies in a VM whose addresses are the machine's, which cannot have pieces
+    /// side by side.
+    fn direct<M: Machine>(
+        &self,
+        parcel: &Memparcel,
+        caller: Caller<'_, '_, M>,
+        payload: &dyn Bytes,
+        pages: u64,
+    ) -> Result<Ipa, Refusal> {
+        let Borrower { place, contiguous, .. } = &parcel.borrowers[self.borrower];
+        let record = parcel.extents.peek(caller.mem(), place.extent);
+        let Extent { pa, .. } =
+            Extent::decode(record.expect("G3: every unit that is wanted has an extent"));
+        let at = Ipa(pa.0);
+        let asked = if self.sgl.is_empty() { at } else { self.requested(caller, payload, pages)? };
+        if *contiguous || asked != at || at.page() + pages > caller.state().ipa_pages {
             return Err(Refusal::NoRange);
         }
         Ok(at)

@@ -58,6 +58,7 @@ fn config(vm: VmIndex) -> VmConfig {
             frames_reserved: 64,
             ..Quotas::default()
         },
+        direct_mapped: false,
         sanitize_always: false,
     }
 }

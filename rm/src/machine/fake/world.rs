@@ -48,6 +48,7 @@ pub fn vm(vmid: u16) -> VmConfig {
         tag: TlbTag(vmid),
         ipa_pages: 1 << 24,
         accept_from: RAM,
+        direct_mapped: false,
         quotas: Quotas { frames: 200, frames_reserved: 40, ..Quotas::default() },
         sanitize_always: false,
     }
