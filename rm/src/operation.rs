@@ -169,6 +169,9 @@ pub(crate) struct Slot {
     pub(crate) assembly: Assembly,
 }
 
+// EL2 keeps one for each VM.
+const _: () = assert!(size_of::<Slot>() <= 1024);
+
 /// What is in a slot.
 #[derive(Debug)]
 pub(crate) enum Work {

@@ -4,6 +4,8 @@
 //! anything changes and returned with the reply. Bytes come in from the guest once and are never read
 //! from there again, so a guest that rewrites its request races with nobody but itself.
 
+use core::num::NonZeroU32;
+
 use rm_abi::{Bytes, MAX_PAYLOAD, PACKET_PAYLOAD};
 
 use crate::address::VmIndex;
@@ -24,7 +26,8 @@ const FRAMES: usize = MAX_PAYLOAD.div_ceil(FRAME);
 pub(crate) struct Message {
     len: usize,
     inline: [u8; PACKET_PAYLOAD],
-    frames: [Option<FrameIndex>; FRAMES],
+    /// Each index plus one: half the size of an index that may be missing.
+    frames: [Option<NonZeroU32>; FRAMES],
 }
 
 impl Message {
@@ -43,7 +46,7 @@ impl Message {
         if len > PACKET_PAYLOAD {
             for index in 0..len.div_ceil(FRAME) {
                 match mem.pool.take(mem.machine, payer, FrameUse::Data) {
-                    Ok(frame) => self.frames[index] = Some(frame),
+                    Ok(frame) => self.frames[index] = NonZeroU32::new(frame.0 + 1),
                     Err(none) => {
                         self.clear(mem, payer);
                         return Err(none);
@@ -76,7 +79,7 @@ impl Message {
     /// Returns what the message holds. At most four frames, so it is one unit of work.
     pub(crate) fn clear<M: Machine>(&mut self, mem: Memory<'_, '_, M>, payer: VmIndex) {
         self.len = 0;
-        for frame in self.frames.iter_mut().filter_map(Option::take) {
+        for frame in self.frames.iter_mut().filter_map(Option::take).map(index) {
             erase(mem, frame);
             mem.pool.put(mem.machine, payer, frame);
         }
@@ -133,8 +136,13 @@ impl Message {
         at: usize,
     ) -> (&'a Frame, usize, usize) {
         let frame = self.frames[at / FRAME].expect("G7: a long message has its frames");
-        (&mem.machine.frames()[frame.0 as usize], at % FRAME / WORD, at % WORD)
+        (&mem.machine.frames()[index(frame).0 as usize], at % FRAME / WORD, at % WORD)
     }
+}
+
+/// The frame that a message's entry names.
+const fn index(entry: NonZeroU32) -> FrameIndex {
+    FrameIndex(entry.get() - 1)
 }
 
 /// Stores the whole words that `bytes` begin with, from entry `word` to the frame's last at most. Tells
