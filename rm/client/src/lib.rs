@@ -1,8 +1,19 @@
 //! What a VM links to call the resource manager.
 //!
 //! A [`Session`] numbers requests, encodes them, and checks that a reply belongs to its request. A
-//! [`Transport`] carries the bytes: `hvc::Hvc` (on the target) by one trap into EL2, anything else by what you
-//! implement. Nothing here allocates; a session's buffers lie inside it.
+//! [`Transport`] carries the bytes. Nothing here allocates; a session's buffers lie inside it.
+//!
+//! | you have | take | it costs |
+//! |---|---|---|
+//! | calls to make, and nothing to hear | `Session<hvc::Hvc>`: request and reply in one trap | one trap a call |
+//! | a program without interrupts, or one that also wants to hear of parcels | `Session<hvc::HvcQueues<Poll>>` | two traps a call, and the vCPU never rests |
+//! | a program that sleeps until the manager has something to say | `Session<hvc::HvcQueues<hvc::Sleep>>` | two traps a call, an interrupt when it waits |
+//! | a client of Gunyah's | its own code: the queues are the same | |
+//! | another way into the manager, or a test | your own [`Transport`], [`Trap`] or [`QueueTrap`] | |
+//!
+//! `hvc` exists on the target only; `hvc::Smccc` and `hvc::SmcccQueues` do the same by function id. The
+//! examples of this repository (`tests/guests/src/target/example/`) are one program for each of the
+//! first three rows; `cargo run -- run example-blocking` boots the third.
 //!
 //! Lending two pages to VM 7, and taking them back when it has released them:
 //!
@@ -34,6 +45,30 @@
 //!     session.release(parcel, Sanitize::empty())
 //! }
 //! ```
+//!
+//! With the queues the owner tells the borrower itself, which sleeps until then:
+//!
+//! ```
+//! use rm_client::{Acceptance, Error, Notice, QueueTrap, Queues, Sanitize, Session, Wait};
+//!
+//! fn use_what_is_offered<T: QueueTrap, W: Wait>(
+//!     session: &mut Session<Queues<T, W>>,
+//! ) -> Result<(), Error> {
+//!     let offer = loop {
+//!         if let Notice::Shared(offered) = session.wait_notice()? {
+//!             break offered.offer;
+//!         }
+//!     };
+//!     let wanted = Acceptance::new(offer.handle, offer.transfer).contiguous();
+//!     let place = session.accept(&wanted)?.next().ok_or(Error::Malformed)?;
+//!     session.notify_accepted(offer.handle, offer.tag)?;
+//!     // ... use the place.size bytes at place.ipa until the owner asks for them ...
+//!     # let _ = place;
+//!     while !matches!(session.wait_notice()?, Notice::Recall(_)) {}
+//!     session.release(offer.handle, Sanitize::empty())?;
+//!     session.notify_released(offer.handle, offer.tag)
+//! }
+//! ```
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -54,6 +89,9 @@ pub use queue::{Poll, QueueTrap, Queues, Received, Sent, Wait};
 pub use session::{LARGEST, Places, Session};
 pub use transport::{Direct, DirectCall, DirectResult, Transport, TransportError, Trap};
 
+pub use rm_abi::extension::{
+    Discovery, EventKind, EventReason, Events, LastRefusal, ParcelEvent, Resource, Rule,
+};
 pub use rm_abi::{
     AclEntry, Attribute, AttributeEntry, ErrorCode, Handle, MemoryKind, Rights, Sanitize, SglEntry,
     Transfer, Vmid,

@@ -1,5 +1,6 @@
 //! One VM's conversation with the manager.
 
+use rm_abi::extension::{self, Discovery, Events, LastRefusal, SubscribeRequest};
 use rm_abi::list::List;
 use rm_abi::memparcel::accept::{Accept, Accepted};
 use rm_abi::memparcel::append::Append;
@@ -14,7 +15,9 @@ use rm_abi::{
 };
 
 use crate::error::Error;
+use crate::notice::Notice;
 use crate::parcel::{Acceptance, NewParcel};
+use crate::queue::{QueueTrap, Queues, Wait};
 use crate::transport::Transport;
 
 /// Bytes of the largest message, header included: the `N` with which a session can send and receive
@@ -273,9 +276,43 @@ impl<T: Transport, const N: usize> Session<T, N> {
         self.question(message::MEM_LOOKUP, |into| request.encode(into)).map(Handle)
     }
 
+    /// What the manager offers beyond the calls above. A manager without extensions refuses with
+    /// UNIMPLEMENTED.
+    pub fn discover(&mut self) -> Result<Discovery, Error> {
+        let data = self.call(extension::DISCOVER, |_| Ok(0))?;
+        Discovery::decode(data).ok_or(Error::Malformed)
+    }
+
+    /// Why this VM's last refused call by this transport was refused: the rule behind the error word,
+    /// what ran out and how much of it there is, or which VMs are in the way.
+    pub fn last_refusal(&mut self) -> Result<LastRefusal, Error> {
+        let data = self.call(extension::LAST_REFUSAL, |_| Ok(0))?;
+        LastRefusal::decode(data).ok_or(Error::Malformed)
+    }
+
+    /// Asks to be told of such events of this VM's own parcels by [`Notice::Event`], instead of those
+    /// it asked for before. Borrowers need not notify then.
+    ///
+    /// [`Notice::Event`]: crate::Notice::Event
+    pub fn subscribe(&mut self, events: Events) -> Result<(), Error> {
+        self.order(extension::SUBSCRIBE, |into| SubscribeRequest { events }.encode(into))
+    }
+
     /// Ends this VM; 0 is a normal end. Under a hypervisor this does not return unless it is refused.
     pub fn exit(&mut self, code: u8) -> Result<(), Error> {
         self.order(message::VM_EXIT, |into| VmExitRequest { flags: 0, code }.encode(into))
+    }
+}
+
+impl<T: QueueTrap, W: Wait, const INBOX: usize, const N: usize> Session<Queues<T, W, INBOX>, N> {
+    /// The oldest notification that has come, without waiting. It is told once.
+    pub fn poll_notice(&mut self) -> Result<Option<Notice<'_>>, Error> {
+        Ok(self.transport.poll_notice()?)
+    }
+
+    /// The oldest notification, as soon as there is one.
+    pub fn wait_notice(&mut self) -> Result<Notice<'_>, Error> {
+        Ok(self.transport.wait_notice()?)
     }
 }
 

@@ -6,9 +6,9 @@ use rm::machine::Line;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, vm};
 use rm::operation::budget::Budget;
 use rm_client::{
-    Acceptance, Error, ErrorCode, Handle, LARGEST, NewParcel, Notice, QueueTrap, Queues, Received,
-    Rights, Sanitize, Sent, Session, SglEntry, Transfer, Transport, TransportError, Vmid, Wait,
-    grant, pages,
+    Acceptance, Error, ErrorCode, EventKind, EventReason, Events, Handle, LARGEST, LastRefusal,
+    NewParcel, Notice, QueueTrap, Queues, Received, Rights, Rule, Sanitize, Sent, Session,
+    SglEntry, Transfer, Transport, TransportError, Vmid, Wait, grant, pages,
 };
 
 const A: VmIndex = VmIndex(0);
@@ -104,7 +104,7 @@ enum Way {
 /// Any of the transports.
 enum Any<'a> {
     Direct(Vcpu<'a>),
-    Queues(Queues<Trap<'a>, Pause<'a>>),
+    Queues(Box<Queues<Trap<'a>, Pause<'a>>>),
 }
 
 impl Transport for Any<'_> {
@@ -137,7 +137,7 @@ fn session(world: &World, vm: VmIndex, way: Way) -> Session<Any<'_>, LARGEST> {
     let pause = Pause { world, vm, sleeps, interrupts: 0 };
     Session::with_capacity(match way {
         Way::Direct => Any::Direct(Vcpu(guest)),
-        Way::Polling | Way::Asleep => Any::Queues(Queues::new(Trap(guest), pause)),
+        Way::Polling | Way::Asleep => Any::Queues(Box::new(Queues::new(Trap(guest), pause))),
     })
 }
 
@@ -170,6 +170,8 @@ over_each_transport! {
     a_parcel_of_more_runs_than_fit_a_call_is_made_and_mapped_in_parts
     what_a_part_of_a_parcel_makes_impossible_leaves_nothing
     a_parcel_is_found_by_its_description
+    a_client_learns_what_there_is_and_why_it_was_refused
+    an_owner_that_subscribed_hears_of_its_parcels
 }
 
 const fn refused<T>(code: ErrorCode) -> Result<T, Error> {
@@ -289,6 +291,43 @@ mod stories {
         assert_eq!(a.lookup(&parcel), Ok(handle));
         let other = [pages(PAGE, 2)];
         assert_eq!(a.lookup(&parcel.with_ranges(&other)), refused(ErrorCode::LookupFailed));
+    }
+
+    pub(super) fn a_client_learns_what_there_is_and_why_it_was_refused(way: Way) {
+        let world = world();
+        let (mut a, mut b) = (session(&world, A, way), session(&world, B, way));
+        let there = a.discover().unwrap();
+        assert_eq!((there.vms, there.max_entries), (3, 512));
+        assert!(there.serves(rm_abi::extension::LAST_REFUSAL));
+        assert_eq!(a.last_refusal(), Ok(LastRefusal::NONE));
+        let parcel = a.lend(&NewParcel::new(&[pages(PAGE, 1)], &[grant(Vmid(4), Rights::RW)]));
+        let parcel = parcel.unwrap();
+        let wanted = Acceptance::new(parcel, Transfer::Lend).contiguous();
+        b.accept_at(&wanted, &[pages(WINDOW, 1)]).unwrap();
+        assert_eq!(a.reclaim(parcel, Sanitize::empty()), refused(ErrorCode::MemoryInUse));
+        let why = a.last_refusal().unwrap();
+        assert_eq!((why.rule, why.error), (Rule::Held as u16, ErrorCode::MemoryInUse as u32));
+        assert_eq!(why.holders(), [Vmid(4)]);
+    }
+
+    pub(super) fn an_owner_that_subscribed_hears_of_its_parcels(way: Way) {
+        let world = world();
+        let (mut a, mut b) = (session(&world, A, way), session(&world, B, way));
+        a.subscribe(Events::ACCEPTED | Events::RELEASED).unwrap();
+        let parcel = a.lend(&NewParcel::new(&[pages(PAGE, 1)], &[grant(Vmid(4), Rights::RW)]));
+        let parcel = parcel.unwrap();
+        let wanted = Acceptance::new(parcel, Transfer::Lend).contiguous();
+        b.accept_at(&wanted, &[pages(WINDOW, 1)]).unwrap();
+        b.release(parcel, Sanitize::empty()).unwrap();
+        // Events come by the queues, whatever way the calls go.
+        let mut ears = session(&world, A, Way::Asleep);
+        for kind in [EventKind::Accepted, EventKind::Released] {
+            let Ok(Notice::Event(event)) = ears.transport().queues().wait_notice() else {
+                panic!("not an event")
+            };
+            assert_eq!((event.kind, event.handle, event.borrower), (kind, parcel, Vmid(4)));
+            assert_eq!(event.reason, EventReason::CALL);
+        }
     }
 }
 
