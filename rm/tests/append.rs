@@ -220,3 +220,21 @@ fn appends_are_charged_and_refunded() {
     assert_eq!(error, 0, "the finished one counts no more");
     a.append(second, true, &[(PAGE, 5)]).unwrap();
 }
+
+#[test]
+fn an_append_zeroes_its_own_pages_only() {
+    for step in [1, rm::operation::STEP] {
+        let world = world();
+        let a = world.caller(A);
+        a.step.set(step);
+        let acl = [(3, 6), (4, 6)];
+        let flags = CreateFlags::APPEND | CreateFlags::SANITIZE;
+        let handle = a.words(message::MEM_SHARE, &offer(flags, &acl, &[(PAGE, 1)], &[])).1;
+        let written = |at| world.cpu(A).read(Ipa(at));
+        for at in [PAGE, PAGE + 0x2000] {
+            world.cpu(A).write(Ipa(at), 7).unwrap();
+        }
+        a.append(handle, true, &[(PAGE + 0x2000, 1)]).unwrap();
+        assert_eq!((written(PAGE), written(PAGE + 0x2000)), (Ok(7), Ok(0)), "step {step}");
+    }
+}
