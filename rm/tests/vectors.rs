@@ -21,7 +21,7 @@ use rm_vectors::differences::Reason;
 use rm_vectors::exchange::Exchange;
 use rm_vectors::registers::{Call, Registers};
 use rm_vectors::replay::Access as Accessed;
-use rm_vectors::{BOOTS, Boot, Replay, System, Verdict, Vm};
+use rm_vectors::{BOOTS, Boot, Replay, STORY, System, Verdict, Vm};
 
 /// The primary's RAM, at the same addresses in the machine.
 const PRIMARY_RAM: u64 = 0x4000_0000;
@@ -55,8 +55,10 @@ fn configured(which: Vm) -> VmConfig {
 
 fn world() -> World {
     let world = World::without_memory(&Vm::ALL.map(configured), Default::default());
-    let ram = (Ipa(PRIMARY_RAM), Pa(PRIMARY_RAM));
-    world.manager.give(index(Vm::Primary), ram.0, ram.1, PRIMARY_PAGES).expect("it is free");
+    let story = [0xa000_0000, 0x1_0000_0000, 0x8_8000_0000, 0x8_9000_0000].map(|at| (at, 512));
+    for (at, pages) in [(PRIMARY_RAM, PRIMARY_PAGES)].into_iter().chain(story) {
+        world.manager.give(index(Vm::Primary), Ipa(at), Pa(at), pages).expect("it is free");
+    }
     world
 }
 
@@ -228,6 +230,11 @@ fn replay(boot: Boot, tally: &mut Tally) -> Vec<String> {
 
 fn assert_replays(name: &str) {
     let boot = BOOTS.into_iter().find(|boot| boot.name == name).expect("there is such a boot");
+    assert_boot_replays(boot);
+}
+
+fn assert_boot_replays(boot: Boot) {
+    let name = boot.name;
     let mut tally = Tally::default();
     let complaints = replay(boot, &mut tally);
     println!("{name}: {tally:?}");
@@ -277,6 +284,11 @@ fn interrupts_come_when_the_original_raises_them() {
 #[test]
 fn random_requests_are_answered_as_the_original_answers_them() {
     assert_replays("fuzz1");
+}
+
+#[test]
+fn the_worked_examples_come_true() {
+    assert_boot_replays(STORY);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! `data/differences.txt` has one line for each difference: the ids of the exchanges that show it,
 //! the reason, the rule that asks for it, and what we say instead.
 
-use crate::exchange::Id;
+use crate::exchange::{Id, is_captured};
 
 const TEXT: &str = include_str!("../data/differences.txt");
 
@@ -130,7 +130,7 @@ impl Range {
 
     /// Whether the exchange is one of these.
     pub fn contains(&self, id: &Id<'_>) -> bool {
-        (self.first.boot == "*" || self.first.boot == id.boot)
+        (self.everywhere() && is_captured(id.boot) || self.first.boot == id.boot)
             && (self.first.number..=self.last).contains(&id.number)
             && self.first.letter == id.letter
     }
@@ -145,7 +145,7 @@ impl Range {
         self.len() == 0
     }
 
-    /// Whether they are in every boot.
+    /// Whether they are in every captured boot.
     pub fn everywhere(&self) -> bool {
         self.first.boot == "*"
     }
@@ -154,19 +154,17 @@ impl Range {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::BOOTS;
+    use crate::{BOOTS, STORY};
 
     #[test]
     fn an_id_stands_in_one_line_and_names_exchanges() {
-        for exchange in BOOTS.iter().flat_map(|boot| boot.exchanges()) {
+        let all = || BOOTS.iter().chain([&STORY]).flat_map(|boot| boot.exchanges());
+        for exchange in all() {
             let found = lines().filter(|line| line.names(&exchange.id)).count();
             assert!(found <= 1, "{} stands in {found} lines", exchange.id);
         }
         for (line, range) in lines().flat_map(|line| line.parts().map(move |part| (line, part))) {
-            let named = BOOTS
-                .iter()
-                .flat_map(|boot| boot.exchanges())
-                .filter(|exchange| range.contains(&exchange.id));
+            let named = all().filter(|exchange| range.contains(&exchange.id));
             let boots = if range.everywhere() { BOOTS.len() } else { 1 };
             assert_eq!(named.count(), range.len() * boots, "{}", line.ids);
         }

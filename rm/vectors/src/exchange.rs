@@ -1,6 +1,6 @@
 //! The captured text, line by line.
 
-use crate::{Vm, hex};
+use crate::{BOOTS, Vm, hex};
 
 /// One boot of the original.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +94,11 @@ impl Boot {
         })
     }
 
+    /// Whether it was captured, and so begins with the calls that bring up the secondaries.
+    pub fn is_captured(&self) -> bool {
+        is_captured(self.name)
+    }
+
     /// The capability by which `vm` named its send queue (`tx`) or its receive queue (`rx`).
     pub fn capability(&self, queue: &str, vm: Vm) -> Option<u64> {
         let named = |(name, id)| {
@@ -107,6 +112,11 @@ impl Boot {
             .filter_map(|field| field.split_once('='))
             .find_map(named)
     }
+}
+
+/// Whether a boot of this name was captured.
+pub(crate) fn is_captured(name: &str) -> bool {
+    BOOTS.iter().any(|boot| boot.name == name)
 }
 
 impl Exchange {
@@ -140,7 +150,7 @@ impl Exchange {
 
 #[cfg(test)]
 mod tests {
-    use crate::{BOOTS, Vm, What};
+    use crate::{BOOTS, STORY, Vm, What};
 
     #[test]
     fn every_line_is_an_exchange_of_its_boot_and_in_order() {
@@ -156,6 +166,7 @@ mod tests {
             }
         }
         assert_eq!(captured, 1627);
+        assert_eq!(STORY.exchanges().count(), 10);
     }
 
     #[test]

@@ -63,6 +63,11 @@ impl Vm {
     }
 }
 
+/// The worked examples of our specification of the interface: one story, never captured. Handles are
+/// those of the text. The primary's memory lies at 0x880000000, 0x890000000, 0xa0000000 and
+/// 0x100000000.
+pub const STORY: Boot = Boot { name: "story", text: include_str!("../data/story.txt") };
+
 /// The boots, each a conversation of its own from the first message on.
 pub const BOOTS: [Boot; 9] = [
     Boot { name: "append", text: include_str!("../data/append.txt") },

@@ -126,6 +126,7 @@ impl Replay {
     fn start_vm<S: System>(&self, system: &mut S, exchange: &Exchange) {
         let handle = |theirs| self.handles.ours(theirs);
         match (exchange.id.number, exchange.id.letter) {
+            _ if !self.boot.is_captured() => {}
             (8, None) => system.start(Vm::Secondary, handle(0), handle(1)),
             (13, None) => system.start(Vm::Secondary2, handle(2), handle(3)),
             _ => {}
