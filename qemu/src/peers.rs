@@ -7,7 +7,8 @@
 //! defragments at every change, except for the last row), pKVM of Linux 6.1 (nVHE).
 //!
 //! Ranges: Gunyah and Hafnium share, accept, release and reclaim, as ours does. Xen maps and unmaps a
-//! grant, pKVM shares with its hypervisor and takes back: two calls a page, nothing accepted.
+//! grant, pKVM shares with its hypervisor and takes back: two calls a page, nothing accepted. Gunyah has
+//! only its queues, so its rows stand beside both of ours.
 //!
 //! An instruction count is not time: a TLB invalidation, a barrier and a trap count one each and cache
 //! misses nothing.
@@ -27,7 +28,7 @@ pub struct Case {
 pub const PEERS: [&str; 4] = ["Gunyah", "Hafnium", "Xen", "pKVM"];
 
 /// All cases, in the order of the table.
-pub const CASES: [Case; 8] = [
+pub const CASES: [Case; 12] = [
     Case {
         name: "null_hypercall",
         title: "null hypercall",
@@ -37,6 +38,16 @@ pub const CASES: [Case; 8] = [
         name: "trivial_call",
         title: "trivial call to the resource manager",
         peers: [Some(7_705), None, None, None],
+    },
+    Case {
+        name: "queue_call",
+        title: "the same through the queues, polling",
+        peers: [Some(7_705), None, None, None],
+    },
+    Case {
+        name: "queue_call_asleep",
+        title: "and asleep until the interrupt",
+        peers: [Some(9_831), None, None, None],
     },
     Case {
         name: "1_page",
@@ -57,6 +68,16 @@ pub const CASES: [Case; 8] = [
         name: "512_contiguous",
         title: "512 pages, contiguous",
         peers: [Some(728_867), Some(534_781), Some(2_205_243), Some(2_163_712)],
+    },
+    Case {
+        name: "1_page_queued",
+        title: "1 page, through the queues",
+        peers: [Some(112_266), None, None, None],
+    },
+    Case {
+        name: "512_contiguous_queued",
+        title: "512 contiguous, through the queues",
+        peers: [Some(728_867), None, None, None],
     },
     Case { name: "block_2m", title: "one block of 2 MiB", peers: [None; 4] },
     Case {

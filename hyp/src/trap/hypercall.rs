@@ -62,7 +62,11 @@ fn numbered(vcpu: Vcpu, registers: &mut Registers, number: u16, first: usize) ->
             Next::Resume
         }
         numbers::DIRECT_CALL => mailbox::direct(vcpu, registers, first),
-        _ => mailbox::object(vcpu, registers, number, first).unwrap_or_else(|| unknown(registers)),
+        // Doorbells and message queues, with numbers between that nobody serves.
+        numbers::DOORBELL_SEND..=numbers::MSGQUEUE_CONFIGURE_RECEIVE => {
+            mailbox::object(vcpu, registers, number, first).unwrap_or_else(|| unknown(registers))
+        }
+        _ => unknown(registers),
     }
 }
 

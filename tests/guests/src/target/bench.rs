@@ -9,11 +9,12 @@
 
 pub mod a;
 pub mod b;
+mod mailbox;
 
 use core::arch::asm;
 
-use rm_client::Session;
-use rm_client::hvc::Hvc;
+use rm_client::hvc::{Hvc, HvcQueues, Native};
+use rm_client::{Poll, Queues, Session};
 
 use crate::cpu;
 
@@ -25,18 +26,25 @@ pub(crate) const NAP_A: u64 = 11_000_000;
 pub(crate) const NAP_B: u64 = 7_000_000;
 /// A session that can name 512 ranges.
 pub(crate) type LongSession = Session<Hvc, 8704>;
+/// A session over the message queues that asks until there is an answer.
+pub(crate) type QueueSession = Session<HvcQueues<Poll>>;
 
 /// The words with which A starts a case, and ends the bench.
 pub(crate) const PIECEWISE: u64 = 1;
 pub(crate) const CONTIGUOUS: u64 = 2;
-pub(crate) const END: u64 = 3;
+pub(crate) const QUEUED: u64 = 3;
+pub(crate) const END: u64 = 4;
 
 /// What A fills pages with, and B.
 pub(crate) const FROM_A: u64 = 0xa;
 pub(crate) const FROM_B: u64 = 0xb;
 
 pub(crate) fn long_session() -> LongSession {
-    Session::with_capacity(rm_client::Direct(rm_client::hvc::Native))
+    Session::with_capacity(rm_client::Direct(Native))
+}
+
+pub(crate) fn queue_session() -> QueueSession {
+    Session::new(Queues::new(Native, Poll))
 }
 
 /// Counts the instructions of `work`, the two readings included in neither.

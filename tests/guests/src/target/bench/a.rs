@@ -1,10 +1,12 @@
 //! The owner's half.
 
-use rm_client::{AclEntry, NewParcel, Rights, Sanitize, SglEntry, Vmid, grant, pages};
+use rm_client::{
+    AclEntry, NewParcel, Rights, Sanitize, Session, SglEntry, Transport, Vmid, grant, pages,
+};
 
 use super::{
-    CONTIGUOUS, END, FROM_A, FROM_B, LongSession, NAP_A, PIECEWISE, ROUNDS, count, long_session,
-    measure, median, spin,
+    CONTIGUOUS, END, FROM_A, FROM_B, NAP_A, PIECEWISE, QUEUED, ROUNDS, count, long_session,
+    mailbox, measure, median, queue_session, spin,
 };
 use crate::channel::Channel;
 use crate::demo::granted;
@@ -41,19 +43,24 @@ pub fn main() {
         let _ = granted("asking who I am", session.vmid());
     });
     println!("BENCH trivial_call {trivial}");
+    let mut queued = queue_session();
+    println!("BENCH queue_call {}", mailbox::polling(&mut queued));
+    println!("BENCH queue_call_asleep {}", mailbox::asleep());
 
     let b = Channel::owner(LINK_AB).with_naps(NAP_A);
     let mut ranges = [pages(0, 0); 512];
     for (name, count) in [("1_page", 1), ("16_contiguous", 16)] {
-        cycle(&mut session, &b, name, &[pages(FEW, count)]);
+        cycle(&mut session, &b, CONTIGUOUS, name, &[pages(FEW, count)]);
     }
-    cycle(&mut session, &b, "512_contiguous", &[pages(MANY, 512)]);
-    cycle(&mut session, &b, "block_2m", &[pages(WHOLE, BLOCK / PAGE)]);
+    cycle(&mut session, &b, CONTIGUOUS, "512_contiguous", &[pages(MANY, 512)]);
+    cycle(&mut session, &b, CONTIGUOUS, "block_2m", &[pages(WHOLE, BLOCK / PAGE)]);
+    cycle(&mut queued, &b, QUEUED, "1_page_queued", &[pages(FEW, 1)]);
+    cycle(&mut queued, &b, QUEUED, "512_contiguous_queued", &[pages(MANY, 512)]);
     for (name, count) in [("16_scattered", 16), ("512_scattered", 512)] {
         for (index, range) in (0..).zip(&mut ranges[..count]) {
             *range = pages(SCATTERED + index * 2 * PAGE, 1);
         }
-        cycle(&mut session, &b, name, &ranges[..count]);
+        cycle(&mut session, &b, PIECEWISE, name, &ranges[..count]);
     }
     b.say(END);
 }
@@ -66,8 +73,14 @@ fn calibrate() {
 }
 
 /// Measures a case, and tells the sum and the parts.
-fn cycle(session: &mut LongSession, b: &Channel, name: &str, ranges: &[SglEntry]) {
-    b.say(if ranges.len() == 1 { CONTIGUOUS } else { PIECEWISE });
+fn cycle<T: Transport, const N: usize>(
+    session: &mut Session<T, N>,
+    b: &Channel,
+    kind: u64,
+    name: &str,
+    ranges: &[SglEntry],
+) {
+    b.say(kind);
     once(session, b, ranges);
     let cycles = [(); ROUNDS].map(|()| once(session, b, ranges));
     let part = |of: fn(&Cycle) -> u64| median(cycles.each_ref().map(of));
@@ -80,7 +93,11 @@ fn cycle(session: &mut LongSession, b: &Channel, name: &str, ranges: &[SglEntry]
 }
 
 /// One cycle, in which each side sees what the other wrote.
-fn once(session: &mut LongSession, b: &Channel, ranges: &[SglEntry]) -> Cycle {
+fn once<T: Transport, const N: usize>(
+    session: &mut Session<T, N>,
+    b: &Channel,
+    ranges: &[SglEntry],
+) -> Cycle {
     ranges.iter().for_each(|range| memory::fill(range.ipa, range.size / PAGE, FROM_A));
     let parcel = NewParcel::new(ranges, &ACL);
     let (share, handle) = count(|| session.share(&parcel));

@@ -1,8 +1,10 @@
 //! The borrower's half.
 
-use rm_client::{Acceptance, Sanitize, SglEntry, Transfer, pages};
+use rm_client::{Acceptance, Sanitize, Session, SglEntry, Transfer, Transport, pages};
 
-use super::{CONTIGUOUS, END, FROM_A, FROM_B, LongSession, NAP_B, ROUNDS, count, long_session};
+use super::{
+    CONTIGUOUS, END, FROM_A, FROM_B, NAP_B, QUEUED, ROUNDS, count, long_session, queue_session,
+};
 use crate::channel::Channel;
 use crate::demo::granted;
 use crate::layout::{LINK_AB, PAGE};
@@ -10,7 +12,7 @@ use crate::memory;
 
 /// The program.
 pub fn main() {
-    let mut session = long_session();
+    let (mut session, mut queued) = (long_session(), queue_session());
     let a = Channel::peer(LINK_AB).with_naps(NAP_B);
     loop {
         let case = a.hear();
@@ -18,13 +20,16 @@ pub fn main() {
             break;
         }
         for _ in 0..=ROUNDS {
-            once(&mut session, &a, case == CONTIGUOUS);
+            match case {
+                QUEUED => once(&mut queued, &a, true),
+                _ => once(&mut session, &a, case == CONTIGUOUS),
+            }
         }
     }
 }
 
 /// Accepts and releases one parcel, and tells A what that took.
-fn once(session: &mut LongSession, a: &Channel, contiguous: bool) {
+fn once<T: Transport, const N: usize>(session: &mut Session<T, N>, a: &Channel, contiguous: bool) {
     let handle = a.hear_handle();
     let wanted = Acceptance::new(handle, Transfer::Share);
     let wanted = if contiguous { wanted.contiguous() } else { wanted };
