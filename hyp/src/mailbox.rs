@@ -8,12 +8,14 @@ use rm::hypercall::Hypercall;
 use crate::guest_memory::Loaded;
 use crate::schedule;
 use crate::trap::Next;
-use crate::vcpu::Vcpu;
+use crate::trap::hypercall::unknown;
 use crate::vcpu::context::Registers;
 use crate::vm::End;
 
 /// Serves the call whose first argument is in X`first`.
-pub(crate) fn direct(vcpu: Vcpu, registers: &mut Registers, first: usize) -> Next {
+#[inline(never)]
+pub(crate) fn direct(registers: &mut Registers, first: usize) -> Next {
+    let vcpu = schedule::current();
     let entry = schedule::Entry::new();
     let call = DirectCall {
         request: registers.get(first),
@@ -40,20 +42,19 @@ pub(crate) fn direct(vcpu: Vcpu, registers: &mut Registers, first: usize) -> Nex
     entry.end(vcpu, next)
 }
 
-/// Serves call `number` on a queue or doorbell, whose first argument is in X`first`. `None`: there is
-/// no such call. Only the results are written; every other register stays as it was.
-pub(crate) fn object(
-    vcpu: Vcpu,
-    registers: &mut Registers,
-    number: u16,
-    first: usize,
-) -> Option<Next> {
+/// Serves call `number` on a queue or doorbell, whose first argument is in X`first`. Only the results are
+/// written; every other register stays as it was.
+#[inline(never)]
+pub(crate) fn object(registers: &mut Registers, number: u16, first: usize) -> Next {
+    let vcpu = schedule::current();
     let entry = schedule::Entry::new();
     let args = core::array::from_fn(|index| registers.get(first + index));
     let call = Hypercall { number, args, native: first == 0 };
     let vm = vcpu.vm();
     let memory = Loaded { manager: vm.manager(), vm: vm.index() };
-    let results = vm.manager().hypercall(vm.index(), &call, &memory)?;
+    let Some(results) = vm.manager().hypercall(vm.index(), &call, &memory) else {
+        return unknown(registers);
+    };
     for (index, &value) in results.x[..results.count].iter().enumerate() {
         registers.set(index, value);
     }
@@ -64,5 +65,5 @@ pub(crate) fn object(
             Next::Leave
         }
     };
-    Some(entry.end(vcpu, next))
+    entry.end(vcpu, next)
 }

@@ -44,7 +44,7 @@ mod class {
 /// HVC from AArch64.
 #[unsafe(no_mangle)]
 extern "C" fn guest_hypercall(registers: &mut Registers, esr: u64) -> Next {
-    hypercall::call(schedule::current(), registers, esr as u16)
+    hypercall::call(registers, esr as u16)
 }
 
 /// Every other synchronous exception of a guest.
@@ -56,7 +56,7 @@ extern "C" fn guest_trap(registers: &mut Registers) -> Next {
     let iss = esr & 0x1FF_FFFF;
     let next = match esr >> 26 {
         class::WAIT => wait(vcpu, iss),
-        class::SMC => smc::call(vcpu, registers, iss as u16),
+        class::SMC => smc::call(registers, iss as u16),
         class::SYSTEM_REGISTER => system_register(vcpu, registers, sysreg::Access::new(iss)),
         class::INSTRUCTION_ABORT => abort::serve(vcpu, registers, Syndrome::fetch(iss)),
         class::DATA_ABORT => abort::serve(vcpu, registers, Syndrome::data(iss)),

@@ -8,7 +8,7 @@ use rm_abi::HypercallError;
 use rm_abi::hypercall as numbers;
 
 use crate::mailbox;
-use crate::schedule::Entry;
+use crate::schedule::{self, Entry};
 use crate::trap::{Next, psci};
 use crate::vcpu::Vcpu;
 use crate::vcpu::context::Registers;
@@ -27,22 +27,23 @@ const CONVENTION_64: u32 = 1 << 30;
 
 /// Serves `hvc #immediate`. The program counter is already past the instruction.
 #[inline]
-pub(crate) fn call(vcpu: Vcpu, registers: &mut Registers, immediate: u16) -> Next {
+pub(crate) fn call(registers: &mut Registers, immediate: u16) -> Next {
     if let Some(number) = numbers::number_of_native(immediate) {
-        return numbered(vcpu, registers, number, 0);
+        return numbered(registers, number, 0);
     }
     match immediate {
-        0 => smccc(vcpu, registers),
+        0 => smccc(registers),
         _ => unknown(registers),
     }
 }
 
 /// Serves a call whose function id is in W0.
-pub(crate) fn smccc(vcpu: Vcpu, registers: &mut Registers) -> Next {
+pub(crate) fn smccc(registers: &mut Registers) -> Next {
     let id = registers.get(0) as u32;
     if let Some(number) = numbers::number_of_smccc(id) {
-        return numbered(vcpu, registers, number, 1);
+        return numbered(registers, number, 1);
     }
+    let vcpu = schedule::current();
     let entry = Entry::new();
     let next = standard(vcpu, registers, id);
     if id & CONVENTION_64 == 0 {
@@ -55,16 +56,16 @@ pub(crate) fn smccc(vcpu: Vcpu, registers: &mut Registers) -> Next {
 
 /// Serves call `number`, whose first argument is in X`first`.
 #[inline]
-fn numbered(vcpu: Vcpu, registers: &mut Registers, number: u16, first: usize) -> Next {
+fn numbered(registers: &mut Registers, number: u16, first: usize) -> Next {
     match number {
         numbers::IDENTIFY => {
             results(registers, [API_INFO, FEATURES, 0, 0]);
             Next::Resume
         }
-        numbers::DIRECT_CALL => mailbox::direct(vcpu, registers, first),
+        numbers::DIRECT_CALL => mailbox::direct(registers, first),
         // Doorbells and message queues, with numbers between that nobody serves.
         numbers::DOORBELL_SEND..=numbers::MSGQUEUE_CONFIGURE_RECEIVE => {
-            mailbox::object(vcpu, registers, number, first).unwrap_or_else(|| unknown(registers))
+            mailbox::object(registers, number, first)
         }
         _ => unknown(registers),
     }
