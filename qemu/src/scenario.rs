@@ -8,6 +8,7 @@ pub mod bench;
 pub mod checks;
 pub mod demo;
 pub mod el2;
+pub mod examples;
 
 use anyhow::{Context, Result};
 use guests::layout::{self, Link};
@@ -122,7 +123,7 @@ pub const fn link(owner: u16, peer: u16, at: Link) -> Channel {
 
 /// Every scenario there is.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    [&demo::DEMO, &bench::BENCH].into_iter().chain(checks::ALL).chain(el2::ALL)
+    [&demo::DEMO, &bench::BENCH].into_iter().chain(examples::ALL).chain(checks::ALL).chain(el2::ALL)
 }
 
 /// The scenario of this name.

@@ -17,6 +17,7 @@ pub mod vectors;
 
 pub mod bench;
 pub mod demo;
+pub mod example;
 pub mod forge;
 pub mod fp;
 pub mod hostile;

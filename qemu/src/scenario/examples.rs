@@ -1,0 +1,39 @@
+//! The examples of `rm-client`: one owner for each way to call, and the same borrower each time.
+
+use guests::layout::{VMID_A, VMID_B};
+use package::Vm;
+
+use super::{Guest, Scenario, guest};
+
+/// All of them.
+pub const ALL: &[Scenario] = &[DIRECT, POLLING, BLOCKING];
+
+const PARTNER: Guest =
+    Guest { program: "example_partner", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } };
+
+const DIRECT: Scenario = Scenario {
+    name: "example-direct",
+    about: "a client that makes direct calls, and sees the answer in the memory it shares",
+    guests: &[Guest { program: "example_direct", vm: guest("A", VMID_A) }, PARTNER],
+    log: &["my partner answered 42", "conservation holds"],
+    ..Scenario::USUAL
+};
+
+const POLLING: Scenario = Scenario {
+    name: "example-polling",
+    about: "a client that looks into its message queue now and then",
+    guests: &[Guest { program: "example_polling", vm: guest("A", VMID_A) }, PARTNER],
+    log: &["my partner has accepted it", "it answered 42", "conservation holds"],
+    ..Scenario::USUAL
+};
+
+const BLOCKING: Scenario = Scenario {
+    name: "example-blocking",
+    about: "clients that sleep on one CPU until their message queues interrupt",
+    guests: &[
+        Guest { program: "example_blocking", vm: guest("A", VMID_A) },
+        Guest { program: "example_partner", vm: guest("B", VMID_B) },
+    ],
+    log: &["my partner has accepted it", "it answered 42", "conservation holds"],
+    ..Scenario::USUAL
+};
