@@ -1,7 +1,8 @@
 //! The demo: three VMs on two CPUs share, lend and take back memory.
 //!
-//! A owns the pages, B borrows them, and C tries to get at them without being asked. A and C take
-//! turns on CPU 0, so the story also crosses CPUs and time slices.
+//! A owns the pages, B borrows them, and C tries to get at them without being asked. A and B tell each
+//! other by notices, asleep until their message queues interrupt. A and C take turns on CPU 0, so the
+//! story also crosses CPUs and time slices.
 
 use guests::layout::{LINK_AB, LINK_AC, VMID_A, VMID_B, VMID_C};
 use package::Vm;
@@ -18,6 +19,6 @@ pub const DEMO: Scenario = Scenario {
         Guest { program: "demo_c", vm: guest("C", VMID_C) },
     ],
     channels: &[link(0, 1, LINK_AB), link(0, 2, LINK_AC)],
-    log: &["all my pages are home", "conservation holds"],
+    log: &["a message interrupts me", "all my pages are home", "conservation holds"],
     ..Scenario::USUAL
 };

@@ -7,6 +7,7 @@ pub mod channel;
 pub mod cpu;
 pub mod gic;
 pub mod life;
+pub mod mailbox;
 pub mod memory;
 pub mod mmu;
 pub mod probe;

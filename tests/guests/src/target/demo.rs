@@ -2,6 +2,9 @@
 //!
 //! A owns the pages. B is in the access lists, C is not. Each tells its part of the story on its own
 //! console, and checks every word of it: a line that is not true ends the run as a failure.
+//!
+//! A and B call over their message queues, and tell each other by notices what is offered, accepted,
+//! wanted back and released; who waits for one sleeps until its queue interrupts. C calls directly.
 
 pub mod a;
 pub mod b;
@@ -14,11 +17,14 @@ use crate::channel::Channel;
 /// Label of the demo's parcels.
 pub(crate) const LABEL: u32 = 0xde30;
 
+/// What A calls its parcels in notices.
+pub(crate) const TAG: u32 = 0xa;
+
 /// What A fills pages with, and B.
 pub(crate) const FROM_A: u64 = 0xa;
 pub(crate) const FROM_B: u64 = 0xb;
 
-/// Words of the conversations. Handles are sent as they are.
+/// The word by which one goes on and C is done. Handles are sent as they are.
 pub(crate) const DONE: u64 = 0xd08e;
 
 impl Channel {

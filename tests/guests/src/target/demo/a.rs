@@ -1,12 +1,14 @@
 //! VM A: the owner.
 
-use rm_client::{ErrorCode, hvc::Hvc};
-use rm_client::{Handle, NewParcel, Rights, Sanitize, Session, Vmid, grant, pages};
+use rm_client::hvc::{HvcQueues, Sleep};
+use rm_client::{
+    ErrorCode, Handle, NewParcel, Notice, Rights, Sanitize, Session, Vmid, grant, pages,
+};
 
-use super::{DONE, FROM_A, FROM_B, LABEL, granted, refused};
+use super::{DONE, FROM_A, FROM_B, LABEL, TAG, granted, refused};
 use crate::channel::Channel;
 use crate::layout::{LINK_AB, LINK_AC, PAGE, PAGES, VMID_A, VMID_B, VMID_C};
-use crate::{life, memory, probe};
+use crate::{mailbox, memory, probe};
 
 const B: Vmid = Vmid(VMID_B);
 /// How many pages A shares and lends.
@@ -14,15 +16,18 @@ const COUNT: u64 = 2;
 
 /// What A needs to tell its part.
 struct Story {
-    session: Session<Hvc>,
+    session: Session<HvcQueues<Sleep>>,
     b: Channel,
     c: Channel,
 }
 
 /// A's part.
 pub fn main() {
-    let mut story =
-        Story { session: life::session(), b: Channel::owner(LINK_AB), c: Channel::owner(LINK_AC) };
+    let mut story = Story {
+        session: mailbox::sleeping_session(),
+        b: Channel::owner(LINK_AB),
+        c: Channel::owner(LINK_AC),
+    };
     let me = granted("asking who I am", story.session.vmid());
     assert!(me == Vmid(VMID_A), "I am {me:?}");
     println!("I am VM {:#x}; B is {VMID_B:#x}, C is {VMID_C:#x}", me.0);
@@ -41,21 +46,21 @@ impl Story {
         let parcel = NewParcel::new(&ranges, &acl).label(LABEL);
         let parcel = granted("sharing", self.session.share(&parcel));
         println!("shared {COUNT} pages with B, both may write: parcel {:#x}", parcel.0);
-        self.b.say_handle(parcel);
+        self.offer_to_b(parcel);
 
-        self.b.expect(DONE);
+        self.expect_accepted(parcel);
         memory::check(PAGES, COUNT, FROM_B);
-        println!("I see what B wrote, and write again");
+        println!("B tells me that it accepted; I see what it wrote, and write again");
         memory::fill(PAGES, COUNT, FROM_A + 1);
         self.b.say(DONE);
 
         self.b.expect(DONE);
         let early = self.session.reclaim(parcel, Sanitize::empty());
         refused("reclaiming what B holds", early, ErrorCode::MemoryInUse);
-        println!("reclaiming while B holds it is refused");
-        self.b.say(DONE);
+        println!("reclaiming while B holds it is refused; I ask B for it");
+        granted("recalling", self.session.notify_recall(parcel, TAG, &[B]));
 
-        self.b.expect(DONE);
+        self.expect_released(parcel);
         granted("reclaiming", self.session.reclaim(parcel, Sanitize::empty()));
         memory::check(PAGES, COUNT, FROM_A + 1);
         println!("B released it, I reclaimed it");
@@ -71,9 +76,9 @@ impl Story {
         println!("my own access to them faults (ESR {:#x})", probe::DATA_ABORT);
         self.c.say_handle(parcel);
         self.c.expect(DONE);
-        self.b.say_handle(parcel);
+        self.offer_to_b(parcel);
 
-        self.b.expect(DONE);
+        self.expect_released(parcel);
         granted("reclaiming", self.session.reclaim(parcel, Sanitize::SANITIZE));
         memory::check_zero(PAGES, COUNT);
         println!("reclaimed with sanitize: I read zeros");
@@ -83,8 +88,8 @@ impl Story {
         memory::fill(PAGES, COUNT, FROM_A);
         let parcel = self.lend(Rights::R);
         println!("lent {COUNT} pages to B for reading: parcel {:#x}", parcel.0);
-        self.b.say_handle(parcel);
-        self.b.expect(DONE);
+        self.offer_to_b(parcel);
+        self.expect_released(parcel);
         granted("reclaiming", self.session.reclaim(parcel, Sanitize::empty()));
         memory::check(PAGES, COUNT, FROM_A);
         println!("reclaimed: B could not change them");
@@ -93,8 +98,8 @@ impl Story {
     fn reclaim_with_what_b_wrote(&mut self) {
         memory::fill(PAGES, COUNT, FROM_A);
         let parcel = self.lend(Rights::RW);
-        self.b.say_handle(parcel);
-        self.b.expect(DONE);
+        self.offer_to_b(parcel);
+        self.expect_released(parcel);
         granted("reclaiming", self.session.reclaim(parcel, Sanitize::empty()));
         memory::check(PAGES, COUNT, FROM_B);
         println!("lent once more and reclaimed without sanitize: I read what B wrote");
@@ -104,5 +109,26 @@ impl Story {
         let (ranges, acl) = ([pages(PAGES, COUNT)], [grant(B, rights)]);
         let parcel = NewParcel::new(&ranges, &acl).label(LABEL);
         granted("lending", self.session.lend(&parcel))
+    }
+
+    /// B hears of it by a message in its queue, which interrupts it.
+    fn offer_to_b(&mut self, parcel: Handle) {
+        granted("offering", self.session.notify_shared(parcel, TAG, &[B]));
+    }
+
+    /// Sleeps until B tells that it has accepted.
+    fn expect_accepted(&mut self, parcel: Handle) {
+        match granted("waiting", self.session.wait_notice()) {
+            Notice::Accepted(news) if news.handle == parcel && news.borrower == B => {}
+            other => panic!("I hear {other:x?}, not that B accepted {parcel:x?}"),
+        }
+    }
+
+    /// Sleeps until B tells that it has released.
+    fn expect_released(&mut self, parcel: Handle) {
+        match granted("waiting", self.session.wait_notice()) {
+            Notice::Released(news) if news.handle == parcel && news.borrower == B => {}
+            other => panic!("I hear {other:x?}, not that B released {parcel:x?}"),
+        }
     }
 }

@@ -1,23 +1,25 @@
 //! VM B: the borrower.
 
-use rm_client::hvc::Hvc;
-use rm_client::{Acceptance, Handle, Rights, Sanitize, Session, SglEntry, Transfer, Vmid};
-use rm_client::{ErrorCode, grant, pages};
+use rm_client::hvc::{HvcQueues, Sleep};
+use rm_client::{
+    Acceptance, ErrorCode, Handle, Notice, Rights, Sanitize, Session, SglEntry, Transfer, Vmid,
+    grant, pages,
+};
 
-use super::{DONE, FROM_A, FROM_B, LABEL, granted, refused};
+use super::{DONE, FROM_A, FROM_B, LABEL, TAG, granted, refused};
 use crate::channel::Channel;
 use crate::layout::{LINK_AB, PAGE, VMID_A, VMID_B, WINDOW};
-use crate::{life, memory, probe};
+use crate::{gic, mailbox, memory, probe};
 
 /// What B needs to tell its part.
 struct Story {
-    session: Session<Hvc>,
+    session: Session<HvcQueues<Sleep>>,
     a: Channel,
 }
 
 /// B's part.
 pub fn main() {
-    let mut story = Story { session: life::session(), a: Channel::peer(LINK_AB) };
+    let mut story = Story { session: mailbox::sleeping_session(), a: Channel::peer(LINK_AB) };
     story.use_what_is_shared();
     story.use_what_is_lent();
     story.only_read();
@@ -27,7 +29,9 @@ pub fn main() {
 
 impl Story {
     fn use_what_is_shared(&mut self) {
-        let parcel = self.a.hear_handle();
+        let parcel = self.hear_offer(Transfer::Share);
+        assert!(gic::taken(gic::SPI_RX) > 0, "nothing has interrupted me");
+        println!("a message interrupts me: A offers parcel {:#x}", parcel.0);
         probe::expect_no_access(WINDOW);
         // The access list as A wrote it: a parcel that differs is not the one that was meant.
         let acl = [grant(Vmid(VMID_A), Rights::RW), grant(Vmid(VMID_B), Rights::RW)];
@@ -39,7 +43,7 @@ impl Story {
         memory::check(WINDOW, 2, FROM_A);
         println!("accepted {:#x} at {WINDOW:#x}: I see what A wrote, and write", parcel.0);
         memory::fill(WINDOW, 2, FROM_B);
-        self.a.say(DONE);
+        granted("telling A", self.session.notify_accepted(parcel, TAG));
 
         self.a.expect(DONE);
         memory::check(WINDOW, 2, FROM_A + 1);
@@ -48,10 +52,9 @@ impl Story {
         refused("accepting twice", again, ErrorCode::Denied);
         self.a.say(DONE);
 
-        self.a.expect(DONE);
+        self.expect_recall(parcel);
         self.give_back(parcel, pages(WINDOW, 2));
-        println!("released it: my access faults");
-        self.a.say(DONE);
+        println!("released it, as A asked: my access faults");
     }
 
     fn use_what_is_lent(&mut self) {
@@ -60,7 +63,6 @@ impl Story {
         println!("accepted {:#x}, RM chose {:#x}: I see A's data", parcel.0, place.ipa);
         memory::fill(place.ipa, 2, FROM_B);
         self.give_back(parcel, place);
-        self.a.say(DONE);
     }
 
     fn only_read(&mut self) {
@@ -70,19 +72,38 @@ impl Story {
         probe::expect_abort(write, probe::DATA_ABORT, place.ipa);
         println!("I can read {:#x}, and writing to it faults", parcel.0);
         self.give_back(parcel, place);
-        self.a.say(DONE);
     }
 
     fn leave_something_behind(&mut self) {
         let (parcel, place) = self.accept_anywhere();
         memory::fill(place.ipa, 2, FROM_B);
         self.give_back(parcel, place);
-        self.a.say(DONE);
+    }
+
+    /// Sleeps until A offers a parcel.
+    fn hear_offer(&mut self, transfer: Transfer) -> Handle {
+        match granted("waiting", self.session.wait_notice()) {
+            Notice::Shared(offered)
+                if offered.offer.owner == Vmid(VMID_A) && offered.offer.transfer == transfer =>
+            {
+                assert!(offered.offer.label == LABEL, "{:x?}", offered.offer);
+                offered.offer.handle
+            }
+            other => panic!("I hear {other:x?}, and no offer of A's"),
+        }
+    }
+
+    /// Sleeps until A wants the parcel back.
+    fn expect_recall(&mut self, parcel: Handle) {
+        match granted("waiting", self.session.wait_notice()) {
+            Notice::Recall(recall) if recall.handle == parcel => {}
+            other => panic!("I hear {other:x?}, not that A wants {parcel:x?} back"),
+        }
     }
 
     /// Accepts the next parcel that A lends where the resource manager finds room.
     fn accept_anywhere(&mut self) -> (Handle, SglEntry) {
-        let parcel = self.a.hear_handle();
+        let parcel = self.hear_offer(Transfer::Lend);
         let wanted = Acceptance::new(parcel, Transfer::Lend).contiguous().expect_label(LABEL);
         let mut places = granted("accepting", self.session.accept(&wanted));
         let place = places.next().expect("a contiguous parcel has one place");
@@ -90,9 +111,11 @@ impl Story {
         (parcel, place)
     }
 
+    /// Releases a parcel, and tells A so.
     fn give_back(&mut self, parcel: Handle, place: SglEntry) {
         granted("releasing", self.session.release(parcel, Sanitize::empty()));
         probe::expect_no_access(place.ipa);
         probe::expect_no_access(place.ipa + place.size - 8);
+        granted("telling A", self.session.notify_released(parcel, TAG));
     }
 }

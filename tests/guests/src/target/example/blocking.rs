@@ -1,31 +1,22 @@
 //! For programs that sleep until there is something to hear: the message queues and their interrupts.
 //!
-//! Owner and partner are on one CPU here: who sleeps leaves it to the other.
+//! `mailbox.rs` lets the interrupts through and opens the session. Owner and partner are on one CPU
+//! here: who sleeps leaves it to the other.
 
-use rm_client::hvc::{HvcQueues, Native, Sleep};
-use rm_client::{Error, NewParcel, Notice, Queues, Rights, Sanitize, Session, grant, pages};
+use rm_client::{Error, NewParcel, Notice, Rights, Sanitize, grant, pages};
 
 use super::{ANSWER, ANSWER_AT, PARTNER, QUESTION, TAG};
 use crate::demo::granted;
 use crate::layout::PAGES;
-use crate::{cpu, gic, memory};
+use crate::{gic, mailbox, memory};
 
 /// The program.
 pub fn main() {
     granted("the blocking example", lend_a_question());
 }
 
-/// A session that sleeps. The handler of its interrupts need not do more than to end them.
-pub(crate) fn session() -> Session<HvcQueues<Sleep>> {
-    gic::enable();
-    gic::unmask(gic::SPI_TX);
-    gic::unmask(gic::SPI_RX);
-    cpu::unmask_interrupts();
-    Session::new(Queues::new(Native, Sleep::default()))
-}
-
 fn lend_a_question() -> Result<(), Error> {
-    let mut session = session();
+    let mut session = mailbox::sleeping_session();
     memory::write(PAGES, QUESTION);
     let acl = [grant(PARTNER, Rights::RW)];
     let parcel = session.lend(&NewParcel::new(&[pages(PAGES, 1)], &acl))?;

@@ -2,9 +2,9 @@
 
 use rm_client::{Acceptance, Error, ErrorCode, Notice, Sanitize};
 
-use super::{ANSWER_OFFSET, OWNER, blocking};
+use super::{ANSWER_OFFSET, OWNER};
 use crate::demo::granted;
-use crate::memory;
+use crate::{mailbox, memory};
 
 /// The program.
 pub fn main() {
@@ -12,7 +12,7 @@ pub fn main() {
 }
 
 fn answer() -> Result<(), Error> {
-    let mut session = blocking::session();
+    let mut session = mailbox::sleeping_session();
     let offer = loop {
         if let Notice::Shared(offered) = session.wait_notice()? {
             break offered.offer;
