@@ -9,6 +9,7 @@ pub mod checks;
 pub mod demo;
 pub mod el2;
 pub mod examples;
+pub mod mailbox;
 
 use anyhow::{Context, Result};
 use guests::layout::{self, Link};
@@ -123,7 +124,12 @@ pub const fn link(owner: u16, peer: u16, at: Link) -> Channel {
 
 /// Every scenario there is.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    [&demo::DEMO, &bench::BENCH].into_iter().chain(examples::ALL).chain(checks::ALL).chain(el2::ALL)
+    [&demo::DEMO, &bench::BENCH]
+        .into_iter()
+        .chain(examples::ALL)
+        .chain(checks::ALL)
+        .chain(mailbox::ALL)
+        .chain(el2::ALL)
 }
 
 /// The scenario of this name.

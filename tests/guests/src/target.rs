@@ -25,4 +25,5 @@ pub mod hostile;
 pub mod interrupts;
 pub mod kicks;
 pub mod preempt;
+pub mod queues;
 pub mod smp;
