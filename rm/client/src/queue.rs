@@ -6,7 +6,7 @@
 //! sleeps. Nothing is missed in between: a transport announces that it is about to wait *before* it
 //! looks for the last time.
 
-use rm_abi::{Header, HypercallError, Kind, PACKET, PACKET_PAYLOAD};
+use rm_abi::{Header, HypercallError, Kind, MAX_PAYLOAD, PACKET, PACKET_PAYLOAD};
 
 use crate::notice::{Inbox, Notice};
 use crate::transport::{Transport, TransportError};
@@ -259,10 +259,13 @@ impl Wanted<'_> {
 impl<T: QueueTrap, W: Wait, const INBOX: usize> Transport for Queues<T, W, INBOX> {
     fn exchange(&mut self, request: &[u8], reply: &mut [u8]) -> Result<usize, TransportError> {
         let Some(header) = Header::decode(request) else { return Err(TransportError::Malformed) };
+        let payload = &request[Header::SIZE..];
+        if payload.len() > MAX_PAYLOAD {
+            return Err(TransportError::Malformed);
+        }
         let room = reply.len();
         let mut wanted =
             Some(Wanted { header: header.reply(), buffer: reply, length: 0, whole: false });
-        let payload = &request[Header::SIZE..];
         let fragments = Header::fragments_for(payload.len());
         for index in 0..=fragments {
             let start = usize::from(index) * PACKET_PAYLOAD;

@@ -412,3 +412,16 @@ fn notices_without_room_are_counted_and_calls_go_on() {
     assert!(matches!(b.transport().queues().poll_notice(), Ok(Some(Notice::Recall(_)))));
     assert_eq!(b.transport().queues().lost_notices(), 1, "4 KiB of sizes do not fit 1 KiB");
 }
+
+#[test]
+fn a_long_offer_is_heard_whole_where_the_inbox_has_room() {
+    let world = world();
+    let mut a = session(&world, A, Way::Asleep);
+    let pause = Pause { world: &world, vm: B, sleeps: true, interrupts: 0 };
+    let mut b = Queues::<_, _, 8192>::with_inbox(Trap(world.caller(B)), pause);
+    let parcel = offer(&mut a, 500, 1);
+    let Ok(Notice::Shared(offered)) = b.wait_notice() else { panic!("not an offer") };
+    assert_eq!(offered.offer.handle, parcel);
+    assert_eq!(offered.sizes().collect::<Vec<_>>(), [4096; 500]);
+    assert_eq!(b.lost_notices(), 0);
+}
