@@ -10,7 +10,7 @@ use rm_abi::hypercall::{
 };
 use rm_abi::{Capability, HypercallError, Object, PACKET};
 
-use crate::address::VmIndex;
+use crate::address::{PAGE_SIZE, VmIndex};
 use crate::call::Caller;
 use crate::direct::GuestMemory;
 use crate::link::queue::DEPTH;
@@ -199,6 +199,10 @@ impl<M: Machine> Manager<'_, M> {
         };
         if size as u64 > room {
             return Err(HypercallError::ADDR_OVERFLOW);
+        }
+        // Of a buffer in two pages the first must not be written if the second cannot be.
+        if buffer % PAGE_SIZE + size as u64 > PAGE_SIZE {
+            guest.writable(buffer, size).map_err(|_| HypercallError::ADDR_INVALID)?;
         }
         guest.write(buffer, &packet[..size]).map_err(|_| HypercallError::ADDR_INVALID)?;
         self.link(caller.vm).lock(self.machine()).to_vm.pop();

@@ -3,6 +3,7 @@
 //! What a well-behaved client does is in the other programs; these do what the interface allows beside
 //! that, in both encodings, and check each answer to the bit.
 
+pub mod buffers;
 pub mod call;
 pub mod registers;
 
