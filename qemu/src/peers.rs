@@ -28,7 +28,7 @@ pub struct Case {
 pub const PEERS: [&str; 4] = ["Gunyah", "Hafnium", "Xen", "pKVM"];
 
 /// All cases, in the order of the table.
-pub const CASES: [Case; 12] = [
+pub const CASES: [Case; 13] = [
     Case {
         name: "null_hypercall",
         title: "null hypercall",
@@ -49,6 +49,7 @@ pub const CASES: [Case; 12] = [
         title: "and asleep until the interrupt",
         peers: [Some(9_831), None, None, None],
     },
+    Case { name: "notices", title: "notice to a sleeping VM and one back", peers: [None; 4] },
     Case {
         name: "1_page",
         title: "share cycle, 1 page",

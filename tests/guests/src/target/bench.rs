@@ -33,7 +33,8 @@ pub(crate) type QueueSession = Session<HvcQueues<Poll>>;
 pub(crate) const PIECEWISE: u64 = 1;
 pub(crate) const CONTIGUOUS: u64 = 2;
 pub(crate) const QUEUED: u64 = 3;
-pub(crate) const END: u64 = 4;
+pub(crate) const NOTICES: u64 = 4;
+pub(crate) const END: u64 = 5;
 
 /// What A fills pages with, and B.
 pub(crate) const FROM_A: u64 = 0xa;

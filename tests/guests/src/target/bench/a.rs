@@ -48,6 +48,10 @@ pub fn main() {
     println!("BENCH queue_call_asleep {}", mailbox::asleep());
 
     let b = Channel::owner(LINK_AB).with_naps(NAP_A);
+    println!(
+        "BENCH notices {}",
+        mailbox::tell_and_hear(&b, &NewParcel::new(&[pages(FEW, 1)], &ACL))
+    );
     let mut ranges = [pages(0, 0); 512];
     for (name, count) in [("1_page", 1), ("16_contiguous", 16)] {
         cycle(&mut session, &b, CONTIGUOUS, name, &[pages(FEW, count)]);

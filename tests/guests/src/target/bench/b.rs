@@ -3,7 +3,8 @@
 use rm_client::{Acceptance, Sanitize, Session, SglEntry, Transfer, Transport, pages};
 
 use super::{
-    CONTIGUOUS, END, FROM_A, FROM_B, NAP_B, QUEUED, ROUNDS, count, long_session, queue_session,
+    CONTIGUOUS, END, FROM_A, FROM_B, NAP_B, NOTICES, QUEUED, ROUNDS, count, long_session, mailbox,
+    queue_session,
 };
 use crate::channel::Channel;
 use crate::demo::granted;
@@ -18,6 +19,10 @@ pub fn main() {
         let case = a.hear();
         if case == END {
             break;
+        }
+        if case == NOTICES {
+            mailbox::hear_and_tell(&a);
+            continue;
         }
         for _ in 0..=ROUNDS {
             match case {
