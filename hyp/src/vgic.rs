@@ -2,7 +2,7 @@
 //!
 //! Distributor and redistributors are trapped and emulated from the state here; the CPU interface is
 //! the hardware's, fed through list registers. A vCPU has sixteen SGIs and the virtual timer (PPI 27),
-//! a VM has two SPIs for its mailbox. Everything a guest can write is a few words of this state, so
+//! a VM has two SPIs for its mailbox and eight for its doorbells. Everything a guest can write is a few words of this state, so
 //! no write costs more than a pass over 64 interrupts, and none reaches a physical interrupt.
 //!
 //! **The virtual timer** is a physical interrupt that the guest's own comparator raises. EL2 takes it

@@ -96,7 +96,7 @@ impl<M: Machine> Manager<'_, M> {
             MSGQUEUE_FLUSH => self.flush(caller, call),
             MSGQUEUE_CONFIGURE_SEND => self.configure_send(caller, call),
             MSGQUEUE_CONFIGURE_RECEIVE => self.configure_receive(caller, call),
-            _ => return None,
+            _ => return self.ring(vm, call),
         })
     }
 

@@ -44,7 +44,7 @@
 //!
 //! # Locking order
 //!
-//! Operation slot, parcel, VMs by ascending index, VM account, frame pool, message queues,
+//! Operation slot, parcel, VMs by ascending index, VM account, frame pool, message queues, doorbells,
 //! last refusals ([`lock::Rank`]). A lock is
 //! held for at most one step. A call is stepped under its VM's slot lock, takes the parcel it works
 //! on, and then one VM at a time. Whoever comes from a handle looks it up without a lock, locks the
@@ -60,6 +60,7 @@ pub mod audit;
 mod call;
 pub mod config;
 pub mod direct;
+pub mod doorbell;
 pub mod frame_pool;
 pub mod hypercall;
 pub mod link;

@@ -1,4 +1,4 @@
-//! The mailbox of a VM: two message queues, and how requests become replies in them.
+//! The mailbox of a VM: two message queues (and, beside them, its doorbells), and how requests become replies in them.
 //!
 //! A queued request is served in the SEND that delivered it, as far as the step allows, and then at
 //! this VM's entries into EL2. One request is at work at a time, in the VM's operation slot; while its
@@ -20,6 +20,7 @@ use rm_abi::{Header, MAX_ENTRIES, PACKET, message};
 
 use crate::address::VmIndex;
 use crate::call::{self, Caller};
+use crate::doorbell::{Doorbell, MAX_DOORBELLS};
 use crate::link::fragment::Arrival;
 use crate::link::notice::{Node, NodeId, Offering, UNREAD, Waiting};
 use crate::link::queue::{Lengths, Queue, Thresholds};
@@ -45,6 +46,7 @@ pub struct LinkRecord<R> {
     nodes: [Node; UNREAD],
     /// All of them are in use.
     crowded: AtomicBool,
+    pub(crate) doorbells: [Doorbell<R>; MAX_DOORBELLS],
 }
 
 impl<R: spin::RelaxStrategy> LinkRecord<R> {
@@ -55,6 +57,7 @@ impl<R: spin::RelaxStrategy> LinkRecord<R> {
             link: Lock::new(Rank::Queue, Link::new()),
             nodes: core::array::from_fn(|_| Node::default()),
             crowded: AtomicBool::new(false),
+            doorbells: [const { Doorbell::new() }; MAX_DOORBELLS],
         }
     }
 

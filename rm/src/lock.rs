@@ -32,6 +32,8 @@ pub enum Rank {
     Queue,
     /// Why a VM's last calls were refused.
     Refusals,
+    /// A doorbell.
+    Doorbell,
     /// A VM's interrupt controller.
     VirtualGic,
 }

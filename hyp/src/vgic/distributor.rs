@@ -1,15 +1,17 @@
 //! The virtual distributor: what a VM's vCPUs share.
 //!
 //! It is a GICv3 with one security state, affinity routing always on, and 32 SPI numbers of which a
-//! VM has two. What it lacks reads as zero and ignores writes.
+//! VM has ten. What it lacks reads as zero and ignores writes.
+
+use rm::doorbell::MAX_DOORBELLS;
 
 use super::VcpuSet;
 use super::bank::{Bank, Wiring};
 
 /// First INTID that vCPUs share.
 pub(super) const SPI_BASE: u32 = 32;
-/// The SPIs that a VM has, as bits from [`SPI_BASE`] on.
-const SPIS: u32 = 0b11;
+/// The SPIs that a VM has, as bits from [`SPI_BASE`] on: two of its mailbox, and its doorbells.
+const SPIS: u32 = (1 << (2 + MAX_DOORBELLS)) - 1;
 
 const CTLR: u64 = 0x0000;
 const TYPER: u64 = 0x0004;

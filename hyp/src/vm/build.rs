@@ -6,6 +6,7 @@ use heapless::Vec;
 use package::{Channel, Package, Sanitize, VM_MEMORY_BASE};
 use rm::address::{Ipa, PAGE_SIZE, Pa, TlbTag, VmIndex, Vmid};
 use rm::config::{MAX_VMS, VmConfig};
+use rm::doorbell::MAX_DOORBELLS;
 use rm::frame_pool::FrameRecord;
 use rm::link::LinkRecord;
 use rm::manager::{Storage, VmSlot};
@@ -44,7 +45,8 @@ pub(crate) fn build(package: &Package<'_>, mut memory: BootMemory) {
             config.memory >> 20
         );
     }
-    package.channels().for_each(|channel| open_channel(manager, &channel));
+    let mut doorbells = [0; MAX_VMS];
+    package.channels().for_each(|channel| open_channel(manager, &channel, &mut doorbells));
     LIVE.store(package.vms().len() as u32, Ordering::SeqCst);
 }
 
@@ -159,13 +161,19 @@ fn vm_config((tag, vm): (u16, package::Vm)) -> VmConfig {
     }
 }
 
-/// Shares what the package says that two VMs share from boot on.
-fn open_channel(manager: &Manager, channel: &Channel) {
+/// Shares what the package says that two VMs share from boot on, and connects their next doorbells,
+/// of which `doorbells` says how many each has. A channel beyond a VM's last doorbell has none.
+fn open_channel(manager: &Manager, channel: &Channel, doorbells: &mut [u8; MAX_VMS]) {
     let owner = (VmIndex(channel.owner as u8), Ipa(channel.owner_ipa));
     let peer = (VmIndex(channel.peer as u8), Ipa(channel.peer_ipa));
     if let Err(error) = manager.share_at_boot(owner, peer, channel.pages, channel.label) {
         panic!("channel at {:#x}: {error:?}", channel.owner_ipa);
     }
+    let ends = [owner.0, peer.0].map(|vm| (vm, doorbells[usize::from(vm.0)]));
+    if ends.iter().all(|&(_, number)| usize::from(number) < MAX_DOORBELLS) {
+        manager.connect_doorbells(ends[0], ends[1]);
+    }
+    ends.iter().for_each(|(vm, _)| doorbells[usize::from(vm.0)] += 1);
 }
 
 const _: () = assert!(MAX_VMS <= package::MAX_VMS);

@@ -1,12 +1,12 @@
 //! The scenarios of a VM's message queues and doorbells.
 
-use guests::layout::VMID_A;
+use guests::layout::{LINK_AB, VMID_A, VMID_B};
 use package::Vm;
 
-use super::{Guest, Scenario, guest};
+use super::{Guest, Scenario, guest, link};
 
 /// All of them.
-pub const ALL: &[Scenario] = &[REGISTERS, BUFFERS];
+pub const ALL: &[Scenario] = &[REGISTERS, BUFFERS, DOORBELLS, DOORBELLS_SMP];
 
 const REGISTERS: Scenario = Scenario {
     name: "mailbox-registers",
@@ -25,4 +25,26 @@ const BUFFERS: Scenario = Scenario {
     }],
     log: &["a buffer that changed was read once"],
     ..Scenario::USUAL
+};
+
+const DOORBELLS: Scenario = Scenario {
+    name: "doorbells",
+    about: "two VMs on one CPU ring each other awake",
+    guests: &[
+        Guest { program: "doorbells", vm: guest("A", VMID_A) },
+        Guest { program: "doorbells", vm: guest("B", VMID_B) },
+    ],
+    channels: &[link(0, 1, LINK_AB)],
+    log: &["rounds of ping and pong", "rounds of ping and pong"],
+    ..Scenario::USUAL
+};
+
+const DOORBELLS_SMP: Scenario = Scenario {
+    name: "doorbells-smp",
+    about: "two VMs on two CPUs ring each other awake",
+    guests: &[
+        Guest { program: "doorbells", vm: guest("A", VMID_A) },
+        Guest { program: "doorbells", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
+    ],
+    ..DOORBELLS
 };

@@ -18,6 +18,7 @@ pub mod vectors;
 
 pub mod bench;
 pub mod demo;
+pub mod doorbells;
 pub mod example;
 pub mod forge;
 pub mod fp;

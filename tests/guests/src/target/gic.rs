@@ -6,12 +6,14 @@ use crate::layout::{DISTRIBUTOR, REDISTRIBUTOR, REDISTRIBUTOR_STRIDE};
 use crate::memory::{read32, write8, write32};
 use crate::{cpu, timer};
 
-/// The interrupts that a VM has: SGIs, PPIs, and two SPIs.
-pub const INTERRUPTS: usize = 34;
+/// The interrupts that a VM has: SGIs, PPIs, and ten SPIs.
+pub const INTERRUPTS: usize = 42;
 /// The mailbox's "there is room" interrupt.
 pub const SPI_TX: u32 = 32;
 /// The mailbox's "there is a message" interrupt.
 pub const SPI_RX: u32 = 33;
+/// The first doorbell's interrupt; the others follow.
+pub const SPI_DOORBELLS: u32 = 34;
 /// What the CPU interface says when nothing is pending.
 const SPURIOUS: u64 = 1020;
 
