@@ -1,6 +1,6 @@
 //! Every call on the message queues in both encodings: its results, and that it changes nothing else.
 //!
-//! Cast: one VM. All of X0 to X29 are compared after each call, see [`call`](super::call).
+//! Cast: one VM. All of X0 to X29 are compared after each call, see [`call`](super::call()).
 
 use rm_abi::hypercall::{
     IDENTIFY, MSGQUEUE_CONFIGURE_RECEIVE, MSGQUEUE_CONFIGURE_SEND, MSGQUEUE_FLUSH,
