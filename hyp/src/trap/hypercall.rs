@@ -24,6 +24,10 @@ const ARCH_FEATURES: u32 = 0x8000_0001;
 const SMCCC_1_3: u64 = 0x1_0003;
 /// Bit 30 of a function id: a call with 64-bit arguments and results.
 const CONVENTION_64: u32 = 1 << 30;
+/// Owner of a function id (bits 29:24): the architecture.
+const ARCHITECTURE: u32 = 0;
+/// Owner of a function id: a standard, among them PSCI.
+const STANDARD: u32 = 4;
 
 /// Serves `hvc #immediate`. The program counter is already past the instruction.
 #[inline]
@@ -46,12 +50,19 @@ pub(crate) fn smccc(registers: &mut Registers) -> Next {
     let vcpu = schedule::current();
     let entry = Entry::new();
     let next = standard(vcpu, registers, id);
-    if id & CONVENTION_64 == 0 {
-        for index in 1..=3 {
+    if has_32_bit_results(id) {
+        for index in 0..=3 {
             registers.set(index, registers.get(index) & 0xFFFF_FFFF);
         }
     }
     entry.leave(vcpu, next)
+}
+
+/// Whether the results of a call have 32 bits, as the original has it: those of 32-bit calls of the
+/// architecture and of standards, but not of the vendor's own.
+const fn has_32_bit_results(id: u32) -> bool {
+    let owner = id >> 24 & 0x3f;
+    id & CONVENTION_64 == 0 && matches!(owner, ARCHITECTURE | STANDARD)
 }
 
 /// Serves call `number`, whose first argument is in X`first`.
@@ -66,6 +77,10 @@ fn numbered(registers: &mut Registers, number: u16, first: usize) -> Next {
         // Doorbells and message queues, with numbers between that nobody serves.
         numbers::DOORBELL_SEND..=numbers::MSGQUEUE_CONFIGURE_RECEIVE => {
             mailbox::object(registers, number, first)
+        }
+        numbers::VCPU_YIELD => {
+            registers.set(0, HypercallError::OK as u64);
+            Entry::new().leave(schedule::current(), Next::Leave)
         }
         _ => unknown(registers),
     }

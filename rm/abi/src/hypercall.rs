@@ -24,6 +24,8 @@ pub const MSGQUEUE_FLUSH: u16 = 0x1d;
 pub const MSGQUEUE_CONFIGURE_SEND: u16 = 0x1f;
 /// Sets the threshold of a queue's "not empty" interrupt.
 pub const MSGQUEUE_CONFIGURE_RECEIVE: u16 = 0x20;
+/// Gives the CPU to whoever else is due.
+pub const VCPU_YIELD: u16 = 0x3b;
 /// The direct call: request and reply in one trap. In: address and length of the request, address
 /// and capacity of the reply, 0 or a continuation token. Out: an error, the reply's length, a token.
 ///
