@@ -107,10 +107,6 @@ impl System for Host<'_> {
         }
     }
 
-    fn address(&self, _: Vm, theirs: u64) -> u64 {
-        theirs
-    }
-
     fn hypercall(&mut self, vm: Vm, call: &Call, registers: &mut Registers) -> bool {
         let Some(number) = call.number else { return false };
         let first = usize::from(!call.native);

@@ -1,14 +1,15 @@
 //! The scenarios of `cargo test` beside the demo, one QEMU each.
 
-use guests::layout::{LINK_AB, VMID_A, VMID_B};
+use guests::layout::{LINK_AB, LINK_AC, REPLAY_MEMORY, VMID_A, VMID_B};
 use package::Vm;
 
 use super::demo::DEMO;
 use super::{Guest, Machine, Scenario, guest, link};
 
 /// All of them.
-pub const ALL: &[Scenario] =
-    &[HOSTILE, FORGE, SMP, PREEMPT, INTERRUPTS, KICKS, FP, UART_ONLY, ON_A53, ON_A57, ON_MAX];
+pub const ALL: &[Scenario] = &[
+    HOSTILE, VECTORS, FORGE, SMP, PREEMPT, INTERRUPTS, KICKS, FP, UART_ONLY, ON_A53, ON_A57, ON_MAX,
+];
 
 const HOSTILE: Scenario = Scenario {
     name: "hostile",
@@ -21,6 +22,25 @@ const HOSTILE: Scenario = Scenario {
     // Semihosting would serve a guest as well: it could end the machine.
     semihosting: false,
     log: &[" malformed calls were refused, each with its code"],
+    ..Scenario::USUAL
+};
+
+const VECTORS: Scenario = Scenario {
+    name: "vectors-replay",
+    about: "VMs hold the conversations captured from the original, and are told the same",
+    guests: &[
+        Guest {
+            program: "replay_primary",
+            vm: Vm { memory: REPLAY_MEMORY, ..guest("primary", 3) },
+        },
+        Guest { program: "replay_secondary", vm: Vm { cpus: [1, 0], ..guest("secondary", 0x80) } },
+        Guest {
+            program: "replay_secondary2",
+            vm: Vm { cpus: [1, 0], ..guest("secondary2", 0x81) },
+        },
+    ],
+    channels: &[link(0, 1, LINK_AB), link(0, 2, LINK_AC)],
+    log: &["exchanges went as with the original"],
     ..Scenario::USUAL
 };
 

@@ -38,6 +38,11 @@ impl Handles {
         }
     }
 
+    /// All of ours.
+    pub fn given(&self) -> impl Iterator<Item = u32> {
+        self.ours.iter().filter_map(|ours| *ours)
+    }
+
     /// Rewrites the first packet of a request.
     pub fn rewrite_request(&self, packet: &mut [u8]) {
         let names_a_handle = |header: &Header| {

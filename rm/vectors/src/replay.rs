@@ -2,7 +2,7 @@
 
 use core::fmt::Arguments;
 
-use rm_abi::{Header, PACKET};
+use rm_abi::{Header, Kind, PACKET, message};
 
 use crate::batch::{self, Text};
 use crate::differences::{self, Line};
@@ -26,8 +26,16 @@ pub trait System {
     fn wait(&mut self, vm: Vm);
     /// The capability of a VM's send queue (`tx`) or receive queue (`rx`).
     fn capability(&self, queue: &str) -> u64;
-    /// Where the original's address is in `vm`.
-    fn address(&self, vm: Vm, theirs: u64) -> u64;
+    /// Where the original's address is in `vm`: of a buffer, or where a parcel was mapped.
+    fn address(&self, vm: Vm, theirs: u64) -> u64 {
+        let _ = vm;
+        theirs
+    }
+    /// Whether the system has what an exchange is about, and what those before it left behind.
+    fn has(&self, exchange: &Exchange) -> bool {
+        let _ = exchange;
+        true
+    }
     /// `vm` executes a hypercall. `false`: that needs a CPU, and here is none.
     fn hypercall(&mut self, vm: Vm, call: &Call, registers: &mut Registers) -> bool;
     /// `vm` writes into its own memory, at an address of the original's.
@@ -110,8 +118,22 @@ impl Replay {
         }
     }
 
+    /// Begins another boot with the same system, whose VMs go on counting their notifications.
+    pub fn begin(&mut self, boot: Boot) {
+        self.boot = boot;
+        self.handles = Handles::new();
+    }
+
+    /// The handles that were given in this boot.
+    pub fn handles(&self) -> impl Iterator<Item = u32> {
+        self.handles.given()
+    }
+
     /// Holds the next exchange of the boot.
     pub fn exchange<S: System>(&mut self, system: &mut S, exchange: &Exchange) -> Verdict {
+        if !system.has(exchange) {
+            return Verdict::NotHere;
+        }
         let line = differences::about(&exchange.id);
         let verdict = match exchange.what {
             What::Message { .. } => self.message(system, exchange, line),
@@ -154,7 +176,8 @@ impl Replay {
         self.inboxes.iter_mut().for_each(Inbox::clear);
         let due = ours.as_ref().unwrap_or(&captured).packets_for(exchange.vm);
         self.converse(system, exchange.vm, request, due);
-        let agrees = |expected: &Expected| self.agrees(exchange, expected, request, arrival);
+        let agrees =
+            |expected: &Expected| self.agrees(system, exchange, expected, request, arrival);
         let verdict = judge(line, agrees(&captured), ours.as_ref().is_some_and(agrees));
         self.learn(exchange.vm, reply);
         for (sequence, inbox) in self.sequences.iter_mut().zip(&self.inboxes) {
@@ -195,8 +218,9 @@ impl Replay {
     }
 
     /// Whether everybody received what is expected, in that order.
-    fn agrees(
+    fn agrees<S: System>(
         &self,
+        system: &S,
         exchange: &Exchange,
         expected: &Expected,
         request: &str,
@@ -207,7 +231,8 @@ impl Replay {
             let asked = vm == exchange.vm;
             let mut place = Place { index: 0, next: self.sequences[vm as usize], sequence: 0 };
             let inbox = &self.inboxes[vm as usize];
-            let mut matches = |digits: &str| self.packet(inbox, &mut place, digits);
+            let address = |theirs| system.address(vm, theirs);
+            let mut matches = |digits: &str| self.packet(inbox, &mut place, digits, &address);
             let reply = |matches: &mut dyn FnMut(&str) -> bool| match expected.reply {
                 Reply::Packets(packets) => words(packets).all(matches),
                 Reply::Error(error) => {
@@ -226,7 +251,13 @@ impl Replay {
     }
 
     /// Whether the packet at `place` is the captured one, with our handles and numbers.
-    fn packet(&self, inbox: &Inbox, place: &mut Place, digits: &str) -> bool {
+    fn packet(
+        &self,
+        inbox: &Inbox,
+        place: &mut Place,
+        digits: &str,
+        address: &dyn Fn(u64) -> u64,
+    ) -> bool {
         let mut expected = [0; PACKET];
         let length = hex::bytes(digits, &mut expected);
         let expected = &mut expected[..length];
@@ -235,6 +266,7 @@ impl Replay {
             (place.sequence, place.next) = (place.next, place.next + 1);
         }
         self.handles.rewrite_answer(expected, actual, place.sequence);
+        rewrite_ranges(expected, address);
         place.index += 1;
         expected == actual
     }
@@ -385,6 +417,20 @@ fn words(list: &str) -> impl Iterator<Item = &str> {
 /// Whether a packet is part of a notification.
 fn in_news(packet: &[u8]) -> bool {
     Header::decode(packet).is_some_and(|header| is_news(&header))
+}
+
+/// Rewrites the addresses in the reply to an accept that named none.
+fn rewrite_ranges(packet: &mut [u8], address: impl Fn(u64) -> u64) {
+    let Some(header) = Header::decode(packet) else { return };
+    if header.message != message::MEM_ACCEPT || header.kind != Kind::Reply {
+        return;
+    }
+    let Some(ranges) = packet.get_mut(Header::SIZE + 8..) else { return };
+    let (ranges, _) = ranges.as_chunks_mut::<16>();
+    for range in ranges {
+        let (at, _) = range.as_chunks_mut::<8>();
+        at[0] = address(u64::from_le_bytes(at[0])).to_le_bytes();
+    }
 }
 
 /// The reply to a request, with nothing but an error word.

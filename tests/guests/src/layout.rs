@@ -22,6 +22,11 @@ pub const WINDOW: u64 = 0x8000_0000;
 pub const MEMORY: u64 = 4 * BLOCK;
 /// Bytes of memory of the VMs of the benchmark.
 pub const BENCH_MEMORY: u64 = 8 * BLOCK;
+/// Bytes of memory of the VM that plays the captured system's primary: what its exchanges are about
+/// ends below.
+pub const REPLAY_MEMORY: u64 = 0x2400_0000;
+/// Where the manager maps first in a VM with [`MEMORY`] bytes.
+pub const REPLAY_MAILBOX: u64 = RAM + MEMORY;
 
 /// The VM's own console.
 pub const CONSOLE: u64 = 0x0900_0000;

@@ -27,4 +27,5 @@ pub mod interrupts;
 pub mod kicks;
 pub mod preempt;
 pub mod queues;
+pub mod replay;
 pub mod smp;

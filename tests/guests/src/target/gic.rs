@@ -120,6 +120,17 @@ pub fn last_taken(back: u32) -> u32 {
     (ORDER.load(Ordering::Acquire) >> (8 * back)) as u32 & 0xff
 }
 
+/// Acknowledges the most urgent pending interrupt, and drops it.
+pub fn acknowledge() -> Option<u32> {
+    let interrupt = crate::read_register!("S3_0_C12_C12_0"); // ICC_IAR1_EL1
+    if interrupt >= SPURIOUS {
+        return None;
+    }
+    crate::write_register!("S3_0_C12_C12_1", interrupt); // ICC_EOIR1_EL1
+    cpu::isb();
+    Some(interrupt as u32)
+}
+
 /// Takes the most urgent pending interrupt. Called by the vectors.
 pub(crate) fn take() {
     let interrupt = crate::read_register!("S3_0_C12_C12_0"); // ICC_IAR1_EL1
