@@ -25,6 +25,11 @@ pub(crate) fn current() -> Vcpu {
     Queue::of_this_cpu().current.get().expect("a trap from a guest comes from the loaded vCPU")
 }
 
+/// The vCPU that this CPU will go back to unless somebody else is due.
+pub(crate) fn loaded() -> Option<Vcpu> {
+    Queue::of_this_cpu().current.get()
+}
+
 /// Serves the physical interrupts that wait.
 pub(crate) fn interrupts() -> Next {
     if Queue::of_this_cpu().serve_interrupts() { Next::Leave } else { Next::Resume }

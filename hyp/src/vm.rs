@@ -231,7 +231,12 @@ pub(crate) fn interrupt(vm: VmIndex, line: machine::Line) {
             machine::Line::Receive => MAILBOX_RECEIVE,
             machine::Line::Doorbell(n) => DOORBELLS + u32::from(n),
         };
-        vm.kick(vm.vgic.raise(vm.machine(), intid));
+        let targets = vm.vgic.raise(vm.machine(), intid);
+        vm.kick(match schedule::loaded() {
+            // Its interrupts are brought up to date on its way back into the guest.
+            Some(vcpu) if vcpu.vm().index() == vm.index() => targets.without(vcpu.index()),
+            _ => targets,
+        });
     }
 }
 
