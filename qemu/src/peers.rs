@@ -28,7 +28,7 @@ pub struct Case {
 pub const PEERS: [&str; 4] = ["Gunyah", "Hafnium", "Xen", "pKVM"];
 
 /// All cases, in the order of the table.
-pub const CASES: [Case; 13] = [
+pub const CASES: [Case; 14] = [
     Case {
         name: "null_hypercall",
         title: "null hypercall",
@@ -50,6 +50,11 @@ pub const CASES: [Case; 13] = [
         peers: [Some(9_831), None, None, None],
     },
     Case { name: "notices", title: "notice to a sleeping VM and one back", peers: [None; 4] },
+    Case {
+        name: "doorbells",
+        title: "doorbell ping-pong of two sleeping VMs",
+        peers: [None, None, Some(11_848), None],
+    },
     Case {
         name: "1_page",
         title: "share cycle, 1 page",

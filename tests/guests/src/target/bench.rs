@@ -9,6 +9,7 @@
 
 pub mod a;
 pub mod b;
+mod bells;
 mod mailbox;
 
 use core::arch::asm;
@@ -34,7 +35,8 @@ pub(crate) const PIECEWISE: u64 = 1;
 pub(crate) const CONTIGUOUS: u64 = 2;
 pub(crate) const QUEUED: u64 = 3;
 pub(crate) const NOTICES: u64 = 4;
-pub(crate) const END: u64 = 5;
+pub(crate) const BELLS: u64 = 5;
+pub(crate) const END: u64 = 6;
 
 /// What A fills pages with, and B.
 pub(crate) const FROM_A: u64 = 0xa;

@@ -13,7 +13,8 @@ use crate::{cpu, gic, hvc_immediate, life};
 
 /// Rounds of ping and pong.
 const ROUNDS: u32 = 200;
-const BELL: u32 = gic::SPI_DOORBELLS;
+/// The interrupt of the first doorbell.
+pub(crate) const BELL: u32 = gic::SPI_DOORBELLS;
 const ALL: u64 = u64::MAX;
 const OK: u64 = HypercallError::OK as u64;
 
@@ -77,7 +78,7 @@ fn second(a: &Channel) {
 }
 
 /// Sleeps until the doorbell's interrupt was taken so often.
-fn sleep_until_rung(times: u32) {
+pub(crate) fn sleep_until_rung(times: u32) {
     loop {
         cpu::mask_interrupts();
         let taken = gic::taken(BELL);
@@ -92,7 +93,7 @@ fn sleep_until_rung(times: u32) {
 }
 
 /// Sets flags of the peer's doorbell; gives those that were set.
-fn ring(flags: u64) -> u64 {
+pub(crate) fn ring(flags: u64) -> u64 {
     let bell = Capability::doorbell_send(0).0;
     let [error, before, ..] = hvc_immediate!("0x6012", [bell, flags, 0, 0, 0, 0]);
     assert!(error == OK, "ringing: {error}");
@@ -100,7 +101,7 @@ fn ring(flags: u64) -> u64 {
 }
 
 /// Reads and clears the own flags.
-fn read() -> u64 {
+pub(crate) fn read() -> u64 {
     let bell = Capability::doorbell_receive(0).0;
     let [error, flags, ..] = hvc_immediate!("0x6013", [bell, ALL, 0, 0, 0, 0]);
     assert!(error == OK, "reading: {error}");

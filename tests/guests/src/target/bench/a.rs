@@ -5,7 +5,7 @@ use rm_client::{
 };
 
 use super::{
-    CONTIGUOUS, END, FROM_A, FROM_B, NAP_A, PIECEWISE, QUEUED, ROUNDS, count, long_session,
+    CONTIGUOUS, END, FROM_A, FROM_B, NAP_A, PIECEWISE, QUEUED, ROUNDS, bells, count, long_session,
     mailbox, measure, median, queue_session, spin,
 };
 use crate::channel::Channel;
@@ -52,6 +52,7 @@ pub fn main() {
         "BENCH notices {}",
         mailbox::tell_and_hear(&b, &NewParcel::new(&[pages(FEW, 1)], &ACL))
     );
+    println!("BENCH doorbells {}", bells::ping(&b));
     let mut ranges = [pages(0, 0); 512];
     for (name, count) in [("1_page", 1), ("16_contiguous", 16)] {
         cycle(&mut session, &b, CONTIGUOUS, name, &[pages(FEW, count)]);

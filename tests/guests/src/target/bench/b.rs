@@ -3,8 +3,8 @@
 use rm_client::{Acceptance, Sanitize, Session, SglEntry, Transfer, Transport, pages};
 
 use super::{
-    CONTIGUOUS, END, FROM_A, FROM_B, NAP_B, NOTICES, QUEUED, ROUNDS, count, long_session, mailbox,
-    queue_session,
+    BELLS, CONTIGUOUS, END, FROM_A, FROM_B, LongSession, NAP_B, NOTICES, QUEUED, QueueSession,
+    ROUNDS, bells, count, long_session, mailbox, queue_session,
 };
 use crate::channel::Channel;
 use crate::demo::granted;
@@ -20,15 +20,20 @@ pub fn main() {
         if case == END {
             break;
         }
-        if case == NOTICES {
-            mailbox::hear_and_tell(&a);
-            continue;
+        match case {
+            NOTICES => mailbox::hear_and_tell(&a),
+            BELLS => bells::pong(&a),
+            _ => cycles(&mut session, &mut queued, &a, case),
         }
-        for _ in 0..=ROUNDS {
-            match case {
-                QUEUED => once(&mut queued, &a, true),
-                _ => once(&mut session, &a, case == CONTIGUOUS),
-            }
+    }
+}
+
+/// The borrower's part of a case of share cycles.
+fn cycles(session: &mut LongSession, queued: &mut QueueSession, a: &Channel, case: u64) {
+    for _ in 0..=ROUNDS {
+        match case {
+            QUEUED => once(queued, a, true),
+            _ => once(session, a, case == CONTIGUOUS),
         }
     }
 }
