@@ -442,3 +442,36 @@ fn write_error(into: &mut Text, request: &str, error: u32) {
         let _ = write!(into, "{}{}", Hex(&header.reply().encode()), Hex(&error.to_le_bytes()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_needs_a_line_and_a_line_a_difference() {
+        let line = differences::lines().next();
+        assert_eq!(judge(None, true, false), Verdict::Same);
+        assert_eq!(judge(None, false, false), Verdict::Failed, "nothing explains it");
+        assert_eq!(judge(line, false, true), line.map_or(Verdict::Failed, Verdict::Differs));
+        assert_eq!(judge(line, true, false), Verdict::Failed, "the line is stale");
+        assert_eq!(judge(line, false, false), Verdict::Failed, "the line says something else");
+    }
+
+    #[test]
+    fn only_the_addresses_of_an_accept_are_mapped() {
+        let mut reply = [0; 48];
+        let length = hex::bytes(
+            "2102010011000051000000000100000000100240000000000010000000000000",
+            &mut reply,
+        );
+        let mut expected = reply;
+        expected[16..24].copy_from_slice(&0x8000_0000u64.to_le_bytes());
+        rewrite_ranges(&mut reply[..length], |_| 0x8000_0000);
+        assert_eq!(reply, expected);
+        let mut refusal = [0; 12];
+        hex::bytes("210202001100005103000000", &mut refusal);
+        let before = refusal;
+        rewrite_ranges(&mut refusal, |_| 1);
+        assert_eq!(refusal, before);
+    }
+}
