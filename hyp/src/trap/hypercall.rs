@@ -22,12 +22,6 @@ const FEATURES: u64 = 0b1110;
 const ARCH_FEATURES: u32 = 0x8000_0001;
 /// SMCCC 1.3.
 const SMCCC_1_3: u64 = 0x1_0003;
-/// Bit 30 of a function id: a call with 64-bit arguments and results.
-const CONVENTION_64: u32 = 1 << 30;
-/// Owner of a function id (bits 29:24): the architecture.
-const ARCHITECTURE: u32 = 0;
-/// Owner of a function id: a standard, among them PSCI.
-const STANDARD: u32 = 4;
 
 /// Serves `hvc #immediate`. The program counter is already past the instruction.
 #[inline]
@@ -58,11 +52,10 @@ pub(crate) fn smccc(registers: &mut Registers) -> Next {
     entry.leave(vcpu, next)
 }
 
-/// Whether the results of a call have 32 bits, as the original has it: those of 32-bit calls of the
-/// architecture and of standards, but not of the vendor's own.
+/// Whether the results of a call have 32 bits, as the original has it: those of the calls of the
+/// architecture and of PSCI, but neither the vendor's own nor of a call that does not exist.
 const fn has_32_bit_results(id: u32) -> bool {
-    let owner = id >> 24 & 0x3f;
-    id & CONVENTION_64 == 0 && matches!(owner, ARCHITECTURE | STANDARD)
+    matches!(id, numbers::SMCCC_VERSION | ARCH_FEATURES | psci::VERSION | psci::FEATURES)
 }
 
 /// Serves call `number`, whose first argument is in X`first`.

@@ -8,10 +8,12 @@ use crate::vcpu::Vcpu;
 use crate::vcpu::context::Registers;
 use crate::vm::End;
 
-const VERSION: u32 = 0x8400_0000;
+/// Which version there is.
+pub(super) const VERSION: u32 = 0x8400_0000;
 const CPU_OFF: u32 = 0x8400_0002;
 const SYSTEM_OFF: u32 = 0x8400_0008;
-const FEATURES: u32 = 0x8400_000A;
+/// Whether there is a call.
+pub(super) const FEATURES: u32 = 0x8400_000A;
 
 /// PSCI 1.1.
 const PSCI_1_1: u64 = 0x1_0001;
