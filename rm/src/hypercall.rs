@@ -4,6 +4,7 @@
 //! nothing is answered like an unknown argument, one of another type or without the right like the
 //! original does. A buffer is checked and copied before anything changes.
 
+use heapless::Vec;
 use rm_abi::hypercall::{
     MSGQUEUE_CONFIGURE_RECEIVE, MSGQUEUE_CONFIGURE_SEND, MSGQUEUE_FLUSH, MSGQUEUE_RECEIVE,
     MSGQUEUE_SEND,
@@ -119,9 +120,11 @@ impl<M: Machine> Manager<'_, M> {
         if size == 0 || size > PACKET as u64 {
             return Results::error::<2>(HypercallError::ARGUMENT_SIZE);
         }
-        let mut packet = [0; PACKET];
-        let packet = &mut packet[..size as usize];
-        if guest.read(data, packet).is_err() {
+        // Clearing all of a packet would cost more than most requests have bytes.
+        let mut packet = Vec::<u8, PACKET>::new();
+        let fits = packet.resize_default(size as usize).is_ok();
+        assert!(fits, "G7: a packet of checked size does not fit");
+        if guest.read(data, &mut packet).is_err() {
             return Results::error::<2>(HypercallError::ADDR_INVALID);
         }
         let ((room, exit), left) = self.enter(caller, |slot| {
@@ -129,7 +132,7 @@ impl<M: Machine> Manager<'_, M> {
                 let mut link = self.link(caller.vm).lock(self.machine());
                 let room = !link.to_manager.is_full();
                 if room {
-                    link.to_manager.push(packet);
+                    link.to_manager.push(&packet);
                 }
                 room
             };
@@ -189,14 +192,12 @@ impl<M: Machine> Manager<'_, M> {
         (buffer, room): (u64, u64),
         guest: &impl GuestMemory,
     ) -> Result<u64, i64> {
-        let mut packet = [0; PACKET];
         // The slot is locked, so nobody else takes packets away, and the copy needs no queue's lock.
-        let size = {
+        let packet = {
             let link = self.link(caller.vm).lock(self.machine());
-            let front = link.to_vm.front().ok_or(HypercallError::MSGQUEUE_EMPTY)?;
-            packet[..front.len()].copy_from_slice(front);
-            front.len()
+            link.to_vm.front_copy().ok_or(HypercallError::MSGQUEUE_EMPTY)?
         };
+        let size = packet.len();
         if size as u64 > room {
             return Err(HypercallError::ADDR_OVERFLOW);
         }
@@ -204,7 +205,7 @@ impl<M: Machine> Manager<'_, M> {
         if buffer % PAGE_SIZE + size as u64 > PAGE_SIZE {
             guest.writable(buffer, size).map_err(|_| HypercallError::ADDR_INVALID)?;
         }
-        guest.write(buffer, &packet[..size]).map_err(|_| HypercallError::ADDR_INVALID)?;
+        guest.write(buffer, &packet).map_err(|_| HypercallError::ADDR_INVALID)?;
         self.link(caller.vm).lock(self.machine()).to_vm.pop();
         Ok(size as u64)
     }

@@ -16,7 +16,7 @@ mod reply;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use rm_abi::vm::VmExitRequest;
-use rm_abi::{Header, MAX_ENTRIES, PACKET, message};
+use rm_abi::{Header, MAX_ENTRIES, message};
 
 use crate::address::VmIndex;
 use crate::call::{self, Caller};
@@ -339,17 +339,13 @@ impl<M: Machine> Manager<'_, M> {
         slot: &mut Slot,
         budget: &mut Budget,
     ) -> Option<u8> {
-        let mut packet = [0; PACKET];
-        let length = {
+        let packet = {
             let mut link = self.link(caller.vm).lock(self.machine());
-            let front = link.to_manager.front()?;
-            let length = front.len();
-            packet[..length].copy_from_slice(front);
+            let packet = link.to_manager.front_copy()?;
             link.to_manager.pop();
-            length
+            packet
         };
-        let packet = &packet[..length];
-        match slot.assembly.packet(caller.mem(), caller.vm, packet) {
+        match slot.assembly.packet(caller.mem(), caller.vm, &packet) {
             Arrival::Nothing => None,
             Arrival::Single(header) => {
                 self.serve(caller, slot, header, Some(Packet(&packet[Header::SIZE..])), budget)

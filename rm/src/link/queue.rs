@@ -1,5 +1,6 @@
 //! Message queues: eight packets each way, and when their ends are interrupted.
 
+use heapless::Vec;
 use rm_abi::PACKET;
 
 /// Packets that a queue holds.
@@ -41,6 +42,12 @@ impl Queue {
     pub(crate) fn front(&self) -> Option<&[u8]> {
         let packet = &self.packets[usize::from(self.first) % DEPTH];
         (!self.is_empty()).then(|| &packet.bytes[..packet.len.into()])
+    }
+
+    /// A copy of the oldest packet, for use without the queue's lock.
+    pub(crate) fn front_copy(&self) -> Option<Vec<u8, PACKET>> {
+        let bytes = self.front()?;
+        Some(Vec::from_slice(bytes).expect("a packet has the size of one"))
     }
 
     /// Takes the oldest packet away.
