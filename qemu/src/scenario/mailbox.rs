@@ -3,10 +3,10 @@
 use guests::layout::{LINK_AB, VMID_A, VMID_B};
 use package::Vm;
 
-use super::{Guest, Scenario, guest, link};
+use super::{Guest, Machine, Scenario, guest, link};
 
 /// All of them.
-pub const ALL: &[Scenario] = &[REGISTERS, BUFFERS, DOORBELLS, DOORBELLS_SMP];
+pub const ALL: &[Scenario] = &[REGISTERS, BUFFERS, INTERRUPTS, DOORBELLS, DOORBELLS_SMP];
 
 const REGISTERS: Scenario = Scenario {
     name: "mailbox-registers",
@@ -47,4 +47,17 @@ const DOORBELLS_SMP: Scenario = Scenario {
         Guest { program: "doorbells", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
     ],
     ..DOORBELLS
+};
+
+const INTERRUPTS: Scenario = Scenario {
+    name: "mailbox-interrupts",
+    about: "message queues interrupt once for each edge, and wake whoever sleeps on them",
+    guests: &[
+        Guest { program: "mailbox_interrupts", vm: guest("A", VMID_A) },
+        Guest { program: "mailbox_waker", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
+    ],
+    channels: &[link(0, 1, LINK_AB)],
+    log: &["a client that sleeps on 0", "notices of a VM on another CPU woke me"],
+    machine: Machine { cpus: 2, ..Machine::BENCH },
+    ..Scenario::USUAL
 };

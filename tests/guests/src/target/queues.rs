@@ -5,6 +5,7 @@
 
 pub mod buffers;
 pub mod call;
+pub mod interrupts;
 pub mod registers;
 
 use rm_abi::{Header, HypercallError, PACKET, message};
