@@ -148,42 +148,47 @@ fn is_write_back(attribute: u8) -> bool {
     half(attribute) && half(attribute >> 4)
 }
 
+/// Bytes before the first whole word at an address, of `length` bytes there.
+fn bytes_before_words(at: *mut u8, length: usize) -> usize {
+    at.align_offset(8).min(length)
+}
+
 /// Copies from a guest, which may write at the same time: each part is read once, as an atomic.
 fn copy_in(from: *mut u8, into: &mut [u8]) {
     let mut at = from;
-    let mut words = into.chunks_exact_mut(8);
-    if at.addr().is_multiple_of(8) {
-        for word in &mut words {
-            word.copy_from_slice(&load_word(at).to_le_bytes());
-            at = at.wrapping_add(8);
+    let (head, rest) = into.split_at_mut(bytes_before_words(at, into.len()));
+    let (words, tail) = rest.as_chunks_mut();
+    let bytes_in = |bytes: &mut [u8], at: &mut *mut u8| {
+        for byte in bytes {
+            *byte = load_byte(*at);
+            *at = at.wrapping_add(1);
         }
-    } else {
-        for word in &mut words {
-            for byte in word {
-                *byte = load_byte(at);
-                at = at.wrapping_add(1);
-            }
-        }
+    };
+    bytes_in(head, &mut at);
+    for word in words {
+        *word = load_word(at).to_le_bytes();
+        at = at.wrapping_add(8);
     }
-    for byte in words.into_remainder() {
-        *byte = load_byte(at);
-        at = at.wrapping_add(1);
-    }
+    bytes_in(tail, &mut at);
 }
 
 /// Copies to a guest.
 fn copy_out(to: *mut u8, from: &[u8]) {
     let mut at = to;
-    let (words, rest) =
-        if at.addr().is_multiple_of(8) { from.as_chunks() } else { (&[][..], from) };
+    let (head, rest) = from.split_at(bytes_before_words(at, from.len()));
+    let (words, tail) = rest.as_chunks();
+    let bytes_out = |bytes: &[u8], at: &mut *mut u8| {
+        for byte in bytes {
+            store_byte(*at, *byte);
+            *at = at.wrapping_add(1);
+        }
+    };
+    bytes_out(head, &mut at);
     for word in words {
         store_word(at, u64::from_le_bytes(*word));
         at = at.wrapping_add(8);
     }
-    for byte in rest {
-        store_byte(at, *byte);
-        at = at.wrapping_add(1);
-    }
+    bytes_out(tail, &mut at);
 }
 
 fn load_word(at: *mut u8) -> u64 {

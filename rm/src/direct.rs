@@ -23,6 +23,8 @@ use crate::operation::message::{Message, Packet, View};
 use crate::operation::{Answer, Begun, Operation, Origin, Reply, STEP, Slot, Step, Work};
 use crate::refusal::Refusal;
 
+/// Bytes of a long message that are copied at once: the guest's address is translated once for each.
+const CHUNK: usize = 1024;
 /// A request of one range or handle fits this.
 const SMALL: usize = 64;
 
@@ -214,8 +216,11 @@ impl<M: Machine> Manager<'_, M> {
         if !names_it || matches!(slot.work, Work::Idle) {
             return Direct::Return(DirectResult::error(HypercallError::ARGUMENT_INVALID));
         }
+        let was_running = slot.is_running();
         slot.step(caller, &mut Budget::new(caller.step));
-        Turn { caller, header: slot.header, call, guest }.outcome(slot)
+        let turn = Turn { caller, header: slot.header, call, guest };
+        // A long reply is copied in a stay of its own.
+        if was_running && slot.ranges.is_long() { turn.retry(slot) } else { turn.outcome(slot) }
     }
 }
 
@@ -245,9 +250,9 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         slot.request.resize(mem, vm, length).map_err(|_| HypercallError::NOMEM)?;
         slot.request.write(mem, 0, first);
         let mut at = first.len();
-        let mut chunk = [0; 1024];
+        let mut chunk = [0; CHUNK];
         while at < length {
-            let chunk = &mut chunk[..(length - at).min(1024)];
+            let chunk = &mut chunk[..(length - at).min(CHUNK)];
             let from = self.call.request.wrapping_add((Header::SIZE + at) as u64);
             if self.guest.read(from, chunk).is_err() {
                 slot.request.clear(mem, vm);
@@ -370,7 +375,10 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         }
         slot.occupy(Origin::Direct, self.header);
         slot.run(begun);
-        slot.step(self.caller, &mut Budget::new(self.caller.step));
+        // A long request has made this stay long enough.
+        if packet.is_some() {
+            slot.step(self.caller, &mut Budget::new(self.caller.step));
+        }
         Ok(self.outcome(slot))
     }
 
@@ -390,14 +398,17 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         })
     }
 
+    /// The caller is to ask again.
+    fn retry(&self, slot: &Slot) -> Direct {
+        let (error, token) = (HypercallError::RETRY, slot.token);
+        Direct::Return(DirectResult { error, length: 0, token })
+    }
+
     /// How the call in the slot stands.
     fn outcome(&self, slot: &mut Slot) -> Direct {
         let answer = match &slot.work {
             Work::Answered(answer) => *answer,
-            Work::Running(_) | Work::Idle => {
-                let (error, token) = (HypercallError::RETRY, slot.token);
-                return Direct::Return(DirectResult { error, length: 0, token });
-            }
+            Work::Running(_) | Work::Idle => return self.retry(slot),
         };
         Direct::Return(match self.send(&answer, &slot.ranges) {
             Ok(length) => {
@@ -453,12 +464,18 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
 
     fn copy_out(&self, head: &[u8], (ranges, size): (&Message, usize)) -> Result<(), GuestFault> {
         self.guest.write(self.call.reply, head)?;
+        if size == 0 { Ok(()) } else { self.copy_ranges(head.len(), ranges, size) }
+    }
+
+    /// Writes the ranges of a reply behind its head. Apart, because most replies have none.
+    #[inline(never)]
+    fn copy_ranges(&self, head: usize, ranges: &Message, size: usize) -> Result<(), GuestFault> {
         let mut at = 0;
-        let mut chunk = [0; 256];
+        let mut chunk = [0; CHUNK];
         while at < size {
-            let chunk = &mut chunk[..(size - at).min(256)];
+            let chunk = &mut chunk[..(size - at).min(CHUNK)];
             ranges.read(self.caller.mem(), at, chunk);
-            let to = self.call.reply.wrapping_add((head.len() + at) as u64);
+            let to = self.call.reply.wrapping_add((head + at) as u64);
             self.guest.write(to, chunk)?;
             at += chunk.len();
         }

@@ -64,6 +64,11 @@ impl Message {
         self.len = len;
     }
 
+    /// Whether it is longer than a packet's payload.
+    pub(crate) const fn is_long(&self) -> bool {
+        self.len > PACKET_PAYLOAD
+    }
+
     /// Forgets all bytes from `len` on.
     pub(crate) fn shorten(&mut self, len: usize) {
         assert!(len <= self.len, "G7: a message grows by resizing only");
@@ -118,14 +123,12 @@ impl Message {
         let (mut at, mut rest) = (at, into);
         while !rest.is_empty() {
             let (frame, word, offset) = self.locate(mem, at);
-            let length = rest.len().min(WORD - offset);
-            let (part, more) = rest.split_at_mut(length);
-            let bytes = frame.read(word).to_le_bytes();
-            match <&mut [u8; WORD]>::try_from(&mut *part) {
-                Ok(whole) => *whole = bytes,
-                Err(_) => part.copy_from_slice(&bytes[offset..offset + length]),
-            }
-            (at, rest) = (at + length, more);
+            let loaded = if offset == 0 && rest.len() >= WORD {
+                load_words(frame, word, rest)
+            } else {
+                load_bytes(frame, word, offset, rest)
+            };
+            (at, rest) = (at + loaded, &mut rest[loaded..]);
         }
     }
 
@@ -154,6 +157,24 @@ fn store_words(frame: &Frame, word: usize, bytes: &[u8]) -> usize {
         frame.write(index, u64::from_le_bytes(*bytes));
     }
     count * WORD
+}
+
+/// Loads the whole words that `bytes` begin with, from entry `word` to the frame's last at most. Tells
+/// how many bytes that were.
+fn load_words(frame: &Frame, word: usize, bytes: &mut [u8]) -> usize {
+    let (words, _) = bytes.as_chunks_mut();
+    let count = words.len().min(FRAME / WORD - word);
+    for (index, bytes) in (word..).zip(&mut words[..count]) {
+        *bytes = frame.read(index).to_le_bytes();
+    }
+    count * WORD
+}
+
+/// Loads the bytes that lie in one entry, from `offset` bytes into it on. Tells how many they were.
+fn load_bytes(frame: &Frame, word: usize, offset: usize, bytes: &mut [u8]) -> usize {
+    let count = bytes.len().min(WORD - offset);
+    bytes[..count].copy_from_slice(&frame.read(word).to_le_bytes()[offset..offset + count]);
+    count
 }
 
 /// Stores the bytes that lie in one entry, `offset` bytes into it. Tells how many they were.
