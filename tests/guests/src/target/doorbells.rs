@@ -3,12 +3,16 @@
 //! Cast: this program as first and second VM, linked: each has the first doorbell of the channel. They
 //! sleep until they are rung, and take turns.
 
-use rm_abi::Capability;
-use rm_abi::hypercall::HypercallError;
+use rm_abi::hypercall::{
+    DOORBELL_MASK, DOORBELL_RECEIVE, DOORBELL_RESET, DOORBELL_SEND, MSGQUEUE_FLUSH,
+    MSGQUEUE_RECEIVE, MSGQUEUE_SEND,
+};
+use rm_abi::{Capability, HypercallError};
 
 use crate::channel::Channel;
 use crate::demo::granted;
 use crate::layout::{LINK_AB, VMID_A};
+use crate::queues::call::{FORMS, Form, call};
 use crate::{cpu, gic, hvc_immediate, life};
 
 /// Rounds of ping and pong.
@@ -53,6 +57,7 @@ fn first(b: &Channel) {
 }
 
 fn second(a: &Channel) {
+    FORMS.into_iter().for_each(results_and_errors);
     a.say(1);
     for round in 0..ROUNDS {
         sleep_until_rung(round + 1);
@@ -75,6 +80,38 @@ fn second(a: &Channel) {
     a.expect(8);
     sleep_until_rung(ROUNDS + 2);
     assert!(read() == 1);
+}
+
+/// What each call answers, in one form; it changes no register beside.
+fn results_and_errors(form: Form) {
+    const ARGUMENT: u64 = HypercallError::ARGUMENT_INVALID as u64;
+    const TYPE: u64 = HypercallError::CSPACE_WRONG_OBJECT_TYPE as u64;
+    const RIGHT: u64 = HypercallError::CSPACE_INSUFFICIENT_RIGHTS as u64;
+    let (theirs, own) = (Capability::doorbell_send(0).0, Capability::doorbell_receive(0).0);
+    let queue = Capability::RECEIVE_QUEUE.0;
+    assert!(call(form, DOORBELL_MASK, &[own, 1, 2, 0]) == [OK]);
+    assert!(call(form, DOORBELL_RECEIVE, &[own, ALL, 0]) == [OK, 0]);
+    assert!(call(form, DOORBELL_RECEIVE, &[own, 0, 0]) == [ARGUMENT, 0], "nothing to clear");
+    assert!(call(form, DOORBELL_RESET, &[own, 0]) == [OK]);
+    for (capability, error) in
+        [(queue, TYPE), (own + 1, ARGUMENT), (own ^ 1 << 63, ARGUMENT), (0, ARGUMENT)]
+    {
+        assert!(call(form, DOORBELL_SEND, &[capability, 1, 0]) == [error, 0]);
+        assert!(call(form, DOORBELL_RECEIVE, &[capability, 1, 0]) == [error, 0]);
+        assert!(call(form, DOORBELL_RESET, &[capability, 0]) == [error]);
+        assert!(call(form, DOORBELL_MASK, &[capability, 1, 2, 0]) == [error]);
+    }
+    assert!(call(form, DOORBELL_SEND, &[own, 1, 0]) == [RIGHT, 0], "the own doorbell");
+    assert!(call(form, DOORBELL_RECEIVE, &[theirs, 1, 0]) == [RIGHT, 0], "the peer's doorbell");
+    assert!(call(form, DOORBELL_RESET, &[theirs, 0]) == [RIGHT], "the peer's doorbell");
+    assert!(call(form, DOORBELL_MASK, &[theirs, 1, 2, 0]) == [RIGHT], "the peer's doorbell");
+    assert!(call(form, MSGQUEUE_FLUSH, &[own, 0]) == [TYPE], "a doorbell is no queue");
+    assert!(call(form, MSGQUEUE_RECEIVE, &[own, 0, 240, 0]) == [TYPE, 0, 0]);
+    assert!(call(form, MSGQUEUE_SEND, &[theirs, 8, 0, 0, 0]) == [TYPE, 0]);
+    // Only the native form looks at what is reserved.
+    let reserved = if form == Form::Native { ARGUMENT } else { OK };
+    assert!(call(form, DOORBELL_RESET, &[own, 1]) == [reserved]);
+    assert!(call(form, DOORBELL_MASK, &[own, ALL, 0, 1]) == [reserved]);
 }
 
 /// Sleeps until the doorbell's interrupt was taken so often.
