@@ -1,6 +1,7 @@
-//! For programs without interrupts, or with other work: the message queues, asked now and then.
+//! For programs without interrupts, or with other work: the message queues, asked now and then. The
+//! calls are by function id, as Linux makes them; `HvcQueues` and `Native` do the same natively.
 
-use rm_client::hvc::{HvcQueues, Native};
+use rm_client::hvc::{SmcccQueues, SmcccTrap};
 use rm_client::{Error, NewParcel, Notice, Poll, Queues, Rights, Sanitize, Session, grant, pages};
 
 use super::{ANSWER, ANSWER_AT, PARTNER, QUESTION, TAG};
@@ -14,7 +15,7 @@ pub fn main() {
 }
 
 fn lend_a_question() -> Result<(), Error> {
-    let mut session: Session<HvcQueues<Poll>> = Session::new(Queues::new(Native, Poll));
+    let mut session: Session<SmcccQueues<Poll>> = Session::new(Queues::new(SmcccTrap, Poll));
     memory::write(PAGES, QUESTION);
     let acl = [grant(PARTNER, Rights::RW)];
     let parcel = session.lend(&NewParcel::new(&[pages(PAGES, 1)], &acl))?;
@@ -34,7 +35,7 @@ fn lend_a_question() -> Result<(), Error> {
 
 /// Looks for notices between pieces of other work, until one is what was waited for.
 fn work_until(
-    session: &mut Session<HvcQueues<Poll>>,
+    session: &mut Session<SmcccQueues<Poll>>,
     is_it: impl Fn(&Notice<'_>) -> bool,
 ) -> Result<(), Error> {
     while !session.poll_notice()?.as_ref().is_some_and(&is_it) {
