@@ -92,7 +92,7 @@ impl<M: Machine> Manager<'_, M> {
             let mut parcel = self.parcels().lock(self.machine(), record);
             match parcel.phase {
                 Phase::Vacant => continue,
-                Phase::Initial | Phase::Offered => {}
+                Phase::Initial | Phase::Offered | Phase::Closing => {}
                 Phase::Creating | Phase::Appending | Phase::Reclaiming => return Err(Broken::Busy),
             }
             report.parcels += 1;
@@ -174,7 +174,9 @@ impl<M: Machine> Manager<'_, M> {
             match parcel.borrowers[index].stage {
                 Stage::Away | Stage::Assigned => continue,
                 Stage::Mapped => {}
-                Stage::Assigning | Stage::Mapping | Stage::Releasing => return Err(Broken::Busy),
+                Stage::Assigning | Stage::Mapping | Stage::Releasing | Stage::Revoking => {
+                    return Err(Broken::Busy);
+                }
             }
             let entry = parcel.acl.entries()[index];
             let vm = self.all().find(|&vm| self.vmid(vm) == entry.vmid);

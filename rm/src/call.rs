@@ -14,6 +14,7 @@ pub(crate) mod notify;
 pub(crate) mod owner;
 pub(crate) mod reclaim;
 pub(crate) mod release;
+pub(crate) mod revoke;
 
 use rm_abi::{Bytes, Vmid, message};
 
@@ -93,6 +94,7 @@ pub(crate) fn begin<M: Machine>(
             rm_abi::vm::decode_empty(payload).map_err(Refusal::Malformed)?;
             Ok(Begun::Answer(Reply::Word(caller.vmid().0.into())))
         }
+        rm_abi::extension::REVOKE => revoke::begin(caller, payload, operation),
         _ => extension::begin(message, payload, operation),
     }
 }

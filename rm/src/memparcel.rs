@@ -41,6 +41,8 @@ pub(crate) enum Phase {
     Appending,
     /// The ACL's VMs may accept.
     Offered,
+    /// The owner has revoked it: it is nobody else's business any more.
+    Closing,
     /// The call that ends it has not ended.
     Reclaiming,
 }
@@ -103,7 +105,7 @@ impl Memparcel {
     pub(crate) fn check_party(&self, vm: VmIndex, vmid: Vmid) -> Result<(), Refusal> {
         let known = match self.phase {
             Phase::Vacant | Phase::Creating | Phase::Reclaiming => false,
-            Phase::Initial | Phase::Appending => self.owner == vm,
+            Phase::Initial | Phase::Appending | Phase::Closing => self.owner == vm,
             Phase::Offered => self.owner == vm || self.acl.position(vmid).is_some(),
         };
         if known { Ok(()) } else { Err(Refusal::NoParcel) }

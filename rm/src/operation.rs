@@ -18,6 +18,7 @@ use crate::call::lookup::Lookup;
 use crate::call::notify::Notify;
 use crate::call::reclaim::Reclaim;
 use crate::call::release::Release;
+use crate::call::revoke::Revoke;
 use crate::link::fragment::Assembly;
 use crate::machine::Machine;
 use crate::operation::budget::Budget;
@@ -103,6 +104,7 @@ pub(crate) enum Operation {
     Lookup(Lookup),
     Notify(Notify),
     Subscribe(Subscribe),
+    Revoke(Revoke),
 }
 
 impl Operation {
@@ -124,6 +126,7 @@ impl Operation {
             Self::Lookup(lookup) => lookup.step(caller, payload, budget),
             Self::Notify(notify) => notify.step(caller, payload, budget),
             Self::Subscribe(subscribe) => Step::Done(subscribe.step(caller)),
+            Self::Revoke(revoke) => revoke.step(caller, budget),
         }
     }
 
@@ -132,7 +135,7 @@ impl Operation {
         match self {
             Self::Accept(accept) => accept.ranges(),
             Self::Create(_) | Self::Append(_) | Self::Release(_) | Self::Reclaim(_) => 0,
-            Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) => 0,
+            Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => 0,
         }
     }
 
@@ -144,7 +147,7 @@ impl Operation {
             Self::Accept(accept) => accept.abandon(caller),
             Self::Release(release) => release.abandon(caller),
             Self::Reclaim(reclaim) => reclaim.abandon(caller),
-            Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) => {}
+            Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => {}
         }
     }
 }

@@ -1,13 +1,15 @@
 //! Calls and notifications that Gunyah does not have.
 //!
 //! They have ids of their own, so a client that does not know them never meets one: an existing reply
-//! is never changed. Every VM may make every call here; each is about the caller itself.
+//! is never changed. Every VM may make every call here; each is about the caller itself
+//! or a parcel of its own.
 //!
 //! | id | name | request | reply, behind the error word | errors of its own |
 //! |---|---|---|---|---|
 //! | `CALLS + 0` | [`DISCOVER`] | none | [`Discovery`] | – |
 //! | `CALLS + 1` | [`LAST_REFUSAL`] | none | [`LastRefusal`] of the transport that asks | – |
 //! | `CALLS + 2` | [`SUBSCRIBE`] | [`SubscribeRequest`] | none | ARGUMENT_INVALID: an unknown bit |
+//! | `CALLS + 3` | [`REVOKE`] | [`RevokeRequest`] | none | HANDLE_INVALID: no parcel of the caller's to know of; DENIED: not its owner; BUSY: an append is at work |
 //!
 //! | id | name | payload | to whom |
 //! |---|---|---|---|
@@ -30,6 +32,7 @@ use bitflags::bitflags;
 use crate::bytes::{Bytes, EncodeError, Writer};
 use crate::error::ErrorCode;
 use crate::header::PACKET_PAYLOAD;
+use crate::names::Handle;
 
 /// Message id of extension call 0, which is discovery; call `n` is `CALLS + n`.
 pub const CALLS: u32 = 0x5e00_0000;
@@ -42,14 +45,17 @@ pub const DISCOVER: u32 = CALLS;
 pub const LAST_REFUSAL: u32 = CALLS + 1;
 /// Says what the caller wants to be told of its own parcels, instead of what it said before.
 pub const SUBSCRIBE: u32 = CALLS + 2;
+/// Takes a parcel of the caller's away from all its borrowers, without their help. They hear
+/// MEM_RECALL, and then the parcel is none of theirs; the pages of a lend are zeroed at the reclaim.
+pub const REVOKE: u32 = CALLS + 3;
 
 /// Something happened to a parcel of the receiver.
 pub const PARCEL_EVENT: u32 = NOTICES + 1;
 
 /// The version of this table: it rises when a call or a field is added.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The calls of this version, bit `n` for `CALLS + n`.
-pub const KNOWN_CALLS: u64 = 0b111;
+pub const KNOWN_CALLS: u64 = 0b1111;
 /// The notifications of this version, bit `n` for `NOTICES + n`.
 pub const KNOWN_NOTICES: u64 = 0b10;
 
@@ -189,5 +195,36 @@ impl SubscribeRequest {
     /// Writes the payload, and returns its length.
     pub fn encode(&self, into: &mut [u8]) -> Result<usize, EncodeError> {
         Writer::new(into).u32(self.events.0).finish()
+    }
+}
+
+/// A request to take a parcel away from its borrowers.
+///
+/// ```text
+/// 0: u32 handle    4: u32 flags, all zero
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct RevokeRequest {
+    /// Which parcel.
+    pub handle: Handle,
+}
+
+impl RevokeRequest {
+    /// Bytes of the payload.
+    pub const SIZE: usize = 8;
+
+    /// Reads a payload. A flag is a wish that cannot be granted yet.
+    pub fn decode<B: Bytes + ?Sized>(payload: &B) -> Result<Self, ErrorCode> {
+        check_length(payload, Self::SIZE)?;
+        if payload.u32_at(4) != 0 {
+            return Err(ErrorCode::ArgumentInvalid);
+        }
+        Ok(Self { handle: Handle(payload.u32_at(0)) })
+    }
+
+    /// Writes the payload, and returns its length.
+    pub fn encode(&self, into: &mut [u8]) -> Result<usize, EncodeError> {
+        Writer::new(into).u32(self.handle.0).u32(0).finish()
     }
 }

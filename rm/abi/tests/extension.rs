@@ -2,7 +2,7 @@
 
 use rm_abi::extension::{
     self, Discovery, EventKind, EventReason, Events, LastRefusal, ParcelEvent, Policies, Resource,
-    Rule, SubscribeRequest,
+    RevokeRequest, Rule, SubscribeRequest,
 };
 use rm_abi::{ErrorCode, Handle, MAX_PAYLOAD, Vmid, hypercall, message};
 
@@ -39,7 +39,7 @@ fn discovery_says_what_there_is() {
         vms: 3,
         forced: Policies::UNCACHED | Policies::DEVICE,
     };
-    let bytes = hex("01 00 00 00 f0 01 00 00  07 00 00 00 00 00 00 00
+    let bytes = hex("02 00 00 00 f0 01 00 00  0f 00 00 00 00 00 00 00
          02 00 00 00 00 00 00 00  10 00 00 02 18 39 00 00
          03 00 06 00");
     assert_eq!(encoded(|into| discovery.encode(into)), bytes);
@@ -49,7 +49,8 @@ fn discovery_says_what_there_is() {
     // A younger manager says more.
     assert_eq!(Discovery::decode(&[&bytes[..], &[9; 4]].concat()[..]), Some(discovery));
     assert!(discovery.serves(extension::SUBSCRIBE));
-    assert!(!discovery.serves(extension::CALLS + 3));
+    assert!(discovery.serves(extension::REVOKE));
+    assert!(!discovery.serves(extension::CALLS + 4));
     assert!(!discovery.serves(extension::CALLS + 64));
     assert!(!discovery.serves(message::MEM_SHARE));
 }
@@ -102,7 +103,15 @@ fn rules_and_resources_keep_their_numbers() {
 }
 
 #[test]
-fn a_subscription_is_one_word() {
+fn requests_are_a_few_words() {
+    let revoke = RevokeRequest { handle: Handle(0x1234_5678) };
+    let bytes = hex("78 56 34 12 00 00 00 00");
+    assert_eq!(encoded(|into| revoke.encode(into)), bytes);
+    assert_eq!(RevokeRequest::decode(&bytes[..]), Ok(revoke));
+    assert_eq!(RevokeRequest::decode(&bytes[..7]), Err(ErrorCode::MessageInvalid));
+    let flagged = RevokeRequest::decode(&hex("78 56 34 12 01 00 00 00")[..]);
+    assert_eq!(flagged, Err(ErrorCode::ArgumentInvalid));
+
     let request = SubscribeRequest { events: Events::ACCEPTED | Events::RELEASED };
     assert_eq!(encoded(|into| request.encode(into)), [3, 0, 0, 0]);
     assert_eq!(SubscribeRequest::decode(&[3, 0, 0, 0][..]), Ok(request));

@@ -1,6 +1,6 @@
 //! One VM's conversation with the manager.
 
-use rm_abi::extension::{self, Discovery, Events, LastRefusal, SubscribeRequest};
+use rm_abi::extension::{self, Discovery, Events, LastRefusal, RevokeRequest, SubscribeRequest};
 use rm_abi::list::List;
 use rm_abi::memparcel::accept::{Accept, Accepted};
 use rm_abi::memparcel::append::Append;
@@ -288,6 +288,16 @@ impl<T: Transport, const N: usize> Session<T, N> {
     pub fn last_refusal(&mut self) -> Result<LastRefusal, Error> {
         let data = self.call(extension::LAST_REFUSAL, |_| Ok(0))?;
         LastRefusal::decode(data).ok_or(Error::Malformed)
+    }
+
+    /// Takes a parcel away from all its borrowers, which need not do anything and cannot stop it; they
+    /// hear [`Notice::Recall`], and their accesses fault. Then it can be reclaimed; the pages of a lend
+    /// are zeros by then. To ask politely before is [`Session::notify_recall`].
+    ///
+    /// [`Notice::Recall`]: crate::Notice::Recall
+    pub fn revoke(&mut self, parcel: Handle) -> Result<(), Error> {
+        let request = RevokeRequest { handle: parcel };
+        self.order(extension::REVOKE, |into| request.encode(into))
     }
 
     /// Asks to be told of such events of this VM's own parcels by [`Notice::Event`], instead of those

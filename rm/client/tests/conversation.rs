@@ -172,6 +172,7 @@ over_each_transport! {
     a_parcel_is_found_by_its_description
     a_client_learns_what_there_is_and_why_it_was_refused
     an_owner_that_subscribed_hears_of_its_parcels
+    an_owner_takes_a_parcel_away_from_who_keeps_it
 }
 
 const fn refused<T>(code: ErrorCode) -> Result<T, Error> {
@@ -308,6 +309,23 @@ mod stories {
         let why = a.last_refusal().unwrap();
         assert_eq!((why.rule, why.error), (Rule::Held as u16, ErrorCode::MemoryInUse as u32));
         assert_eq!(why.holders(), [Vmid(4)]);
+    }
+
+    pub(super) fn an_owner_takes_a_parcel_away_from_who_keeps_it(way: Way) {
+        let world = world();
+        let (mut a, mut b) = (session(&world, A, way), session(&world, B, way));
+        let parcel = a.lend(&NewParcel::new(&[pages(PAGE, 1)], &[grant(Vmid(4), Rights::RW)]));
+        let parcel = parcel.unwrap();
+        let wanted = Acceptance::new(parcel, Transfer::Lend).contiguous();
+        b.accept_at(&wanted, &[pages(WINDOW, 1)]).unwrap();
+        world.cpu(B).write(Ipa(WINDOW), 1).unwrap();
+        assert_eq!(b.revoke(parcel), refused(ErrorCode::Denied));
+        a.revoke(parcel).unwrap();
+        assert!(world.cpu(B).read(Ipa(WINDOW)).is_err());
+        assert_eq!(b.release(parcel, Sanitize::empty()), refused(ErrorCode::HandleInvalid));
+        a.reclaim(parcel, Sanitize::empty()).unwrap();
+        assert_eq!(world.cpu(A).read(Ipa(PAGE)), Ok(0));
+        world.check();
     }
 
     pub(super) fn an_owner_that_subscribed_hears_of_its_parcels(way: Way) {

@@ -138,7 +138,7 @@ fn check<M: Machine>(
     match state.stage {
         Progress::Away | Progress::Assigned => {}
         Progress::Mapped => return Err(Refusal::Mapped),
-        Progress::Assigning | Progress::Mapping | Progress::Releasing => {
+        Progress::Assigning | Progress::Mapping | Progress::Releasing | Progress::Revoking => {
             return Err(Refusal::InProgress);
         }
     }

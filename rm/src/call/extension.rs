@@ -66,7 +66,7 @@ pub(crate) fn begin(
 }
 
 /// What the decoders of extension calls mean by their codes.
-const fn refusal(code: ErrorCode) -> Refusal {
+pub(crate) const fn refusal(code: ErrorCode) -> Refusal {
     match code {
         ErrorCode::ArgumentInvalid => Refusal::UnknownBits,
         code => Refusal::Malformed(code),

@@ -104,7 +104,9 @@ fn owner<M: Machine>(
     let entry = parcel.acl.position(caller.vmid()).ok_or(Refusal::NoParcel)?;
     let state = &parcel.borrowers[entry];
     match state.stage {
-        Stage::Assigning | Stage::Mapping | Stage::Releasing => Err(Refusal::InProgress),
+        Stage::Assigning | Stage::Mapping | Stage::Releasing | Stage::Revoking => {
+            Err(Refusal::InProgress)
+        }
         Stage::Away if flag == NotifyFlag::Accepted => Err(Refusal::NotHeld),
         Stage::Assigned | Stage::Mapped if flag == NotifyFlag::Released => Err(Refusal::StillHeld),
         Stage::Away | Stage::Assigned | Stage::Mapped => Ok(Audience::Owner(entry)),

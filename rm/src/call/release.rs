@@ -39,7 +39,9 @@ pub(crate) fn begin<M: Machine>(
     let whole = parcel.end();
     let end = match parcel.borrowers[index].stage {
         Stage::Away => return Err(Refusal::NotHeld),
-        Stage::Assigning | Stage::Mapping | Stage::Releasing => return Err(Refusal::InProgress),
+        Stage::Assigning | Stage::Mapping | Stage::Releasing | Stage::Revoking => {
+            return Err(Refusal::InProgress);
+        }
         Stage::Assigned => end_at(&parcel.borrowers[index].place),
         Stage::Mapped => whole,
     };

@@ -21,6 +21,8 @@ pub(crate) enum Stage {
     Mapped,
     /// A release is unmapping.
     Releasing,
+    /// The owner is taking the mapping away.
+    Revoking,
 }
 
 /// A place in a parcel's units: one of them, and pages into it.
