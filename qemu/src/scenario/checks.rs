@@ -8,7 +8,8 @@ use super::{Guest, Machine, Scenario, guest, link};
 
 /// All of them.
 pub const ALL: &[Scenario] = &[
-    HOSTILE, VECTORS, FORGE, SMP, PREEMPT, INTERRUPTS, KICKS, FP, UART_ONLY, ON_A53, ON_A57, ON_MAX,
+    HOSTILE, VECTORS, FORGE, SMP, PREEMPT, INTERRUPTS, KICKS, REVOKE, FP, UART_ONLY, ON_A53,
+    ON_A57, ON_MAX,
 ];
 
 const HOSTILE: Scenario = Scenario {
@@ -84,6 +85,18 @@ const KICKS: Scenario = Scenario {
     about: "two vCPUs interrupt each other, asleep and awake",
     guests: &[Guest { program: "kicks", vm: Vm { vcpus: 2, cpus: [0, 1], ..guest("A", VMID_A) } }],
     log: &["100 interrupts went where they are routed"],
+    ..Scenario::USUAL
+};
+
+const REVOKE: Scenario = Scenario {
+    name: "revoke",
+    about: "an owner takes memory back from a VM that keeps writing to it on another CPU",
+    guests: &[
+        Guest { program: "revoke", vm: guest("A", VMID_A) },
+        Guest { program: "revoke", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
+    ],
+    channels: &[link(0, 1, LINK_AB)],
+    log: &["as zeros, without being asked to"],
     ..Scenario::USUAL
 };
 

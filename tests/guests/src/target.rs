@@ -28,4 +28,5 @@ pub mod kicks;
 pub mod preempt;
 pub mod queues;
 pub mod replay;
+pub mod revoke;
 pub mod smp;
