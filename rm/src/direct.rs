@@ -220,7 +220,7 @@ impl<M: Machine> Manager<'_, M> {
         slot.step(caller, &mut Budget::new(caller.step));
         let turn = Turn { caller, header: slot.header, call, guest };
         // A long reply is copied in a stay of its own.
-        if was_running && slot.ranges.is_long() { turn.retry(slot) } else { turn.outcome(slot) }
+        if was_running && slot.data.is_long() { turn.retry(slot) } else { turn.outcome(slot) }
     }
 }
 
@@ -275,7 +275,7 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         // An operation is large, so it stays where it is until it must move to the slot.
         if let Some(operation) = begun_operation {
             // Nothing has changed yet, so a reply that could not be written costs nothing.
-            let longest = accept::REPLY_HEAD + operation.ranges();
+            let longest = accept::REPLY_HEAD + operation.data_size();
             let room = longest.min(self.call.capacity as usize);
             if self.guest.writable(self.call.reply, room).is_err() {
                 self.abandon(begun_operation);
@@ -316,10 +316,10 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
             return self.short_beside(slot, begun, packet);
         }
         let Some(operation) = begun else { panic!("G4: a call that has work has an operation") };
-        slot.ranges.resize_inline(operation.ranges());
+        slot.data.resize_inline(operation.data_size());
         slot.occupy(Origin::Direct, self.header);
         // The work is bounded by the checks, not by a budget.
-        match operation.step(self.caller, &packet, &mut slot.ranges, &mut Budget::new(u32::MAX)) {
+        match operation.step(self.caller, &packet, &mut slot.data, &mut Budget::new(u32::MAX)) {
             Step::Done(answer) => slot.work = Work::Answered(answer),
             Step::More => {
                 slot.request.store(self.caller.mem(), packet.0);
@@ -339,11 +339,11 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         packet: Packet<'_>,
     ) -> Result<Direct, i64> {
         let Some(operation) = begun else { panic!("G4: a call that has work has an operation") };
-        let mut ranges = Message::new();
-        ranges.resize_inline(operation.ranges());
-        match operation.step(self.caller, &packet, &mut ranges, &mut Budget::new(u32::MAX)) {
+        let mut data = Message::new();
+        data.resize_inline(operation.data_size());
+        match operation.step(self.caller, &packet, &mut data, &mut Budget::new(u32::MAX)) {
             Step::Done(answer) => {
-                let length = self.send(&answer, &ranges)?;
+                let length = self.send(&answer, &data)?;
                 Ok(Direct::Return(DirectResult { error: HypercallError::OK, length, token: 0 }))
             }
             // It is longer than it looked, and wants the slot after all.
@@ -367,8 +367,8 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
             slot.drop_reply(self.caller);
             slot.request.store(mem, packet.0);
         }
-        let ranges = begun.as_ref().map_or(0, Operation::ranges);
-        if slot.ranges.resize(mem, vm, ranges).is_err() {
+        let size = begun.as_ref().map_or(0, Operation::data_size);
+        if slot.data.resize(mem, vm, size).is_err() {
             self.abandon(begun);
             slot.request.clear(mem, vm);
             return Ok(self.answer(slot, &Err(Refusal::NoFrame)));
@@ -392,7 +392,7 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
     /// Sends the answer of a call that had no work. One that cannot be written is not kept: nothing
     /// has changed, so the caller may ask again.
     fn answer(&self, slot: &Slot, answer: &Answer) -> Direct {
-        Direct::Return(match self.send(answer, &slot.ranges) {
+        Direct::Return(match self.send(answer, &slot.data) {
             Ok(length) => DirectResult { error: HypercallError::OK, length, token: 0 },
             Err(error) => DirectResult::error(error),
         })
@@ -410,7 +410,7 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
             Work::Answered(answer) => *answer,
             Work::Running(_) | Work::Idle => return self.retry(slot),
         };
-        Direct::Return(match self.send(&answer, &slot.ranges) {
+        Direct::Return(match self.send(&answer, &slot.data) {
             Ok(length) => {
                 slot.drop_reply(self.caller);
                 DirectResult { error: HypercallError::OK, length, token: 0 }
@@ -420,7 +420,7 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
     }
 
     /// Writes a reply to the guest and says how long it is.
-    fn send(&self, answer: &Answer, ranges: &Message) -> Result<u64, i64> {
+    fn send(&self, answer: &Answer, data: &Message) -> Result<u64, i64> {
         let mut head = [0; accept::REPLY_HEAD];
         let mut told;
         let head = match *answer {
@@ -432,7 +432,7 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
                 head = reply::word(&self.header, word);
                 &head[..]
             }
-            Ok(Reply::Empty) => {
+            Ok(Reply::Empty | Reply::Data { .. }) => {
                 head[..reply::SIZE].copy_from_slice(&reply::status(&self.header, Ok(())));
                 &head[..reply::SIZE]
             }
@@ -450,31 +450,32 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
                 &head[..reply::SIZE]
             }
         };
-        let ranges = match answer {
-            Ok(Reply::Ranges { count, .. }) => (ranges, usize::from(*count) * RANGE),
-            _ => (ranges, 0),
+        let size = match *answer {
+            Ok(Reply::Ranges { count, .. }) => usize::from(count) * RANGE,
+            Ok(Reply::Data { length }) => length.into(),
+            _ => 0,
         };
-        let length = (head.len() + ranges.1) as u64;
+        let length = (head.len() + size) as u64;
         if length > self.call.capacity {
             return Err(HypercallError::ARGUMENT_SIZE);
         }
-        self.copy_out(head, ranges).map_err(|_| HypercallError::ADDR_INVALID)?;
+        self.copy_out(head, (data, size)).map_err(|_| HypercallError::ADDR_INVALID)?;
         Ok(length)
     }
 
-    fn copy_out(&self, head: &[u8], (ranges, size): (&Message, usize)) -> Result<(), GuestFault> {
+    fn copy_out(&self, head: &[u8], (data, size): (&Message, usize)) -> Result<(), GuestFault> {
         self.guest.write(self.call.reply, head)?;
-        if size == 0 { Ok(()) } else { self.copy_ranges(head.len(), ranges, size) }
+        if size == 0 { Ok(()) } else { self.copy_data(head.len(), data, size) }
     }
 
-    /// Writes the ranges of a reply behind its head. Apart, because most replies have none.
+    /// Writes what the operation's message holds behind the reply's head. Apart, because most replies have none.
     #[inline(never)]
-    fn copy_ranges(&self, head: usize, ranges: &Message, size: usize) -> Result<(), GuestFault> {
+    fn copy_data(&self, head: usize, data: &Message, size: usize) -> Result<(), GuestFault> {
         let mut at = 0;
         let mut chunk = [0; CHUNK];
         while at < size {
             let chunk = &mut chunk[..(size - at).min(CHUNK)];
-            ranges.read(self.caller.mem(), at, chunk);
+            data.read(self.caller.mem(), at, chunk);
             let to = self.call.reply.wrapping_add((head + at) as u64);
             self.guest.write(to, chunk)?;
             at += chunk.len();

@@ -395,7 +395,7 @@ impl<M: Machine> Manager<'_, M> {
             });
             return None;
         };
-        if slot.ranges.resize(mem, caller.vm, work.ranges()).is_err() {
+        if slot.data.resize(mem, caller.vm, work.data_size()).is_err() {
             operation.take().into_iter().for_each(|operation| operation.abandon(caller));
             slot.request.clear(mem, caller.vm);
             slot.work = Work::Answered(Err(Refusal::NoFrame));
@@ -407,7 +407,7 @@ impl<M: Machine> Manager<'_, M> {
                 // begins.
                 let _ = budget.spend(caller.step);
                 let unbounded = &mut Budget::new(u32::MAX);
-                match work.step(caller, &packet, &mut slot.ranges, unbounded) {
+                match work.step(caller, &packet, &mut slot.data, unbounded) {
                     Step::Done(answer) => slot.work = Work::Answered(answer),
                     Step::More => {
                         slot.request.store(mem, packet.0);

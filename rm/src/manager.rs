@@ -271,13 +271,12 @@ impl<'s, M: Machine> Manager<'s, M> {
             Begun::Short | Begun::Long => {}
         }
         let mut operation = operation.expect("G4: a call that has work has an operation");
-        let mut ranges = Message::new();
-        let size = operation.ranges();
-        ranges.resize(self.mem(), vm, size).map_err(|_| Refusal::NoFrame)?;
+        let mut data = Message::new();
+        let size = operation.data_size();
+        data.resize(self.mem(), vm, size).map_err(|_| Refusal::NoFrame)?;
         loop {
             let budget = &mut Budget::new(u32::MAX);
-            if let Step::Done(answer) =
-                operation.step(caller, &Packet(payload), &mut ranges, budget)
+            if let Step::Done(answer) = operation.step(caller, &Packet(payload), &mut data, budget)
             {
                 return answer;
             }

@@ -54,6 +54,11 @@ pub enum Reply {
         /// Units are left that need an address.
         incomplete: bool,
     },
+    /// Bytes that stand in the operation's message.
+    Data {
+        /// How many.
+        length: u16,
+    },
     /// Something about the caller itself, read when the reply is sent.
     Told(Topic),
 }
@@ -108,19 +113,19 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// Goes on until the work is done or the budget spent. `payload` is the call's request, `ranges`
+    /// Goes on until the work is done or the budget spent. `payload` is the call's request, `data`
     /// takes what the reply says beyond a word.
     pub(crate) fn step<M: Machine>(
         &mut self,
         caller: Caller<'_, '_, M>,
         payload: &dyn Bytes,
-        ranges: &mut Message,
+        data: &mut Message,
         budget: &mut Budget,
     ) -> Step {
         match self {
             Self::Create(create) => create.step(caller, payload, budget),
             Self::Append(append) => append.step(caller, payload, budget),
-            Self::Accept(accept) => accept.step(caller, payload, ranges, budget),
+            Self::Accept(accept) => accept.step(caller, payload, data, budget),
             Self::Release(release) => release.step(caller, budget),
             Self::Reclaim(reclaim) => reclaim.step(caller, budget),
             Self::Lookup(lookup) => lookup.step(caller, payload, budget),
@@ -130,10 +135,10 @@ impl Operation {
         }
     }
 
-    /// Bytes of the ranges that the reply will name.
-    pub(crate) const fn ranges(&self) -> usize {
+    /// The most bytes that the reply can have in the operation's message.
+    pub(crate) const fn data_size(&self) -> usize {
         match self {
-            Self::Accept(accept) => accept.ranges(),
+            Self::Accept(accept) => accept.data_size(),
             Self::Create(_) | Self::Append(_) | Self::Release(_) | Self::Reclaim(_) => 0,
             Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => 0,
         }
@@ -159,7 +164,7 @@ pub(crate) struct Slot {
     pub(crate) token: u64,
     pub(crate) header: Header,
     pub(crate) request: Message,
-    pub(crate) ranges: Message,
+    pub(crate) data: Message,
     pub(crate) work: Work,
     pub(crate) origin: Origin,
     /// Packets of the reply that are in the receive queue.
@@ -190,7 +195,7 @@ impl Slot {
             token: 0,
             header: Header::request(0, 0),
             request: Message::new(),
-            ranges: Message::new(),
+            data: Message::new(),
             work: Work::Idle,
             origin: Origin::Direct,
             sent: 0,
@@ -236,7 +241,7 @@ impl Slot {
     pub(crate) fn step<M: Machine>(&mut self, caller: Caller<'_, '_, M>, budget: &mut Budget) {
         let Work::Running(operation) = &mut self.work else { return };
         let payload = message::View::new(caller.mem(), &self.request);
-        if let Step::Done(answer) = operation.step(caller, &payload, &mut self.ranges, budget) {
+        if let Step::Done(answer) = operation.step(caller, &payload, &mut self.data, budget) {
             self.request.clear(caller.mem(), caller.vm);
             self.work = Work::Answered(answer);
         }
@@ -249,7 +254,7 @@ impl Slot {
     /// Empties the slot of a reply that was fetched, or that its caller left behind.
     pub(crate) fn drop_reply<M: Machine>(&mut self, caller: Caller<'_, '_, M>) {
         assert!(!self.is_running(), "G4: a running call was dropped");
-        self.ranges.clear(caller.mem(), caller.vm);
+        self.data.clear(caller.mem(), caller.vm);
         self.work = Work::Idle;
     }
 }

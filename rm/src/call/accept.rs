@@ -157,7 +157,7 @@ fn check<M: Machine>(
 
 impl Accept {
     /// Bytes that the reply's ranges take.
-    pub(crate) const fn ranges(&self) -> usize {
+    pub(crate) const fn data_size(&self) -> usize {
         if self.sgl.count == 0 { self.wanted as usize * RANGE } else { 0 }
     }
 

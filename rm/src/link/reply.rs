@@ -1,7 +1,7 @@
 //! Replies as packets.
 //!
-//! A reply's payload is an error word, a few words of data, and for an accept the ranges, which lie in
-//! the operation's message. It is never put together: each packet is written straight into the queue.
+//! A reply's payload is an error word, a few words of data, and what lies in the operation's
+//! message: an accept's ranges, a list. It is never put together: each packet is written straight into the queue.
 
 use rm_abi::memparcel::accept;
 use rm_abi::{Header, Kind, PACKET, PACKET_PAYLOAD, reply};
@@ -12,26 +12,30 @@ use crate::call::extension;
 use crate::machine::Machine;
 use crate::operation::{Answer, Reply, Slot};
 
-/// Error word and data of a reply, without the ranges.
+/// Error word and data of a reply, without what lies in the message.
 struct Head {
     bytes: [u8; accept::REPLY_HEAD],
     len: usize,
-    /// Bytes of ranges behind it.
-    ranges: usize,
+    /// Bytes of the message behind it.
+    data: usize,
 }
 
 impl Head {
     fn new(header: &Header, answer: &Answer) -> Self {
-        let mut head = Self { bytes: [0; accept::REPLY_HEAD], len: reply::SIZE, ranges: 0 };
+        let mut head = Self { bytes: [0; accept::REPLY_HEAD], len: reply::SIZE, data: 0 };
         match *answer {
             Ok(Reply::Ranges { count, incomplete }) => {
                 head.bytes = accept::reply_head(header, count, incomplete);
                 head.len = accept::REPLY_HEAD;
-                head.ranges = usize::from(count) * RANGE;
+                head.data = usize::from(count) * RANGE;
             }
             Ok(Reply::Word(word)) => {
                 head.bytes = reply::word(header, word);
                 head.len = reply::SIZE_WITH_WORD;
+            }
+            Ok(Reply::Data { length }) => {
+                head.bytes[..reply::SIZE].copy_from_slice(&reply::status(header, Ok(())));
+                head.data = length.into();
             }
             Ok(Reply::Empty) => {
                 head.bytes[..reply::SIZE].copy_from_slice(&reply::status(header, Ok(())));
@@ -71,7 +75,7 @@ impl Slot {
             return (reply::SIZE + extension::encode(caller, topic, self.origin, data), true);
         }
         let words = head.payload();
-        let total = words.len() + head.ranges;
+        let total = words.len() + head.data;
         let fragments = Header::fragments_for(total);
         let kind = if self.sent == 0 { Kind::Reply } else { Kind::Continuation };
         let header = Header { kind, fragments, ..self.header };
@@ -84,7 +88,7 @@ impl Slot {
         first.copy_from_slice(&words[..first.len()]);
         if !rest.is_empty() {
             let at = if start == 0 { 0 } else { start - words.len() };
-            self.ranges.read(caller.mem(), at, rest);
+            self.data.read(caller.mem(), at, rest);
         }
         self.sent += 1;
         (length, self.sent > fragments)
