@@ -63,13 +63,9 @@ fn main() {
     let machine = Paper { frames: made(FRAMES, || Frame::ZERO), ranks: AtomicU64::new(0) };
     let quotas = Quotas { parcels: 4, frames: 32, frames_reserved: 16, ..Quotas::default() };
     let vm = |number: u16| VmConfig {
-        vmid: Vmid(number),
-        tag: TlbTag(number),
-        ipa_pages: 1 << 24,
         accept_from: MEMORY,
         quotas,
-        direct_mapped: false,
-        sanitize_always: false,
+        ..VmConfig::new(Vmid(number), TlbTag(number))
     };
     let (vms, parcels) = (made(2, VmSlot::new), made(8, ParcelRecord::new));
     let (handles, records) = (made(64, HandleSlot::default), made(FRAMES, FrameRecord::default));

@@ -1,6 +1,9 @@
 //! What the embedder says about VMs at boot.
 
+use bitflags::bitflags;
 use rm_abi::Vmid;
+
+use core::fmt;
 
 use crate::address::{Ipa, TlbTag};
 use crate::quota::Quotas;
@@ -8,11 +11,56 @@ use crate::quota::Quotas;
 /// How many VMs a manager can have.
 pub const MAX_VMS: usize = 16;
 
+/// Most bytes of a VM's name.
+pub const MAX_NAME: usize = 16;
+
+/// What a VM is called in logs and lists.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct VmName([u8; MAX_NAME]);
+
+impl VmName {
+    /// A name, cut after [`MAX_NAME`] bytes.
+    pub const fn new(name: &str) -> Self {
+        let (from, mut bytes, mut index) = (name.as_bytes(), [0; MAX_NAME], 0);
+        while index < from.len() && index < MAX_NAME {
+            bytes[index] = from[index];
+            index += 1;
+        }
+        Self(bytes)
+    }
+
+    /// The name, padded with zeros.
+    pub const fn bytes(&self) -> &[u8; MAX_NAME] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for VmName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+bitflags! {
+    /// What a VM may do beyond its own memory.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct Roles: u32 {
+        /// Ask for lists, maps and counters of other VMs.
+        const INSPECT = 1;
+        /// Stop, start and reset other VMs.
+        const MANAGE = 2;
+    }
+}
+
 /// One VM.
 #[derive(Clone, Copy, Debug)]
 pub struct VmConfig {
     /// Its name on the wire.
     pub vmid: Vmid,
+    /// Its name for people.
+    pub name: VmName,
+    /// What it may do beyond its own memory.
+    pub roles: Roles,
     /// Its tag in the hardware, unique among the VMs.
     pub tag: TlbTag,
     /// Size of its guest physical address space in pages, at most 2^27 (39 bits).
@@ -28,6 +76,24 @@ pub struct VmConfig {
     /// Whether what it has borrowed as a lend is wiped before the owner has it back, whatever the
     /// calls said.
     pub sanitize_always: bool,
+}
+
+impl VmConfig {
+    /// A VM with the usual quotas, no roles and a guest physical address space of 64 GiB, of which
+    /// the first is kept for devices. The rest is changed with `..VmConfig::new(vmid, tag)`.
+    pub const fn new(vmid: Vmid, tag: TlbTag) -> Self {
+        Self {
+            vmid,
+            name: VmName::new(""),
+            roles: Roles::empty(),
+            tag,
+            ipa_pages: 1 << 24,
+            accept_from: Ipa(1 << 30),
+            direct_mapped: false,
+            quotas: Quotas::USUAL,
+            sanitize_always: false,
+        }
+    }
 }
 
 /// Why the manager did not boot: a mistake in the configuration.

@@ -15,7 +15,7 @@ use spin::Once;
 use crate::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
 use crate::call::extension::LastRefusals;
 use crate::call::{self, Caller};
-use crate::config::{BootError, MAX_VMS, VmConfig};
+use crate::config::{BootError, MAX_VMS, Roles, VmConfig, VmName};
 use crate::frame_pool::{FramePool, FrameRecord};
 use crate::link::LinkRecord;
 use crate::lock::{Lock, Rank};
@@ -67,6 +67,8 @@ impl<R> core::fmt::Debug for VmSlot<R> {
 /// What the manager knows of one VM.
 pub(crate) struct Vm<R> {
     pub(crate) vmid: Vmid,
+    pub(crate) name: VmName,
+    pub(crate) roles: Roles,
     pub(crate) ipa_pages: u64,
     pub(crate) accept_from: Ipa,
     pub(crate) direct_mapped: bool,
@@ -160,6 +162,8 @@ impl<'s, M: Machine> Manager<'s, M> {
         let context = stage2.context();
         self.vms[usize::from(vm.0)].0.call_once(|| Vm {
             vmid: config.vmid,
+            name: config.name,
+            roles: config.roles,
             ipa_pages: config.ipa_pages,
             accept_from: config.accept_from,
             direct_mapped: config.direct_mapped,
@@ -300,6 +304,16 @@ impl<'s, M: Machine> Manager<'s, M> {
     /// A VM's name on the wire.
     pub fn vmid(&self, vm: VmIndex) -> Vmid {
         self.vm(vm).vmid
+    }
+
+    /// A VM's name for people.
+    pub fn name(&self, vm: VmIndex) -> VmName {
+        self.vm(vm).name
+    }
+
+    /// What a VM may do beyond its own memory.
+    pub fn roles(&self, vm: VmIndex) -> Roles {
+        self.vm(vm).roles
     }
 
     /// What VTTBR_EL2 is made of while the VM runs.

@@ -30,20 +30,22 @@ pub struct Quotas {
 impl Quotas {
     /// A root table and eight frames for a long message and its reply.
     pub const MIN_FRAMES: u32 = 9;
+
+    /// 64 parcels as the original's public version gives a VM, and room for what they describe.
+    pub const USUAL: Self = Self {
+        parcels: 64,
+        pages_lent: 1 << 20,
+        pages_accepted: 1 << 20,
+        extents: 1 << 16,
+        unfinished: 8,
+        frames: 512,
+        frames_reserved: 64,
+    };
 }
 
 impl Default for Quotas {
-    /// 64 parcels as the original's public version gives a VM, and room for what they describe.
     fn default() -> Self {
-        Self {
-            parcels: 64,
-            pages_lent: 1 << 20,
-            pages_accepted: 1 << 20,
-            extents: 1 << 16,
-            unfinished: 8,
-            frames: 512,
-            frames_reserved: 64,
-        }
+        Self::USUAL
     }
 }
 

@@ -124,6 +124,14 @@ pub enum Refusal {
     NoMatch,
     /// A bit or byte is set that has no meaning (ARGUMENT_INVALID).
     UnknownBits,
+    /// The caller's configuration does not give it the role for this (DENIED).
+    Role,
+    /// The owner has recalled the parcel, or it ends (DENIED).
+    Closing,
+    /// No such VM (VMID_INVALID).
+    NoVm,
+    /// The VM is not in a state for this (VM_STATE).
+    VmState,
 }
 
 impl Refusal {
@@ -159,8 +167,13 @@ impl Refusal {
             | Self::IsOwner
             | Self::ForOther
             | Self::Mapped
+            | Self::Role
+            | Self::Closing
             | Self::NotAppending => ErrorCode::Denied,
-            Self::AttributeVmid | Self::NotNamed | Self::TargetVmid => ErrorCode::VmidInvalid,
+            Self::AttributeVmid | Self::NotNamed | Self::TargetVmid | Self::NoVm => {
+                ErrorCode::VmidInvalid
+            }
+            Self::VmState => ErrorCode::VmState,
             Self::NotOwned => ErrorCode::MemoryInvalid,
             Self::InProgress => ErrorCode::Busy,
             Self::NoParcel => ErrorCode::HandleInvalid,
@@ -217,6 +230,10 @@ impl Refusal {
             Self::TargetNotInAcl => Rule::TargetOutsideAcl,
             Self::UnknownBits => Rule::UnknownBits,
             Self::StillHeld => Rule::StillHeld,
+            Self::Role => Rule::Role,
+            Self::Closing => Rule::Closing,
+            Self::NoVm => Rule::UnknownVm,
+            Self::VmState => Rule::VmState,
         }
     }
 

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use heapless::Vec;
 use package::{Channel, Package, Sanitize, VM_MEMORY_BASE};
 use rm::address::{Ipa, PAGE_SIZE, Pa, TlbTag, VmIndex, Vmid};
-use rm::config::{MAX_VMS, VmConfig};
+use rm::config::{MAX_VMS, Roles, VmConfig, VmName};
 use rm::doorbell::MAX_DOORBELLS;
 use rm::frame_pool::FrameRecord;
 use rm::link::LinkRecord;
@@ -142,8 +142,8 @@ fn new_manager(package: &Package<'_>, memory: &mut BootMemory) -> Manager {
 fn vm_config((tag, vm): (u16, package::Vm)) -> VmConfig {
     let quotas = vm.quotas;
     VmConfig {
-        vmid: Vmid(vm.vmid),
-        tag: TlbTag(tag),
+        name: VmName::new(vm.name.as_str()),
+        roles: Roles::from_bits_truncate(vm.roles.bits()),
         ipa_pages: ((1 << vm.ipa_bits) / PAGE_SIZE).min(MAX_IPA_PAGES),
         // Below are the devices that EL2 emulates.
         accept_from: Ipa(VM_MEMORY_BASE),
@@ -156,8 +156,8 @@ fn vm_config((tag, vm): (u16, package::Vm)) -> VmConfig {
             frames: quotas.frames,
             frames_reserved: quotas.frames_reserved,
         },
-        direct_mapped: false,
         sanitize_always: vm.sanitize == Sanitize::Always,
+        ..VmConfig::new(Vmid(vm.vmid), TlbTag(tag))
     }
 }
 

@@ -48,9 +48,6 @@ pub const fn vmid(vm: VmIndex) -> Vmid {
 
 fn config(vm: VmIndex) -> VmConfig {
     VmConfig {
-        vmid: vmid(vm),
-        tag: TlbTag(vm.0 as u16 + 1),
-        ipa_pages: 1 << 24,
         accept_from: WINDOW,
         quotas: Quotas {
             parcels: (PARCELS / VMS) as u32,
@@ -58,8 +55,7 @@ fn config(vm: VmIndex) -> VmConfig {
             frames_reserved: 64,
             ..Quotas::default()
         },
-        direct_mapped: false,
-        sanitize_always: false,
+        ..VmConfig::new(vmid(vm), TlbTag(vm.0 as u16 + 1))
     }
 }
 

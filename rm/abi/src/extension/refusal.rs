@@ -87,6 +87,10 @@ numbered! {
     TargetOutsideAcl = 41, "a target is not in the parcel's access list";
     UnknownBits = 42, "a bit or byte that has no meaning is set";
     StillHeld = 43, "the caller holds what it says it has released";
+    Role = 44, "the caller's configuration does not give it the role for this";
+    Closing = 45, "the parcel was recalled or is ending";
+    UnknownVm = 46, "there is no such VM";
+    VmState = 47, "the VM is not in a state for this";
 }
 
 numbered! {

@@ -44,13 +44,9 @@ pub struct World {
 /// The configuration of a VM that may do whatever tests do.
 pub fn vm(vmid: u16) -> VmConfig {
     VmConfig {
-        vmid: Vmid(vmid),
-        tag: TlbTag(vmid),
-        ipa_pages: 1 << 24,
         accept_from: RAM,
-        direct_mapped: false,
-        quotas: Quotas { frames: 200, frames_reserved: 40, ..Quotas::default() },
-        sanitize_always: false,
+        quotas: Quotas { frames: 200, frames_reserved: 40, ..Quotas::USUAL },
+        ..VmConfig::new(Vmid(vmid), TlbTag(vmid))
     }
 }
 
