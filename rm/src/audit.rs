@@ -174,9 +174,7 @@ impl<M: Machine> Manager<'_, M> {
             match parcel.borrowers[index].stage {
                 Stage::Away | Stage::Assigned => continue,
                 Stage::Mapped => {}
-                Stage::Assigning | Stage::Mapping | Stage::Releasing | Stage::Revoking => {
-                    return Err(Broken::Busy);
-                }
+                _ => return Err(Broken::Busy),
             }
             let entry = parcel.acl.entries()[index];
             let vm = self.all().find(|&vm| self.vmid(vm) == entry.vmid);

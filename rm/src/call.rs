@@ -8,6 +8,7 @@ pub(crate) mod accept;
 pub(crate) mod append;
 pub(crate) mod claim;
 pub(crate) mod create;
+pub(crate) mod evict;
 pub(crate) mod extension;
 pub(crate) mod lookup;
 pub(crate) mod notify;

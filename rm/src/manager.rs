@@ -400,6 +400,16 @@ impl<'s, M: Machine> Manager<'s, M> {
         self.parcels.take(&mut self.vm(vm).account.lock(&self.machine))
     }
 
+    /// Notes that a VM begins to hold a parcel, by its ACL entry.
+    pub(crate) fn list_held(&self, vm: VmIndex, record: RecordIndex, entry: usize) {
+        self.parcels.list_held(&mut self.vm(vm).account.lock(&self.machine), record, entry);
+    }
+
+    /// Notes that a VM holds a parcel no longer.
+    pub(crate) fn unlist_held(&self, vm: VmIndex, record: RecordIndex, entry: usize) {
+        self.parcels.unlist_held(&mut self.vm(vm).account.lock(&self.machine), record, entry);
+    }
+
     /// Ends a parcel whose pages are back and whose lists are cleared.
     pub(crate) fn retire(&self, parcel: &mut Memparcel, record: RecordIndex) {
         self.detach_news(parcel, record);

@@ -60,6 +60,10 @@ pub(crate) struct Memparcel {
     pub(crate) label: u32,
     /// What its owner calls it towards borrowers, once it has told them of it.
     pub(crate) tag: Option<u32>,
+    /// ACL entries that were told of the parcel, or have had a part in it, one bit each.
+    pub(crate) told: u16,
+    /// The owner wants it back: nobody may begin to use it any more.
+    pub(crate) recalled: bool,
     /// The owner may still append.
     pub(crate) unfinished: bool,
     /// Every page was zeroed at creation.
@@ -88,6 +92,8 @@ impl Memparcel {
             memory: MemoryKind::NORMAL,
             label: 0,
             tag: None,
+            told: 0,
+            recalled: false,
             unfinished: false,
             sanitized: false,
             sanitize: false,

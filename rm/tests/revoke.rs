@@ -2,9 +2,11 @@
 
 use rm::address::{Ipa, VmIndex};
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
-use rm::operation::budget::Budget;
-use rm_abi::extension::REVOKE;
-use rm_abi::{AcceptFlags, CreateFlags, Header, Transfer, message};
+use rm_abi::extension::{REVOKE, Rule};
+use rm_abi::memparcel::notify::Notify;
+use rm_abi::{
+    AcceptFlags, CreateFlags, Handle, Header, NotifyFlag, Transfer, Vmid, VmidEntry, message,
+};
 
 const A: VmIndex = VmIndex(0);
 const B: VmIndex = VmIndex(1);
@@ -93,29 +95,49 @@ fn who_may_not_revoke_is_refused_with_its_code() {
 }
 
 /// Each call of a borrower that is cut off by a revocation after any number of its steps.
+/// What B is doing while the parcel is taken away from it.
+type Request = fn(u32) -> (u32, Vec<u8>);
+
+fn at_work(handle: u32, flags: AcceptFlags, places: &[(u64, u64)]) -> (u32, Vec<u8>) {
+    (message::MEM_ACCEPT, accept(handle, LENT, flags, places))
+}
+
+const CALLS: [Request; 5] = [
+    |handle| {
+        let places: Vec<_> = (0..6).map(|n| (WINDOW + n * 0x3000, 1)).collect();
+        at_work(handle, AcceptFlags::DONE, &places)
+    },
+    |handle| at_work(handle, AcceptFlags::empty(), &[]),
+    // Refused at its end, because the last place is B's own memory.
+    |handle| {
+        let place = |n: u64| if n < 5 { (WINDOW + n * 0x3000, 1) } else { (RAM.0, 1) };
+        at_work(handle, AcceptFlags::DONE, &(0..6).map(place).collect::<Vec<_>>())
+    },
+    // As that one, after an accept of the first two units.
+    |handle| {
+        let place = |n: u64| if n < 3 { (WINDOW + n * 0x3000, 1) } else { (RAM.0, 1) };
+        at_work(handle, AcceptFlags::DONE, &(0..4).map(place).collect::<Vec<_>>())
+    },
+    |handle| (message::MEM_RELEASE, by_handle(handle, 0)),
+];
+
 #[test]
-fn a_call_that_is_at_work_ends_before_it_is_taken_away() {
-    type Request = fn(u32) -> (u32, Vec<u8>);
-    let payloads: [Request; 3] = [
-        |handle| {
-            let places: Vec<_> = (0..6).map(|n| (WINDOW + n * 0x3000, 1)).collect();
-            (message::MEM_ACCEPT, accept(handle, LENT, AcceptFlags::DONE, &places))
-        },
-        |handle| {
-            let flags = AcceptFlags::empty();
-            (message::MEM_ACCEPT, accept(handle, LENT, flags, &[]))
-        },
-        |handle| (message::MEM_RELEASE, by_handle(handle, 0)),
-    ];
-    for (case, payload) in payloads.iter().enumerate() {
-        for steps in 0..25 {
+fn a_call_that_is_at_work_is_taken_over_wherever_it_stands() {
+    for (case, payload) in CALLS.iter().enumerate() {
+        for steps in 0..30 {
             let world = world();
             let before = world.check();
             let (a, b) = (world.caller(A), world.caller(B));
             let ranges: Vec<_> = (0..6).map(|n| (PAGE + n * 0x2000, 1)).collect();
             let handle = a.offer(LENT, &[(4, 6)], &ranges).unwrap();
-            if case == 2 {
-                b.accept_contiguous(handle, LENT, (WINDOW, 6)).unwrap();
+            match case {
+                3 => {
+                    let two = [(WINDOW + 0x10_0000, 1), (WINDOW + 0x20_0000, 1)];
+                    let payload = accept(handle, LENT, AcceptFlags::empty(), &two);
+                    assert_eq!(b.words(message::MEM_ACCEPT, &payload), (0, 0));
+                }
+                4 => drop(b.accept_contiguous(handle, LENT, (WINDOW, 6)).unwrap()),
+                _ => {}
             }
             b.step.set(1);
             let (message, payload) = payload(handle);
@@ -125,26 +147,69 @@ fn a_call_that_is_at_work_ends_before_it_is_taken_away() {
                     turn = b.resume(token);
                 }
             }
-            // Both VMs go on, step by step; the borrower's caller never comes back.
+            // B does nothing any more, and neither does anybody for it.
             a.step.set(1);
-            let mut own = a.send(REVOKE, &by_handle(handle, 0));
-            while let Turn::More(token) = own {
-                world.manager.step(B, &mut Budget::new(1));
-                own = a.resume(token);
-            }
-            assert_eq!(own, Turn::Reply(vec![0; 4]), "case {case}, {steps} steps");
+            assert_eq!(revoke(&a, handle), 0, "case {case}, {steps} steps");
             assert_eq!(a.reclaim(handle, 0), Ok(0), "case {case}, {steps} steps");
+            if let Turn::More(token) = turn {
+                let over = Turn::Reply(7_u32.to_le_bytes().to_vec());
+                assert_eq!(b.resume(token), over, "case {case}, {steps} steps");
+            }
             for vm in world.vms() {
                 while world.manager.idle(vm) {}
             }
-            // A reply that nobody fetches keeps its frames until the slot is wanted.
-            let _ = b
-                .offer(LENT, &[(3, 6)], &[(PAGE, 1), (PAGE + 0x4000, 1)])
-                .map(|own| b.reclaim(own, 0));
-            while world.manager.idle(B) {}
             assert_eq!(world.check(), before, "case {case}, {steps} steps");
         }
     }
+}
+
+#[test]
+fn g7_a_borrower_that_accepts_and_releases_for_ever_holds_nobody_up() {
+    let world = world();
+    let (a, b) = (world.caller(A), world.caller(B));
+    let ranges: Vec<_> = (0..40).map(|n| (PAGE + n * 0x2000, 1)).collect();
+    let handle = a.offer(LENT, &[(4, 6)], &ranges).unwrap();
+    (a.step.set(20), b.step.set(20));
+    let mut own = a.send(REVOKE, &by_handle(handle, 0));
+    let (mut turns, mut calls) = (0, 0);
+    while let Turn::More(token) = own {
+        // Between any two steps of the owner B calls again.
+        let request = if calls % 2 == 0 {
+            at_work(handle, AcceptFlags::DONE | AcceptFlags::MAP_CONTIGUOUS, &[(WINDOW, 40)])
+        } else {
+            (message::MEM_RELEASE, by_handle(handle, 0))
+        };
+        let _ = b.send(request.0, &request.1);
+        calls += 1;
+        own = a.resume(token);
+        turns += 1;
+        assert!(turns < 100, "the owner waits for B");
+    }
+    assert_eq!(a.reclaim(handle, 0), Ok(0));
+    world.check();
+}
+
+#[test]
+fn a_recall_lets_nobody_begin_and_everybody_end() {
+    let world = world();
+    let (a, b, c) = (world.caller(A), world.caller(B), world.caller(C));
+    let handle = a.offer(LENT, &[(4, 6), (5, 4)], &[(PAGE, 2)]).unwrap();
+    b.accept_contiguous(handle, LENT, (WINDOW, 2)).unwrap();
+    let recall = Notify {
+        handle: Handle(handle),
+        tag: 0,
+        flag: NotifyFlag::Recall,
+        targets: &[VmidEntry(Vmid(4))],
+    };
+    let mut payload = [0; 64];
+    let length = recall.encode(&mut payload).unwrap();
+    assert_eq!(a.words(message::MEM_NOTIFY, &payload[..length]), (0, 0));
+    assert_eq!(c.accept_contiguous(handle, LENT, (WINDOW, 2)), Err(3));
+    assert_eq!(c.last_refusal().rule, Rule::Closing as u16);
+    assert_eq!(b.release(handle, 0), Ok(0));
+    assert_eq!(b.accept_contiguous(handle, LENT, (WINDOW, 2)), Err(3), "not again");
+    assert_eq!(a.reclaim(handle, 0), Ok(0));
+    world.check();
 }
 
 #[test]

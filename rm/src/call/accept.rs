@@ -36,6 +36,8 @@ pub(crate) struct Accept {
     handle: Handle,
     /// The caller's place in the ACL.
     borrower: usize,
+    /// The borrower's, as long as nobody takes this over.
+    epoch: u32,
     flags: AcceptFlags,
     sgl: List<SglEntry>,
     stage: Stage,
@@ -58,7 +60,7 @@ enum Stage {
     Leave,
     /// What a donation's parcel held is returned.
     End,
-    Unhold(Refusal, End),
+    Unhold(Refusal),
 }
 
 pub(crate) fn begin<M: Machine>(
@@ -85,6 +87,7 @@ pub(crate) fn begin<M: Machine>(
     let before = (state.stage, state.place, state.addresses.mark(), state.contiguous);
     if state.stage == Progress::Away {
         caller.state().meters.pages_accepted.charge(parcel.pages)?;
+        caller.manager.list_held(caller.vm, record, index);
     }
     let short = caller.fits_step(parcel.pages, parcel.extents.len(), weight::SHORT_PAGE)
         && request.sgl.len() <= 1
@@ -96,6 +99,7 @@ pub(crate) fn begin<M: Machine>(
         record,
         handle: request.handle,
         borrower: index,
+        epoch: state.epoch,
         flags: request.flags,
         sgl: request.sgl,
         stage: Stage::Assign,
@@ -138,9 +142,10 @@ fn check<M: Machine>(
     match state.stage {
         Progress::Away | Progress::Assigned => {}
         Progress::Mapped => return Err(Refusal::Mapped),
-        Progress::Assigning | Progress::Mapping | Progress::Releasing | Progress::Revoking => {
-            return Err(Refusal::InProgress);
-        }
+        _ => return Err(Refusal::InProgress),
+    }
+    if parcel.recalled {
+        return Err(Refusal::Closing);
     }
     let contiguous = flags.contains(AcceptFlags::MAP_CONTIGUOUS);
     if contiguous && parcel.is_device() {
@@ -163,7 +168,14 @@ impl Accept {
 
     pub(crate) fn abandon<M: Machine>(self, caller: Caller<'_, '_, M>) {
         let mut parcel = caller.manager.parcels().lock(caller.machine(), self.record);
-        self.forget(&mut parcel, caller);
+        if !self.is_over(&parcel) {
+            self.forget(&mut parcel, caller);
+        }
+    }
+
+    /// Whether somebody else has ended what this call was at.
+    fn is_over(&self, parcel: &Memparcel) -> bool {
+        parcel.handle != self.handle || parcel.borrowers[self.borrower].epoch != self.epoch
     }
 
     /// The caller stands again where it stood before.
@@ -174,6 +186,7 @@ impl Accept {
         (state.stage, state.place, state.contiguous) = (stage, place, contiguous);
         if stage == Progress::Away {
             caller.state().meters.pages_accepted.refund(pages);
+            caller.manager.unlist_held(caller.vm, self.record, self.borrower);
         }
     }
 
@@ -186,15 +199,15 @@ impl Accept {
     ) -> Step {
         let mut guard = caller.manager.parcels().lock(caller.machine(), self.record);
         let parcel = &mut *guard;
-        assert!(parcel.handle == self.handle, "G6: a parcel went while its accept was at work");
+        if self.is_over(parcel) {
+            return Step::Done(Err(Refusal::NoParcel));
+        }
         loop {
             let walk = match self.stage {
                 Stage::Assign => match self.assign(parcel, caller, payload, ranges, budget) {
                     Ok(walk) => walk,
                     Err(refusal) => {
-                        let state = &mut parcel.borrowers[self.borrower];
-                        self.stage = Stage::Unhold(refusal, end_at(&state.place));
-                        state.place = self.before.1;
+                        self.stage = self.give_up(parcel, refusal);
                         continue;
                     }
                 },
@@ -203,8 +216,8 @@ impl Accept {
                     let owner = Caller { vm: parcel.owner, ..caller };
                     owner::change(parcel, owner, Change::GiveAway, budget)
                 }
-                Stage::End => end_donation(parcel, caller, self.borrower, budget),
-                Stage::Unhold(_, end) => self.unhold(parcel, caller, end, budget),
+                Stage::End => end_donation(parcel, self.record, caller, self.borrower, budget),
+                Stage::Unhold(_) => self.unhold(parcel, caller, budget),
             };
             if walk == Walk::More {
                 return Step::More;
@@ -228,7 +241,7 @@ impl Accept {
                     caller.manager.retire(parcel, self.record);
                     return Step::Done(Ok(self.reply(true)));
                 }
-                Stage::Unhold(refusal, _) => {
+                Stage::Unhold(refusal) => {
                     self.forget(parcel, caller);
                     return Step::Done(Err(refusal));
                 }
@@ -242,15 +255,23 @@ impl Accept {
         extension::tell(caller, parcel, self.record, self.borrower, EventKind::Accepted);
     }
 
+    /// From here on this call's holds are given back.
+    fn give_up(&self, parcel: &mut Memparcel, refusal: Refusal) -> Stage {
+        let state = &mut parcel.borrowers[self.borrower];
+        state.stage = Progress::Unassigning;
+        state.end = end_at(&state.place);
+        state.kept = end_at(&self.before.1);
+        state.place = self.before.1;
+        Stage::Unhold(refusal)
+    }
+
     /// All units of the request have an address: may it be mapped?
     fn decide(&mut self, parcel: &mut Memparcel) -> Stage {
         let all = parcel.units(parcel.borrowers[self.borrower].contiguous);
-        let state = &mut parcel.borrowers[self.borrower];
-        if state.addresses.len() < all {
-            let end = end_at(&state.place);
-            state.place = self.before.1;
-            return Stage::Unhold(Refusal::Unassigned, end);
+        if parcel.borrowers[self.borrower].addresses.len() < all {
+            return self.give_up(parcel, Refusal::Unassigned);
         }
+        let state = &mut parcel.borrowers[self.borrower];
         state.stage = Progress::Mapping;
         state.place = Place::START;
         if parcel.transfer == Transfer::Donate {
@@ -467,10 +488,10 @@ impl Accept {
         &self,
         parcel: &mut Memparcel,
         caller: Caller<'_, '_, M>,
-        end: End,
         budget: &mut Budget,
     ) -> Walk {
         let index = self.borrower;
+        let end = parcel.borrowers[index].end;
         if change_borrower(parcel, caller, index, end, Change::Unhold, budget) == Walk::More {
             return Walk::More;
         }
@@ -504,12 +525,13 @@ pub(crate) fn change_borrower<M: Machine>(
 /// The pages have a new owner: returns what the parcel used.
 fn end_donation<M: Machine>(
     parcel: &mut Memparcel,
+    record: RecordIndex,
     caller: Caller<'_, '_, M>,
     borrower: usize,
     budget: &mut Budget,
 ) -> Walk {
     if parcel.borrowers[borrower].holds()
-        && release::forget(parcel, caller, borrower, budget) == Walk::More
+        && release::forget(parcel, record, caller, borrower, budget) == Walk::More
     {
         return Walk::More;
     }

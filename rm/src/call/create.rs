@@ -111,6 +111,8 @@ impl Create {
         parcel.memory = request.memory;
         parcel.label = request.label;
         parcel.tag = None;
+        parcel.told = 0;
+        parcel.recalled = false;
         parcel.sanitized = request.flags.contains(CreateFlags::SANITIZE);
         parcel.sanitize = transfer != Transfer::Share && caller.state().sanitize_always;
         parcel.place = Place::START;

@@ -104,12 +104,10 @@ fn owner<M: Machine>(
     let entry = parcel.acl.position(caller.vmid()).ok_or(Refusal::NoParcel)?;
     let state = &parcel.borrowers[entry];
     match state.stage {
-        Stage::Assigning | Stage::Mapping | Stage::Releasing | Stage::Revoking => {
-            Err(Refusal::InProgress)
-        }
+        _ if state.is_busy() => Err(Refusal::InProgress),
         Stage::Away if flag == NotifyFlag::Accepted => Err(Refusal::NotHeld),
         Stage::Assigned | Stage::Mapped if flag == NotifyFlag::Released => Err(Refusal::StillHeld),
-        Stage::Away | Stage::Assigned | Stage::Mapped => Ok(Audience::Owner(entry)),
+        _ => Ok(Audience::Owner(entry)),
     }
 }
 
@@ -128,6 +126,8 @@ impl Notify {
         if let Some(tag) = self.tag {
             parcel.tag.get_or_insert(tag);
         }
+        // One way: who has it may keep it until it releases, who has it not does not get it.
+        parcel.recalled |= self.news == News::Recall;
         match &mut self.audience {
             Audience::Owner(entry) => caller.manager.post(&parcel, self.record, *entry, self.news),
             Audience::Borrowers(targets, next) => {
@@ -137,6 +137,7 @@ impl Notify {
                     }
                     let VmidEntry(vmid) = targets.get(payload, *next);
                     let entry = parcel.acl.position(vmid).expect("G6: an ACL does not change");
+                    parcel.told |= 1 << entry;
                     caller.manager.post(&parcel, self.record, entry, self.news);
                     *next += 1;
                 }

@@ -2,7 +2,7 @@
 
 use rm_abi::extension::EventKind;
 use rm_abi::memparcel::handle::ReleaseRequest;
-use rm_abi::{Bytes, Sanitize};
+use rm_abi::{Bytes, Handle, Sanitize};
 
 use crate::call::accept::change_borrower;
 use crate::call::{Caller, extension};
@@ -10,7 +10,7 @@ use crate::machine::Machine;
 use crate::memparcel::Memparcel;
 use crate::memparcel::borrower::{Place, Stage};
 use crate::memparcel::table::RecordIndex;
-use crate::memparcel::units::{End, Walk, end_at};
+use crate::memparcel::units::{Walk, end_at};
 use crate::operation::budget::{Budget, weight};
 use crate::operation::{Begun, Operation, Reply, Step};
 use crate::refusal::Refusal;
@@ -20,8 +20,10 @@ use crate::stage2::Change;
 #[derive(Debug)]
 pub(crate) struct Release {
     record: RecordIndex,
+    handle: Handle,
     borrower: usize,
-    end: End,
+    /// The borrower's, as long as nobody takes this over.
+    epoch: u32,
     /// What to put back if the call is given up before its first step.
     before: (Stage, Place, bool),
 }
@@ -39,28 +41,36 @@ pub(crate) fn begin<M: Machine>(
     let whole = parcel.end();
     let end = match parcel.borrowers[index].stage {
         Stage::Away => return Err(Refusal::NotHeld),
-        Stage::Assigning | Stage::Mapping | Stage::Releasing | Stage::Revoking => {
-            return Err(Refusal::InProgress);
-        }
         Stage::Assigned => end_at(&parcel.borrowers[index].place),
         Stage::Mapped => whole,
+        _ => return Err(Refusal::InProgress),
     };
     if sanitize {
         parcel.may_sanitize(caller.vmid())?;
     }
-    let state = &parcel.borrowers[index];
-    let before = (state.stage, state.place, parcel.sanitize);
+    let before_sanitize = parcel.sanitize;
     parcel.sanitize |= sanitize;
-    parcel.borrowers[index].stage = Stage::Releasing;
-    parcel.borrowers[index].place = Place::START;
-    *operation = Some(Operation::Release(Release { record, borrower: index, end, before }));
+    let state = &mut parcel.borrowers[index];
+    let before = (state.stage, state.place, before_sanitize);
+    (state.stage, state.place, state.end) = (Stage::Releasing, Place::START, end);
+    let (handle, epoch) = (request.handle, state.epoch);
+    let release = Release { record, handle, borrower: index, epoch, before };
+    *operation = Some(Operation::Release(release));
     let short = caller.fits_step(parcel.pages, parcel.extents.len(), weight::SHORT_PAGE);
     Ok(if short { Begun::Short } else { Begun::Long })
 }
 
 impl Release {
+    /// Whether somebody else has ended what this call was at.
+    fn is_over(&self, parcel: &Memparcel) -> bool {
+        parcel.handle != self.handle || parcel.borrowers[self.borrower].epoch != self.epoch
+    }
+
     pub(crate) fn abandon<M: Machine>(self, caller: Caller<'_, '_, M>) {
         let mut parcel = caller.manager.parcels().lock(caller.machine(), self.record);
+        if self.is_over(&parcel) {
+            return;
+        }
         let (stage, place, sanitize) = self.before;
         parcel.sanitize = sanitize;
         parcel.borrowers[self.borrower].stage = stage;
@@ -73,9 +83,12 @@ impl Release {
         budget: &mut Budget,
     ) -> Step {
         let mut parcel = caller.manager.parcels().lock(caller.machine(), self.record);
-        let (index, end) = (self.borrower, self.end);
+        if self.is_over(&parcel) {
+            return Step::Done(Err(Refusal::NoParcel));
+        }
+        let (index, end) = (self.borrower, parcel.borrowers[self.borrower].end);
         if change_borrower(&mut parcel, caller, index, end, Change::Unmap, budget) == Walk::More
-            || forget(&mut parcel, caller, index, budget) == Walk::More
+            || forget(&mut parcel, self.record, caller, index, budget) == Walk::More
         {
             return Step::More;
         }
@@ -87,6 +100,7 @@ impl Release {
 /// Ends the caller's part in the parcel: its addresses and charges go back.
 pub(crate) fn forget<M: Machine>(
     parcel: &mut Memparcel,
+    record: RecordIndex,
     caller: Caller<'_, '_, M>,
     borrower: usize,
     budget: &mut Budget,
@@ -99,5 +113,6 @@ pub(crate) fn forget<M: Machine>(
     state.stage = Stage::Away;
     state.place = Place::START;
     caller.state().meters.pages_accepted.refund(pages);
+    caller.manager.unlist_held(caller.vm, record, borrower);
     Walk::End
 }

@@ -1,35 +1,31 @@
 //! REVOKE: the owner takes a parcel away from its borrowers, without their help.
 //!
 //! From the first step on the parcel is closing: to its borrowers it answers as a handle that never was,
-//! so nobody can hold it up by accepting again and again. Each mapping is removed in steps; an accept or
-//! release that is at work meanwhile is let end, which its own VM's steps bring about. What remains is a
-//! parcel that nobody holds, for the owner to reclaim. The pages of a lend are zeroed then (G5): its
-//! borrowers had no chance to take their data away.
+//! so nobody can hold it up by accepting again and again. Each mapping is removed in steps, and so is
+//! what an accept or release that is at work has done. What remains is a parcel that nobody holds, for
+//! the owner to reclaim.
 
 use rm_abi::extension::RevokeRequest;
-use rm_abi::{Bytes, Handle, Transfer};
+use rm_abi::{Bytes, Handle};
 
-use crate::call::accept::change_borrower;
-use crate::call::{Caller, extension, release};
+use crate::call::evict::evict;
+use crate::call::{Caller, extension};
 use crate::link::notice::News;
 use crate::machine::Machine;
-use crate::memparcel::borrower::{Place, Stage};
 use crate::memparcel::table::RecordIndex;
-use crate::memparcel::units::{End, Walk, end_at};
+use crate::memparcel::units::Walk;
 use crate::memparcel::{Memparcel, Phase};
 use crate::operation::budget::{Budget, weight};
 use crate::operation::{Begun, Operation, Reply, Step};
 use crate::refusal::Refusal;
-use crate::stage2::Change;
 
 /// A revocation at work. It cannot be refused any more.
 #[derive(Debug)]
 pub(crate) struct Revoke {
     record: RecordIndex,
     handle: Handle,
-    /// The ACL entry that is next, and where its mapping ends while it is being removed.
+    /// The ACL entry that is next.
     entry: usize,
-    end: End,
 }
 
 pub(crate) fn begin<M: Machine>(
@@ -50,7 +46,7 @@ pub(crate) fn begin<M: Machine>(
         Phase::Appending => return Err(Refusal::InProgress),
         _ => {}
     }
-    *operation = Some(Operation::Revoke(Revoke { record, handle, entry: 0, end: (0, 0) }));
+    *operation = Some(Operation::Revoke(Revoke { record, handle, entry: 0 }));
     Ok(Begun::Long)
 }
 
@@ -68,52 +64,39 @@ impl Revoke {
         if parcel.phase == Phase::Reclaiming {
             return Step::More;
         }
-        parcel.phase = Phase::Closing;
-        while self.entry < parcel.acl.len() {
-            if budget.is_spent() || self.remove(&mut parcel, caller, budget) == Walk::More {
-                return Step::More;
-            }
-            self.entry += 1;
-            // Paid afterwards, so that a budget of one still does a page.
-            let _ = budget.spend(weight::ENTRY);
+        match revoke_from(&mut parcel, self.record, caller, &mut self.entry, budget) {
+            Walk::More => Step::More,
+            Walk::End => Step::Done(Ok(Reply::Empty)),
         }
-        Step::Done(Ok(Reply::Empty))
     }
+}
 
-    /// Removes what the borrower at `entry` has.
-    fn remove<M: Machine>(
-        &mut self,
-        parcel: &mut Memparcel,
-        caller: Caller<'_, '_, M>,
-        budget: &mut Budget,
-    ) -> Walk {
-        let whole = parcel.end();
-        let state = &mut parcel.borrowers[self.entry];
-        match state.stage {
-            Stage::Away => return Walk::End,
-            // Its own VM's steps end it.
-            Stage::Assigning | Stage::Mapping | Stage::Releasing => return Walk::More,
-            Stage::Assigned | Stage::Mapped => {
-                self.end = match state.stage {
-                    Stage::Assigned => end_at(&state.place),
-                    _ => whole,
-                };
-                state.stage = Stage::Revoking;
-                state.place = Place::START;
-                parcel.sanitize |= parcel.transfer == Transfer::Lend;
-            }
-            Stage::Revoking => {}
-        }
-        let vmid = parcel.acl.entries()[self.entry].vmid;
-        let vm = caller.manager.find(vmid).expect("G3: only a VM holds a parcel");
-        let borrower = Caller { vm, ..caller };
-        let (entry, end) = (self.entry, self.end);
-        if change_borrower(parcel, borrower, entry, end, Change::Unmap, budget) == Walk::More
-            || release::forget(parcel, borrower, entry, budget) == Walk::More
-        {
+/// Takes the parcel away from the VMs of its ACL, from `entry` on, and tells them.
+pub(crate) fn revoke_from<M: Machine>(
+    parcel: &mut Memparcel,
+    record: RecordIndex,
+    caller: Caller<'_, '_, M>,
+    entry: &mut usize,
+    budget: &mut Budget,
+) -> Walk {
+    parcel.phase = Phase::Closing;
+    while *entry < parcel.acl.len() {
+        if budget.is_spent() {
             return Walk::More;
         }
-        caller.manager.post(parcel, self.record, entry, News::Recall);
-        Walk::End
+        if parcel.borrowers[*entry].holds() {
+            parcel.told |= 1 << *entry;
+        }
+        if evict(parcel, record, caller, *entry, budget) == Walk::More {
+            return Walk::More;
+        }
+        if parcel.told >> *entry & 1 != 0 {
+            parcel.told &= !(1 << *entry);
+            caller.manager.post(parcel, record, *entry, News::Recall);
+        }
+        *entry += 1;
+        // Paid afterwards, so that a budget of one still does a page.
+        let _ = budget.spend(weight::ENTRY);
     }
+    Walk::End
 }

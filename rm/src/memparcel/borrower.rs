@@ -1,6 +1,7 @@
 //! What a VM of the ACL has done with a parcel.
 
 use crate::memparcel::extents::Addresses;
+use crate::memparcel::units::End;
 use crate::memparcel::words::Cursor;
 
 /// How far a borrower is. A call of several steps keeps its progress here, not with its caller, so
@@ -13,6 +14,8 @@ pub(crate) enum Stage {
     Away,
     /// An accept is reserving addresses; it may still be refused.
     Assigning,
+    /// An accept was refused and gives its reservations back.
+    Unassigning,
     /// Some or all units have an address, nothing is mapped. The VM counts as a holder.
     Assigned,
     /// An accept is mapping; it can no longer be refused.
@@ -21,7 +24,7 @@ pub(crate) enum Stage {
     Mapped,
     /// A release is unmapping.
     Releasing,
-    /// The owner is taking the mapping away.
+    /// The mapping is being taken away, without this VM's help.
     Revoking,
 }
 
@@ -52,6 +55,12 @@ pub(crate) struct Borrower {
     pub(crate) addresses: Addresses,
     /// Progress of the call that is at work on the mapping.
     pub(crate) place: Place,
+    /// Where the removal that is at work ends.
+    pub(crate) end: End,
+    /// Of an accept that was refused: where the reservations end that stay.
+    pub(crate) kept: End,
+    /// Rises when the work of this VM's own call is taken over: that call has nothing left to do.
+    pub(crate) epoch: u32,
 }
 
 impl Borrower {
@@ -61,7 +70,15 @@ impl Borrower {
             contiguous: false,
             addresses: Addresses::new(),
             place: Place::START,
+            end: (0, 0),
+            kept: (0, 0),
+            epoch: 0,
         }
+    }
+
+    /// A call is at work on what this VM has.
+    pub(crate) const fn is_busy(&self) -> bool {
+        !matches!(self.stage, Stage::Away | Stage::Assigned | Stage::Mapped)
     }
 
     /// Whether the owner must wait for this VM before it can reclaim.

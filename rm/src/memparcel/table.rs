@@ -12,7 +12,7 @@ use rm_abi::Handle;
 use crate::link::notice::{NODES, Node};
 use crate::lock::{Guard, Lock, Rank};
 use crate::machine::Machine;
-use crate::memparcel::{Memparcel, Phase};
+use crate::memparcel::{MAX_ACL, Memparcel, Phase};
 use crate::refusal::{Refusal, Resource};
 
 /// How many slots a handle's slot number can tell apart.
@@ -38,6 +38,16 @@ pub struct ParcelRecord<R> {
     next: AtomicU32,
     /// News about the parcel that waits for its receivers.
     nodes: [Node; NODES],
+    /// For each ACL entry, its neighbours among all that this VM holds.
+    held: [HeldLink; MAX_ACL],
+}
+
+/// A place in a VM's list of what it holds. The lock of the VM's account guards it. Places are numbered
+/// through all records, plus one; 0 is none.
+#[derive(Debug, Default)]
+struct HeldLink {
+    newer: AtomicU32,
+    older: AtomicU32,
 }
 
 impl<R: spin::RelaxStrategy> ParcelRecord<R> {
@@ -48,6 +58,7 @@ impl<R: spin::RelaxStrategy> ParcelRecord<R> {
             parcel: Lock::new(Rank::Parcel, Memparcel::new()),
             next: AtomicU32::new(0),
             nodes: core::array::from_fn(|_| Node::default()),
+            held: core::array::from_fn(|_| HeldLink::default()),
         }
     }
 }
@@ -71,6 +82,8 @@ pub(crate) struct FreeParcels {
     /// How many slots the VM has, and how many of them are free.
     slots: u64,
     free_slots: u64,
+    /// What the VM holds of others: the newest.
+    newest_held: u32,
 }
 
 impl FreeParcels {
@@ -189,6 +202,41 @@ impl<'s, R: spin::RelaxStrategy> ParcelTable<'s, R> {
             return Err(Refusal::NoParcel);
         }
         Ok((record, parcel))
+    }
+
+    /// The VM of this account holds a parcel from now on.
+    pub(crate) fn list_held(&self, account: &mut FreeParcels, record: RecordIndex, entry: usize) {
+        let place = Self::held_place(record, entry);
+        let link = self.held(place);
+        link.newer.store(0, Ordering::Relaxed);
+        link.older.store(account.newest_held, Ordering::Relaxed);
+        if account.newest_held != 0 {
+            self.held(account.newest_held).newer.store(place, Ordering::Relaxed);
+        }
+        account.newest_held = place;
+    }
+
+    /// The VM of this account holds a parcel no longer.
+    pub(crate) fn unlist_held(&self, account: &mut FreeParcels, record: RecordIndex, entry: usize) {
+        let link = self.held(Self::held_place(record, entry));
+        let (newer, older) =
+            (link.newer.load(Ordering::Relaxed), link.older.load(Ordering::Relaxed));
+        match newer {
+            0 => account.newest_held = older,
+            newer => self.held(newer).older.store(older, Ordering::Relaxed),
+        }
+        if older != 0 {
+            self.held(older).newer.store(newer, Ordering::Relaxed);
+        }
+    }
+
+    const fn held_place(record: RecordIndex, entry: usize) -> u32 {
+        record.0 * MAX_ACL as u32 + entry as u32 + 1
+    }
+
+    fn held(&self, place: u32) -> &HeldLink {
+        let place = place as usize - 1;
+        &self.records[place / MAX_ACL].held[place % MAX_ACL]
     }
 
     /// The node of this number, counted through all records.
