@@ -16,6 +16,7 @@ pub(crate) mod owner;
 pub(crate) mod reclaim;
 pub(crate) mod release;
 pub(crate) mod revoke;
+pub(crate) mod vm;
 
 use rm_abi::{Bytes, Vmid, message};
 
@@ -24,7 +25,7 @@ use crate::lock::Guard;
 use crate::machine::Machine;
 use crate::manager::{Manager, Vm};
 use crate::operation::budget::weight;
-use crate::operation::{Begun, Operation, Reply, SHORT_PAGES};
+use crate::operation::{Begun, Operation, SHORT_PAGES};
 use crate::refusal::Refusal;
 use crate::stage2::{Memory, Stage2};
 
@@ -91,10 +92,14 @@ pub(crate) fn begin<M: Machine>(
         message::MEM_RECLAIM => reclaim::begin(caller, payload, operation),
         message::MEM_NOTIFY => notify::begin(caller, payload, operation),
         message::MEM_LOOKUP => lookup::begin(caller, payload, operation),
-        message::VM_GET_VMID => {
-            rm_abi::vm::decode_empty(payload).map_err(Refusal::Malformed)?;
-            Ok(Begun::Answer(Reply::Word(caller.vmid().0.into())))
-        }
+        message::VM_GET_VMID
+        | message::VM_GET_OWNER
+        | message::VM_GET_PEERS
+        | message::VM_GET_STATE
+        | message::VM_GET_ID
+        | message::VM_START
+        | message::VM_STOP
+        | message::VM_RESET => vm::begin(caller, message, payload, operation),
         rm_abi::extension::REVOKE => revoke::begin(caller, payload, operation),
         _ => extension::begin(message, payload, operation),
     }

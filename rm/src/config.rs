@@ -52,6 +52,29 @@ bitflags! {
     }
 }
 
+/// What becomes of a VM that has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AfterEnd {
+    /// It keeps what it has a part in until somebody resets it, as in the original.
+    Wait,
+    /// It is reset at once.
+    #[default]
+    Reset,
+    /// It is reset at once, and then started again.
+    Restart,
+}
+
+/// What becomes of the parcels that a VM owns when it is reset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OwnedParcels {
+    /// They are taken away from their borrowers.
+    #[default]
+    Revoke,
+    /// Borrowers keep what they have mapped until they release it, and the VM is reset after the last
+    /// one. Nobody else may map them.
+    Keep,
+}
+
 /// One VM.
 #[derive(Clone, Copy, Debug)]
 pub struct VmConfig {
@@ -76,6 +99,10 @@ pub struct VmConfig {
     /// Whether what it has borrowed as a lend is wiped before the owner has it back, whatever the
     /// calls said.
     pub sanitize_always: bool,
+    /// What becomes of it when it ends.
+    pub after_end: AfterEnd,
+    /// What becomes of its parcels then.
+    pub owned_parcels: OwnedParcels,
 }
 
 impl VmConfig {
@@ -92,6 +119,8 @@ impl VmConfig {
             direct_mapped: false,
             quotas: Quotas::USUAL,
             sanitize_always: false,
+            after_end: AfterEnd::Reset,
+            owned_parcels: OwnedParcels::Revoke,
         }
     }
 }

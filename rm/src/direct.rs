@@ -114,6 +114,8 @@ const fn shortest_room(message: u32) -> u64 {
     let size = match message {
         message::MEM_DONATE | message::MEM_LEND | message::MEM_SHARE => reply::SIZE_WITH_WORD,
         message::MEM_LOOKUP | message::VM_GET_VMID => reply::SIZE_WITH_WORD,
+        message::VM_GET_OWNER | message::VM_GET_STATE => reply::SIZE_WITH_WORD,
+        message::VM_GET_PEERS | message::VM_GET_ID => reply::SIZE + call::vm::MAX_DATA,
         extension::DISCOVER => reply::SIZE + Discovery::SIZE,
         extension::LAST_REFUSAL => reply::SIZE + LastRefusal::SIZE,
         _ => reply::SIZE,

@@ -77,6 +77,13 @@ impl<M: Machine> Manager<'_, M> {
         self.doorbell(other).expect("a VM has so many doorbells").connect(one);
     }
 
+    /// Clears the doorbells of a VM that has ended. They stay connected.
+    pub(crate) fn reset_doorbells(&self, vm: VmIndex) {
+        for doorbell in &self.link(vm).doorbells {
+            *doorbell.flags.lock(self.machine()) = Flags::RESET;
+        }
+    }
+
     fn doorbell(&self, (vm, number): (VmIndex, u8)) -> Option<&Doorbell<M::Relax>> {
         self.link(vm).doorbells.get(usize::from(number))
     }

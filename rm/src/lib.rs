@@ -63,6 +63,7 @@ pub mod direct;
 pub mod doorbell;
 pub mod frame_pool;
 pub mod hypercall;
+pub mod life;
 pub mod link;
 pub mod lock;
 pub mod machine;

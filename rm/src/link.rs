@@ -22,7 +22,7 @@ use crate::address::VmIndex;
 use crate::call::{self, Caller};
 use crate::doorbell::{Doorbell, MAX_DOORBELLS};
 use crate::link::fragment::Arrival;
-use crate::link::notice::{Node, NodeId, Offering, UNREAD, Waiting};
+use crate::link::notice::{Node, NodeId, OWN_NODES, Offering, Waiting};
 use crate::link::queue::{Lengths, Queue, Thresholds};
 use crate::lock::{Guard, Lock, Rank};
 use crate::machine::{Line, Machine};
@@ -42,8 +42,8 @@ const PATIENCE: u8 = 100;
 #[derive(Debug)]
 pub struct LinkRecord<R> {
     link: Lock<Link, R>,
-    /// For news of parcels that are gone.
-    nodes: [Node; UNREAD],
+    /// For news of parcels that are gone, and of VMs.
+    nodes: [Node; OWN_NODES],
     /// All of them are in use.
     crowded: AtomicBool,
     pub(crate) doorbells: [Doorbell<R>; MAX_DOORBELLS],
@@ -82,6 +82,8 @@ pub(crate) struct Link {
     entered: Option<Lengths>,
     /// Number of the next notification.
     sequence: u16,
+    /// The VM has ended: news for it is nobody's.
+    closed: bool,
 }
 
 /// What goes into a VM's receive queue next.
@@ -104,6 +106,7 @@ impl Link {
             replying: false,
             entered: None,
             sequence: 0,
+            closed: false,
         }
     }
 
@@ -117,6 +120,22 @@ impl Link {
             && self.offering.is_none()
             && !self.replying
             && !self.to_vm.is_full()
+    }
+
+    /// The VM has ended.
+    fn close(&mut self) {
+        self.closed = true;
+        self.to_manager.clear();
+        self.to_vm.clear();
+        self.offering = None;
+        self.replying = false;
+    }
+
+    /// The VM begins to live again.
+    fn open(&mut self) {
+        self.thresholds = Thresholds::DEFAULT;
+        self.sequence = 0;
+        self.closed = false;
     }
 
     const fn next_sequence(&mut self) -> u16 {
@@ -404,8 +423,8 @@ impl<M: Machine> Manager<'_, M> {
         match packet {
             Some(packet) if begun == Ok(Begun::Short) => {
                 // The work is bounded by the checks, not by a budget; it is all that this entry
-                // begins.
-                let _ = budget.spend(caller.step);
+                // begins, but for the reply's way into the queue.
+                let _ = budget.spend(budget.left().saturating_sub(weight::PACKET));
                 let unbounded = &mut Budget::new(u32::MAX);
                 match work.step(caller, &packet, &mut slot.data, unbounded) {
                     Step::Done(answer) => slot.work = Work::Answered(answer),

@@ -126,6 +126,20 @@ pub trait Machine: Sync {
     /// also one that sleeps or runs on another CPU; nothing waits for that.
     fn interrupt(&self, vm: VmIndex, line: Line);
 
+    /// Asks the embedder to end a VM. When none of its vCPUs is in a guest or a call any more, it says
+    /// so with [`Manager::ended`](crate::manager::Manager::ended); nothing waits for that. An embedder
+    /// whose VMs are stopped by nobody else has nothing to do.
+    fn stop(&self, vm: VmIndex) {
+        let _ = vm;
+    }
+
+    /// Asks the embedder to load a VM that was reset, and to let it run when
+    /// [`Manager::started`](crate::manager::Manager::started) has said that it may. Nothing waits for
+    /// that.
+    fn start(&self, vm: VmIndex) {
+        let _ = vm;
+    }
+
     /// The ranks of the locks that the calling CPU holds, one bit a rank. Only debug builds use it.
     fn held_ranks(&self) -> &AtomicU64;
 

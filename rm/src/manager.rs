@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use heapless::Vec;
 use rm_abi::memparcel::{accept::Accept, create::Create};
+use rm_abi::vm::VmState;
 use rm_abi::{
     AcceptFlags, AclEntry, CreateFlags, Handle, MemoryKind, Rights, SglEntry, Transfer, Vmid,
 };
@@ -17,6 +18,7 @@ use crate::call::extension::LastRefusals;
 use crate::call::{self, Caller};
 use crate::config::{BootError, MAX_VMS, Roles, VmConfig, VmName};
 use crate::frame_pool::{FramePool, FrameRecord};
+use crate::life::Life;
 use crate::link::LinkRecord;
 use crate::lock::{Lock, Rank};
 use crate::machine::{Machine, TranslationContext};
@@ -84,6 +86,7 @@ pub(crate) struct Vm<R> {
     pub(crate) pending: AtomicBool,
     /// The queues hold something that can go on. A hint too.
     pub(crate) queued: AtomicBool,
+    pub(crate) life: Life,
     context: TranslationContext,
 }
 
@@ -176,6 +179,7 @@ impl<'s, M: Machine> Manager<'s, M> {
             events: AtomicU32::new(0),
             pending: AtomicBool::new(false),
             queued: AtomicBool::new(false),
+            life: Life::new(config),
             context,
         });
         Ok(())
@@ -257,6 +261,7 @@ impl<'s, M: Machine> Manager<'s, M> {
         let length = accept.encode(&mut payload).expect("an accept of one range fits a packet");
         self.perform(peer.0, rm_abi::message::MEM_ACCEPT, &payload[..length])
             .map_err(BootError::Refused)?;
+        self.make_peers(owner.0, peer.0);
         Ok(Handle(handle))
     }
 
@@ -350,7 +355,11 @@ impl<'s, M: Machine> Manager<'s, M> {
             return None;
         }
         let caller = Caller { manager: self, vm, step: budget.left() };
-        self.enter(caller, |slot| self.pump(caller, slot, budget)).0
+        if self.state(vm) == VmState::Running {
+            return self.enter(caller, |slot| self.pump(caller, slot, budget)).0;
+        }
+        self.step_without_vm(caller, budget);
+        None
     }
 
     /// Does one unit of work that nobody waits for: merges one table of the VM back into a block.
@@ -425,6 +434,7 @@ impl<'s, M: Machine> Manager<'s, M> {
         parcel.unfinished = false;
         parcel.pages = 0;
         self.parcels.put(&mut owner.account.lock(&self.machine), handle, record);
+        self.wake_teardown(parcel.owner);
     }
 }
 

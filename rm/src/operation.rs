@@ -9,6 +9,7 @@ pub(crate) mod message;
 
 use rm_abi::{Bytes, Header};
 
+use crate::address::VmIndex;
 use crate::call::Caller;
 use crate::call::accept::Accept;
 use crate::call::append::Append;
@@ -19,6 +20,8 @@ use crate::call::notify::Notify;
 use crate::call::reclaim::Reclaim;
 use crate::call::release::Release;
 use crate::call::revoke::Revoke;
+use crate::call::vm::Manage;
+use crate::life::teardown::Teardown;
 use crate::link::fragment::Assembly;
 use crate::machine::Machine;
 use crate::operation::budget::Budget;
@@ -63,13 +66,17 @@ pub enum Reply {
     Told(Topic),
 }
 
-/// What an extension call asks for.
+/// What a call asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Topic {
     /// What the manager offers.
     Discovery,
     /// Why the last refused call was refused.
     LastRefusal,
+    /// The VMs that the caller has to do with.
+    Peers,
+    /// What a VM is called.
+    Name(VmIndex),
 }
 
 /// How a call ended.
@@ -110,6 +117,7 @@ pub(crate) enum Operation {
     Notify(Notify),
     Subscribe(Subscribe),
     Revoke(Revoke),
+    Manage(Manage),
 }
 
 impl Operation {
@@ -132,6 +140,7 @@ impl Operation {
             Self::Notify(notify) => notify.step(caller, payload, budget),
             Self::Subscribe(subscribe) => Step::Done(subscribe.step(caller)),
             Self::Revoke(revoke) => revoke.step(caller, budget),
+            Self::Manage(manage) => Step::Done(manage.step(caller)),
         }
     }
 
@@ -141,6 +150,7 @@ impl Operation {
             Self::Accept(accept) => accept.data_size(),
             Self::Create(_) | Self::Append(_) | Self::Release(_) | Self::Reclaim(_) => 0,
             Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => 0,
+            Self::Manage(_) => 0,
         }
     }
 
@@ -153,6 +163,7 @@ impl Operation {
             Self::Release(release) => release.abandon(caller),
             Self::Reclaim(reclaim) => reclaim.abandon(caller),
             Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => {}
+            Self::Manage(_) => {}
         }
     }
 }
@@ -175,6 +186,8 @@ pub(crate) struct Slot {
     pub(crate) waited: u8,
     /// The queued request whose packets are coming in.
     pub(crate) assembly: Assembly,
+    /// The VM is being reset.
+    pub(crate) teardown: Option<Teardown>,
 }
 
 // EL2 keeps one for each VM.
@@ -202,6 +215,7 @@ impl Slot {
             stamp: 0,
             waited: 0,
             assembly: Assembly::new(),
+            teardown: None,
         }
     }
 

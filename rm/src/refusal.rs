@@ -128,8 +128,10 @@ pub enum Refusal {
     Role,
     /// The owner has recalled the parcel, or it ends (DENIED).
     Closing,
-    /// No such VM (VMID_INVALID).
+    /// No such VM, as far as the caller may know (VMID_INVALID).
     NoVm,
+    /// As [`Refusal::NoVm`], of a call that only asks (NORESOURCE).
+    NoSuchVm,
     /// The VM is not in a state for this (VM_STATE).
     VmState,
 }
@@ -160,7 +162,9 @@ impl Refusal {
             | Self::TargetNotInAcl
             | Self::UnknownBits
             | Self::Unassigned => ErrorCode::ArgumentInvalid,
-            Self::AclTooLong | Self::Quota(_) | Self::NoRange => ErrorCode::NoResource,
+            Self::AclTooLong | Self::Quota(_) | Self::NoRange | Self::NoSuchVm => {
+                ErrorCode::NoResource
+            }
             Self::NoFrame => ErrorCode::NoMemory,
             Self::DonateRights
             | Self::NotOwner
@@ -232,7 +236,7 @@ impl Refusal {
             Self::StillHeld => Rule::StillHeld,
             Self::Role => Rule::Role,
             Self::Closing => Rule::Closing,
-            Self::NoVm => Rule::UnknownVm,
+            Self::NoVm | Self::NoSuchVm => Rule::UnknownVm,
             Self::VmState => Rule::VmState,
         }
     }

@@ -2,11 +2,8 @@
 
 use rm::address::{Ipa, VmIndex};
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
-use rm_abi::extension::{REVOKE, Rule};
-use rm_abi::memparcel::notify::Notify;
-use rm_abi::{
-    AcceptFlags, CreateFlags, Handle, Header, NotifyFlag, Transfer, Vmid, VmidEntry, message,
-};
+use rm_abi::extension::{REVOKE, RevokeFlags, RevokeRequest, Rule};
+use rm_abi::{AcceptFlags, CreateFlags, Handle, Header, Transfer, message};
 
 const A: VmIndex = VmIndex(0);
 const B: VmIndex = VmIndex(1);
@@ -169,7 +166,8 @@ fn g7_a_borrower_that_accepts_and_releases_for_ever_holds_nobody_up() {
     let (a, b) = (world.caller(A), world.caller(B));
     let ranges: Vec<_> = (0..40).map(|n| (PAGE + n * 0x2000, 1)).collect();
     let handle = a.offer(LENT, &[(4, 6)], &ranges).unwrap();
-    (a.step.set(20), b.step.set(20));
+    a.step.set(20);
+    b.step.set(20);
     let mut own = a.send(REVOKE, &by_handle(handle, 0));
     let (mut turns, mut calls) = (0, 0);
     while let Turn::More(token) = own {
@@ -195,15 +193,12 @@ fn a_recall_lets_nobody_begin_and_everybody_end() {
     let (a, b, c) = (world.caller(A), world.caller(B), world.caller(C));
     let handle = a.offer(LENT, &[(4, 6), (5, 4)], &[(PAGE, 2)]).unwrap();
     b.accept_contiguous(handle, LENT, (WINDOW, 2)).unwrap();
-    let recall = Notify {
-        handle: Handle(handle),
-        tag: 0,
-        flag: NotifyFlag::Recall,
-        targets: &[VmidEntry(Vmid(4))],
-    };
-    let mut payload = [0; 64];
-    let length = recall.encode(&mut payload).unwrap();
-    assert_eq!(a.words(message::MEM_NOTIFY, &payload[..length]), (0, 0));
+    let recall = RevokeRequest { handle: Handle(handle), flags: RevokeFlags::RECALL };
+    let mut payload = [0; RevokeRequest::SIZE];
+    recall.encode(&mut payload).unwrap();
+    assert_eq!(a.words(REVOKE, &payload), (0, 0));
+    assert_eq!(b.packets().len(), 1, "B is asked");
+    assert_eq!(c.packets().len(), 0, "C has nothing and was told nothing");
     assert_eq!(c.accept_contiguous(handle, LENT, (WINDOW, 2)), Err(3));
     assert_eq!(c.last_refusal().rule, Rule::Closing as u16);
     assert_eq!(b.release(handle, 0), Ok(0));

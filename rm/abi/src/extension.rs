@@ -45,8 +45,9 @@ pub const DISCOVER: u32 = CALLS;
 pub const LAST_REFUSAL: u32 = CALLS + 1;
 /// Says what the caller wants to be told of its own parcels, instead of what it said before.
 pub const SUBSCRIBE: u32 = CALLS + 2;
-/// Takes a parcel of the caller's away from all its borrowers, without their help. They hear
-/// MEM_RECALL, and then the parcel is none of theirs; the pages of a lend are zeroed at the reclaim.
+/// Takes a parcel of the caller's away from all its borrowers, without their help: at once, or politely
+/// at first. They hear MEM_RECALL, and then the parcel is none of theirs; the pages of a lend are zeroed
+/// at the reclaim.
 pub const REVOKE: u32 = CALLS + 3;
 
 /// Something happened to a parcel of the receiver.
@@ -201,30 +202,43 @@ impl SubscribeRequest {
 /// A request to take a parcel away from its borrowers.
 ///
 /// ```text
-/// 0: u32 handle    4: u32 flags, all zero
+/// 0: u32 handle    4: u32 flags
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct RevokeRequest {
     /// Which parcel.
     pub handle: Handle,
+    /// How.
+    pub flags: RevokeFlags,
+}
+
+/// How a parcel is taken away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct RevokeFlags(pub u32);
+
+bitflags! {
+    impl RevokeFlags: u32 {
+        /// Politely: who has it keeps it until it releases, who has it not does not get it any more.
+        /// Those who have it or were told of it hear MEM_RECALL.
+        const RECALL = 1;
+    }
 }
 
 impl RevokeRequest {
     /// Bytes of the payload.
     pub const SIZE: usize = 8;
 
-    /// Reads a payload. A flag is a wish that cannot be granted yet.
+    /// Reads a payload. A flag without meaning is a wish that cannot be granted.
     pub fn decode<B: Bytes + ?Sized>(payload: &B) -> Result<Self, ErrorCode> {
         check_length(payload, Self::SIZE)?;
-        if payload.u32_at(4) != 0 {
-            return Err(ErrorCode::ArgumentInvalid);
-        }
-        Ok(Self { handle: Handle(payload.u32_at(0)) })
+        let flags = RevokeFlags::from_bits(payload.u32_at(4)).ok_or(ErrorCode::ArgumentInvalid)?;
+        Ok(Self { handle: Handle(payload.u32_at(0)), flags })
     }
 
     /// Writes the payload, and returns its length.
     pub fn encode(&self, into: &mut [u8]) -> Result<usize, EncodeError> {
-        Writer::new(into).u32(self.handle.0).u32(0).finish()
+        Writer::new(into).u32(self.handle.0).u32(self.flags.bits()).finish()
     }
 }

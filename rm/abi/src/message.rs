@@ -30,7 +30,28 @@ pub const MEM_RECALL: u32 = 0x5110_0014;
 
 /// Makes a VM. The primary VM's call.
 pub const VM_ALLOCATE: u32 = 0x5600_0001;
+/// Starts a VM that is reset or ready.
+pub const VM_START: u32 = 0x5600_0004;
+/// Stops a VM, or asks it to stop.
+pub const VM_STOP: u32 = 0x5600_0005;
+/// Takes all that a VM that has ended still had a part in, so that it can start again.
+pub const VM_RESET: u32 = 0x5600_0006;
+/// What a VM is called.
+pub const VM_GET_ID: u32 = 0x5600_0010;
+/// Who manages the caller.
+pub const VM_GET_OWNER: u32 = 0x5600_0015;
+/// The state of a VM.
+pub const VM_GET_STATE: u32 = 0x5600_0017;
+/// The VMs that the caller has to do with.
+pub const VM_GET_PEERS: u32 = 0x5600_0025;
 /// The caller's own VMID.
 pub const VM_GET_VMID: u32 = 0x5600_0024;
 /// The caller ends.
 pub const VM_EXIT: u32 = 0x5600_0085;
+
+/// A VM has ended; to its owner.
+pub const VM_EXITED: u32 = 0x5610_0001;
+/// The receiver is asked to end.
+pub const VM_SHUTDOWN: u32 = 0x5610_0002;
+/// The state of a VM has changed; to its peers.
+pub const VM_STATUS: u32 = 0x5610_0008;

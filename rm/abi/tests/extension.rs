@@ -2,7 +2,7 @@
 
 use rm_abi::extension::{
     self, Discovery, EventKind, EventReason, Events, LastRefusal, ParcelEvent, Policies, Resource,
-    RevokeRequest, Rule, SubscribeRequest,
+    RevokeFlags, RevokeRequest, Rule, SubscribeRequest,
 };
 use rm_abi::{ErrorCode, Handle, MAX_PAYLOAD, Vmid, hypercall, message};
 
@@ -104,12 +104,14 @@ fn rules_and_resources_keep_their_numbers() {
 
 #[test]
 fn requests_are_a_few_words() {
-    let revoke = RevokeRequest { handle: Handle(0x1234_5678) };
+    let revoke = RevokeRequest { handle: Handle(0x1234_5678), flags: RevokeFlags(0) };
     let bytes = hex("78 56 34 12 00 00 00 00");
     assert_eq!(encoded(|into| revoke.encode(into)), bytes);
     assert_eq!(RevokeRequest::decode(&bytes[..]), Ok(revoke));
     assert_eq!(RevokeRequest::decode(&bytes[..7]), Err(ErrorCode::MessageInvalid));
-    let flagged = RevokeRequest::decode(&hex("78 56 34 12 01 00 00 00")[..]);
+    let recall = RevokeRequest { flags: RevokeFlags::RECALL, ..revoke };
+    assert_eq!(RevokeRequest::decode(&hex("78 56 34 12 01 00 00 00")[..]), Ok(recall));
+    let flagged = RevokeRequest::decode(&hex("78 56 34 12 02 00 00 00")[..]);
     assert_eq!(flagged, Err(ErrorCode::ArgumentInvalid));
 
     let request = SubscribeRequest { events: Events::ACCEPTED | Events::RELEASED };

@@ -8,7 +8,10 @@ use rm_abi::memparcel::create::{Create, CreateRequest};
 use rm_abi::memparcel::handle::HandleRequest;
 use rm_abi::memparcel::notice::{BorrowerNews, Offer, Recall, SizeEntry};
 use rm_abi::memparcel::notify::{Notify, NotifyRequest};
-use rm_abi::vm::VmExitRequest;
+use rm_abi::vm::{
+    ExitKind, StopFlags, VmExitRequest, VmExited, VmRequest, VmState, VmStatus, VmStopRequest,
+    encode_name,
+};
 use rm_abi::{
     AcceptFlags, AclEntry, CreateFlags, Entry, ErrorCode, Handle, Header, Kind, MemoryKind,
     NotifyFlag, PACKET_PAYLOAD, Rights, Sanitize, SglEntry, Transfer, Vmid, VmidEntry, Writer,
@@ -323,6 +326,28 @@ fn allocating_a_vm_and_leaving_one() {
     let sent = request(message::VM_EXIT, 17, |into| exit.encode(into));
     assert_eq!(sent, hex("21 01 11 00 85 00 00 56 00 00 01 00"));
     assert_eq!(VmExitRequest::decode(&sent[Header::SIZE..]), Ok(exit));
+}
+
+#[test]
+fn the_life_of_a_vm_is_told_and_changed() {
+    let sent = request(message::VM_START, 8, |into| VmRequest { vmid: BORROWER }.encode(into));
+    assert_eq!(sent, hex("21 01 08 00 04 00 00 56 80 00 00 00"));
+    let stop = VmStopRequest { vmid: BORROWER, flags: StopFlags::FORCE, reason: 7 };
+    let sent = request(message::VM_STOP, 9, |into| stop.encode(into));
+    assert_eq!(sent, hex("21 01 09 00 05 00 00 56 80 00 01 00 07 00 00 00"));
+    assert_eq!(VmStopRequest::decode(&sent[Header::SIZE..]), Ok(stop));
+
+    let mut into = [0; 16];
+    let status = VmStatus { vmid: BORROWER, state: VmState::Running };
+    let length = status.encode(&mut into).unwrap();
+    assert_eq!(into[..length], hex("80 00 00 00 03 00 00 00"));
+    assert_eq!(VmStatus::decode(&into[..length]), Some(status));
+    let exited = VmExited { vmid: BORROWER, kind: ExitKind::Stopped, flags: 1, code: 2 };
+    let length = exited.encode(&mut into).unwrap();
+    assert_eq!(into[..length], hex("80 00 07 00 04 00 00 00 01 00 02 00"));
+    assert_eq!(VmExited::decode(&into[..length]), Some(exited));
+    let length = encode_name(b"guest", &mut into).unwrap();
+    assert_eq!(into[..length], hex("01 00 00 00 02 00 05 00 67 75 65 73 74 00 00 00"));
 }
 
 #[test]

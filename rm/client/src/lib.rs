@@ -73,6 +73,7 @@
 #![deny(unsafe_code)]
 
 pub mod error;
+pub mod life;
 pub mod notice;
 pub mod parcel;
 pub mod queue;
@@ -92,6 +93,7 @@ pub use transport::{Direct, DirectCall, DirectResult, Transport, TransportError,
 pub use rm_abi::extension::{
     Discovery, EventKind, EventReason, Events, LastRefusal, ParcelEvent, Resource, Rule,
 };
+pub use rm_abi::vm::{ExitKind, VmExited, VmState, VmStatus};
 pub use rm_abi::{
     AclEntry, Attribute, AttributeEntry, ErrorCode, Handle, MemoryKind, Rights, Sanitize, SglEntry,
     Transfer, Vmid,

@@ -2,7 +2,8 @@
 
 use rm_abi::extension::{self, ParcelEvent};
 use rm_abi::memparcel::notice::{BorrowerNews, Offer, OfferLists, Recall};
-use rm_abi::{AclEntry, AttributeEntry, Header, message};
+use rm_abi::vm::{VmExited, VmStatus};
+use rm_abi::{AclEntry, AttributeEntry, Bytes, Header, message};
 
 /// A notification.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +18,12 @@ pub enum Notice<'a> {
     Released(BorrowerNews),
     /// Something happened to a parcel of this VM, which subscribed to such news.
     Event(ParcelEvent),
+    /// A VM that this one has to do with has another state.
+    Status(VmStatus),
+    /// A VM that this one manages has ended.
+    Exited(VmExited),
+    /// This VM is asked to end, for this reason.
+    Shutdown(u32),
     /// A notification that this crate does not know, or not in this form: message id and payload.
     Other(u32, &'a [u8]),
 }
@@ -59,6 +66,9 @@ impl<'a> Notice<'a> {
             message::MEM_RECALL => Recall::decode(payload).map(Self::Recall),
             message::MEM_ACCEPTED => BorrowerNews::decode(payload).map(Self::Accepted),
             message::MEM_RELEASED => BorrowerNews::decode(payload).map(Self::Released),
+            message::VM_STATUS => VmStatus::decode(payload).map(Self::Status),
+            message::VM_EXITED => VmExited::decode(payload).map(Self::Exited),
+            message::VM_SHUTDOWN if payload.len() >= 4 => Some(Self::Shutdown(payload.u32_at(0))),
             extension::PARCEL_EVENT => ParcelEvent::decode(payload).map(Self::Event),
             _ => None,
         };

@@ -1,6 +1,8 @@
 //! One VM's conversation with the manager.
 
-use rm_abi::extension::{self, Discovery, Events, LastRefusal, RevokeRequest, SubscribeRequest};
+use rm_abi::extension::{
+    self, Discovery, Events, LastRefusal, RevokeFlags, RevokeRequest, SubscribeRequest,
+};
 use rm_abi::list::List;
 use rm_abi::memparcel::accept::{Accept, Accepted};
 use rm_abi::memparcel::append::Append;
@@ -83,7 +85,7 @@ impl<T: Transport, const N: usize> Session<T, N> {
     }
 
     /// A call whose reply has no data.
-    fn order(
+    pub(crate) fn order(
         &mut self,
         message: u32,
         encode: impl FnOnce(&mut [u8]) -> Result<usize, EncodeError>,
@@ -92,7 +94,7 @@ impl<T: Transport, const N: usize> Session<T, N> {
     }
 
     /// A call whose reply is one word.
-    fn question(
+    pub(crate) fn question(
         &mut self,
         message: u32,
         encode: impl FnOnce(&mut [u8]) -> Result<usize, EncodeError>,
@@ -292,11 +294,18 @@ impl<T: Transport, const N: usize> Session<T, N> {
 
     /// Takes a parcel away from all its borrowers, which need not do anything and cannot stop it; they
     /// hear [`Notice::Recall`], and their accesses fault. Then it can be reclaimed; the pages of a lend
-    /// are zeros by then. To ask politely before is [`Session::notify_recall`].
+    /// are zeros by then. To ask politely before is [`Session::recall`].
     ///
     /// [`Notice::Recall`]: crate::Notice::Recall
     pub fn revoke(&mut self, parcel: Handle) -> Result<(), Error> {
-        let request = RevokeRequest { handle: parcel };
+        let request = RevokeRequest { handle: parcel, flags: RevokeFlags::empty() };
+        self.order(extension::REVOKE, |into| request.encode(into))
+    }
+
+    /// Asks all borrowers of a parcel to release it, and lets nobody begin to use it any more; there is
+    /// no way back. [`Session::notify_recall`] only asks.
+    pub fn recall(&mut self, parcel: Handle) -> Result<(), Error> {
+        let request = RevokeRequest { handle: parcel, flags: RevokeFlags::RECALL };
         self.order(extension::REVOKE, |into| request.encode(into))
     }
 

@@ -5,7 +5,7 @@
 //! the held pages become mapped, which cannot be refused. A donation also leaves its owner's tree and
 //! ends the parcel.
 
-use rm_abi::extension::EventKind;
+use rm_abi::extension::{EventKind, EventReason};
 use rm_abi::memparcel::accept::AcceptRequest;
 use rm_abi::{AcceptFlags, Bytes, Handle, List, MAX_ENTRIES, SglEntry, Transfer, Vmid};
 
@@ -252,7 +252,8 @@ impl Accept {
     /// All pages are the caller's to use.
     fn mapped<M: Machine>(&self, parcel: &mut Memparcel, caller: Caller<'_, '_, M>) {
         parcel.borrowers[self.borrower].stage = Progress::Mapped;
-        extension::tell(caller, parcel, self.record, self.borrower, EventKind::Accepted);
+        let event = (EventKind::Accepted, EventReason::CALL);
+        extension::tell(caller, parcel, self.record, self.borrower, event);
     }
 
     /// From here on this call's holds are given back.

@@ -12,7 +12,7 @@ use rm_abi::extension::{
 };
 use rm_abi::{Bytes, ErrorCode, Header, MAX_ENTRIES, MAX_PAYLOAD, Vmid, hypercall};
 
-use crate::call::Caller;
+use crate::call::{Caller, vm};
 use crate::link::notice::News;
 use crate::machine::Machine;
 use crate::memparcel::table::RecordIndex;
@@ -21,8 +21,8 @@ use crate::operation::{Answer, Begun, Operation, Origin, Reply, Topic};
 use crate::refusal::{Holders, Refusal};
 
 /// The longest data of a reply, see [`encode`].
-pub(crate) const MAX_DATA: usize = LastRefusal::SIZE;
-const _: () = assert!(Discovery::SIZE <= MAX_DATA);
+pub(crate) const MAX_DATA: usize = vm::MAX_DATA;
+const _: () = assert!(Discovery::SIZE <= MAX_DATA && LastRefusal::SIZE <= MAX_DATA);
 
 /// A refused call.
 #[derive(Clone, Copy, Debug)]
@@ -80,19 +80,22 @@ impl Subscribe {
     }
 }
 
-/// Tells the owner of a parcel what the VM of ACL entry `entry` did, if it wants to know.
+/// Tells the owner of a parcel what became of the VM of ACL entry `entry`, and why, if it wants to know.
+/// Whether it was told.
 pub(crate) fn tell<M: Machine>(
     caller: Caller<'_, '_, M>,
     parcel: &Memparcel,
     record: RecordIndex,
     entry: usize,
-    kind: EventKind,
-) {
+    (kind, reason): (EventKind, EventReason),
+) -> bool {
     let events = caller.manager.vm(parcel.owner).events.load(Ordering::Relaxed);
-    if Events(events).contains(kind.subscription()) {
-        let news = News::Event { what: kind as u8, reason: EventReason::CALL.0 };
+    let wanted = Events(events).contains(kind.subscription());
+    if wanted {
+        let news = News::Event { what: kind as u8, reason: reason.0 };
         caller.manager.post(parcel, record, entry, news);
     }
+    wanted
 }
 
 /// Writes the data of a reply that tells of a topic, behind its error word; gives its length. The room
@@ -109,6 +112,8 @@ pub(crate) fn encode<M: Machine>(
             let noted = caller.state().refusals.lock(caller.machine())[origin as usize];
             noted.map_or(LastRefusal::NONE, |noted| last(caller, &noted)).encode(into)
         }
+        Topic::Peers => vm::encode_peers(caller, into),
+        Topic::Name(about) => vm::encode_id(caller, about, into),
     };
     written.expect("G7: the room is for the longest data")
 }

@@ -126,8 +126,6 @@ impl Notify {
         if let Some(tag) = self.tag {
             parcel.tag.get_or_insert(tag);
         }
-        // One way: who has it may keep it until it releases, who has it not does not get it.
-        parcel.recalled |= self.news == News::Recall;
         match &mut self.audience {
             Audience::Owner(entry) => caller.manager.post(&parcel, self.record, *entry, self.news),
             Audience::Borrowers(targets, next) => {

@@ -5,10 +5,10 @@ use rm_abi::{Bytes, Handle, Sanitize};
 
 use crate::call::{Caller, extension, owner};
 use crate::machine::Machine;
-use crate::memparcel::Phase;
 use crate::memparcel::borrower::Place;
 use crate::memparcel::table::RecordIndex;
 use crate::memparcel::units::Walk;
+use crate::memparcel::{Memparcel, Phase};
 use crate::operation::budget::{Budget, weight};
 use crate::operation::{Begun, Operation, Reply, Step};
 use crate::refusal::Refusal;
@@ -67,6 +67,15 @@ pub(crate) fn begin<M: Machine>(
 }
 
 impl Reclaim {
+    /// The end of a parcel that nobody holds and whose owner has ended: its pages are zeroed.
+    pub(crate) fn of_dead_owner(parcel: &mut Memparcel, record: RecordIndex) -> Self {
+        let before = (parcel.phase, parcel.sanitize);
+        parcel.sanitize = true;
+        parcel.phase = Phase::Reclaiming;
+        parcel.place = Place::START;
+        Self { record, handle: parcel.handle, stage: Stage::Maintain, before }
+    }
+
     pub(crate) fn abandon<M: Machine>(self, caller: Caller<'_, '_, M>) {
         let mut parcel = caller.manager.parcels().lock(caller.machine(), self.record);
         (parcel.phase, parcel.sanitize) = self.before;

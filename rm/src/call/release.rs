@@ -1,6 +1,6 @@
 //! MEM_RELEASE: a borrower gives its mapping up.
 
-use rm_abi::extension::EventKind;
+use rm_abi::extension::{EventKind, EventReason};
 use rm_abi::memparcel::handle::ReleaseRequest;
 use rm_abi::{Bytes, Handle, Sanitize};
 
@@ -92,7 +92,8 @@ impl Release {
         {
             return Step::More;
         }
-        extension::tell(caller, &parcel, self.record, index, EventKind::Released);
+        let event = (EventKind::Released, EventReason::CALL);
+        extension::tell(caller, &parcel, self.record, index, event);
         Step::Done(Ok(Reply::Empty))
     }
 }
@@ -114,5 +115,6 @@ pub(crate) fn forget<M: Machine>(
     state.place = Place::START;
     caller.state().meters.pages_accepted.refund(pages);
     caller.manager.unlist_held(caller.vm, record, borrower);
+    caller.manager.wake_teardown(parcel.owner);
     Walk::End
 }

@@ -4,8 +4,10 @@
 //! so nobody can hold it up by accepting again and again. Each mapping is removed in steps, and so is
 //! what an accept or release that is at work has done. What remains is a parcel that nobody holds, for
 //! the owner to reclaim.
+//!
+//! A polite one comes before: it lets nobody begin to use the parcel, and asks those that do to end.
 
-use rm_abi::extension::RevokeRequest;
+use rm_abi::extension::{RevokeFlags, RevokeRequest};
 use rm_abi::{Bytes, Handle};
 
 use crate::call::evict::evict;
@@ -24,6 +26,8 @@ use crate::refusal::Refusal;
 pub(crate) struct Revoke {
     record: RecordIndex,
     handle: Handle,
+    /// The borrowers are asked, and nobody else may begin.
+    polite: bool,
     /// The ACL entry that is next.
     entry: usize,
 }
@@ -46,7 +50,8 @@ pub(crate) fn begin<M: Machine>(
         Phase::Appending => return Err(Refusal::InProgress),
         _ => {}
     }
-    *operation = Some(Operation::Revoke(Revoke { record, handle, entry: 0 }));
+    let polite = request.flags.contains(RevokeFlags::RECALL);
+    *operation = Some(Operation::Revoke(Revoke { record, handle, polite, entry: 0 }));
     Ok(Begun::Long)
 }
 
@@ -63,6 +68,12 @@ impl Revoke {
         }
         if parcel.phase == Phase::Reclaiming {
             return Step::More;
+        }
+        if self.polite {
+            return match recall_from(&mut parcel, self.record, caller, &mut self.entry, budget) {
+                Walk::More => Step::More,
+                Walk::End => Step::Done(Ok(Reply::Empty)),
+            };
         }
         match revoke_from(&mut parcel, self.record, caller, &mut self.entry, budget) {
             Walk::More => Step::More,
@@ -96,6 +107,28 @@ pub(crate) fn revoke_from<M: Machine>(
         }
         *entry += 1;
         // Paid afterwards, so that a budget of one still does a page.
+        let _ = budget.spend(weight::ENTRY);
+    }
+    Walk::End
+}
+
+/// Asks the VMs of the ACL, from `entry` on, to release what they have. It is one way.
+pub(crate) fn recall_from<M: Machine>(
+    parcel: &mut Memparcel,
+    record: RecordIndex,
+    caller: Caller<'_, '_, M>,
+    entry: &mut usize,
+    budget: &mut Budget,
+) -> Walk {
+    parcel.recalled = true;
+    while *entry < parcel.acl.len() {
+        if budget.is_spent() {
+            return Walk::More;
+        }
+        if parcel.borrowers[*entry].holds() || parcel.told >> *entry & 1 != 0 {
+            caller.manager.post(parcel, record, *entry, News::Recall);
+        }
+        *entry += 1;
         let _ = budget.spend(weight::ENTRY);
     }
     Walk::End

@@ -105,7 +105,7 @@ impl Assembly {
     }
 
     /// Drops a partial message.
-    fn discard<M: Machine>(&mut self, mem: Memory<'_, '_, M>, vm: VmIndex) {
+    pub(crate) fn discard<M: Machine>(&mut self, mem: Memory<'_, '_, M>, vm: VmIndex) {
         if self.header.take().is_some() {
             self.message.clear(mem, vm);
         }

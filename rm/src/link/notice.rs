@@ -7,6 +7,8 @@
 //! to read of it in nodes of the receiver; there are a few of them, the oldest makes way, and whoever
 //! does not read them is named in no new parcel until it does.
 //!
+//! News of VMs has nodes of the receiver too: two for each VM that it can be about.
+//!
 //! MEM_SHARED lists the parcel's sizes and may take many packets. They are written one by one from the
 //! parcel; if that goes meanwhile, the sizes that are left are told as zero.
 
@@ -17,6 +19,7 @@ use rm_abi::{Handle, Header, Kind, MAX_ENTRIES, PACKET, PACKET_PAYLOAD, Vmid, Wr
 use rm_abi::{extension, message};
 
 use crate::address::VmIndex;
+use crate::config::MAX_VMS;
 use crate::link::{Link, LinkRecord};
 use crate::machine::Machine;
 use crate::manager::Manager;
@@ -25,12 +28,15 @@ use crate::memparcel::acl::MAX_ACL;
 use crate::memparcel::extents::Extent;
 use crate::memparcel::table::RecordIndex;
 use crate::memparcel::words::Cursor;
+use crate::operation::budget::{Budget, weight};
 use crate::stage2::Memory;
 
 /// Nodes of a parcel: two for each ACL entry.
 pub(crate) const NODES: usize = 2 * MAX_ACL;
 /// Nodes of a VM for news of parcels that are gone.
 pub(crate) const UNREAD: usize = 32;
+/// Those, and the ones for news of VMs: a state and an end of each, and the wish that the receiver ends.
+pub(crate) const OWN_NODES: usize = UNREAD + 2 * MAX_VMS + 1;
 
 /// Something that a VM is told about a parcel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +51,12 @@ pub(crate) enum News {
     Released,
     /// To the owner, if it subscribed: what happened, and why.
     Event { what: u8, reason: u8 },
+    /// To a peer: a VM has another state.
+    Status { state: u8 },
+    /// To its owner: a VM has ended.
+    Exited { kind: u8 },
+    /// The receiver is asked to end.
+    Shutdown,
 }
 
 impl News {
@@ -59,6 +71,9 @@ impl News {
             Self::Accepted => message::MEM_ACCEPTED,
             Self::Released => message::MEM_RELEASED,
             Self::Event { .. } => extension::NOTICES + 1,
+            Self::Status { .. } => message::VM_STATUS,
+            Self::Exited { .. } => message::VM_EXITED,
+            Self::Shutdown => message::VM_SHUTDOWN,
         }
     }
 
@@ -70,6 +85,9 @@ impl News {
             Self::Accepted => 3,
             Self::Released => 4,
             Self::Event { what, reason } => 5 | (what as u32) << 8 | (reason as u32) << 16,
+            Self::Status { state } => 6 | (state as u32) << 8,
+            Self::Exited { kind } => 7 | (kind as u32) << 8,
+            Self::Shutdown => 8,
         }
     }
 
@@ -80,6 +98,9 @@ impl News {
             3 => Some(Self::Accepted),
             4 => Some(Self::Released),
             5 => Some(Self::Event { what: (word >> 8) as u8, reason: (word >> 16) as u8 }),
+            6 => Some(Self::Status { state: (word >> 8) as u8 }),
+            7 => Some(Self::Exited { kind: (word >> 8) as u8 }),
+            8 => Some(Self::Shutdown),
             _ => None,
         }
     }
@@ -95,6 +116,19 @@ impl NodeId {
     const fn of(record: RecordIndex, entry: usize, news: News) -> Self {
         let node = 2 * entry + if news.is_for_borrower() { 0 } else { 1 };
         Self((record.0 as usize * NODES + node) as u32)
+    }
+
+    /// The receiver's node for news about VM `about`.
+    const fn of_vm(about: VmIndex, news: News) -> Self {
+        let vm = 2 * about.0 as usize;
+        Self::detached(
+            UNREAD
+                + match news {
+                    News::Exited { .. } => vm + 1,
+                    News::Shutdown => 2 * MAX_VMS,
+                    _ => vm,
+                },
+        )
     }
 
     const fn detached(index: usize) -> Self {
@@ -166,7 +200,9 @@ impl Node {
 struct Letter {
     news: News,
     handle: Handle,
+    /// Of the parcel, or what is said of a VM beside its state.
     tag: u32,
+    /// The borrower, or the VM that it is about.
     vmid: Vmid,
 }
 
@@ -188,6 +224,13 @@ impl Letter {
                 let mut writer = Writer::new(payload);
                 writer.u32(handle.0).u16(borrower.0).u8(what).u8(reason).u32(tag).finish()
             }
+            News::Status { state } => {
+                Writer::new(payload).u16(borrower.0).u16(0).u8(state).u8(0).u16(0).finish()
+            }
+            News::Exited { kind } => {
+                Writer::new(payload).u16(borrower.0).u16(kind.into()).u32(4).u32(tag).finish()
+            }
+            News::Shutdown => Writer::new(payload).u32(tag).finish(),
         };
         Header::SIZE + length.expect("a notice fits a packet")
     }
@@ -367,27 +410,67 @@ impl<M: Machine> Manager<'_, M> {
         let to = if news.is_for_borrower() { self.find(vmid) } else { Some(parcel.owner) };
         let Some(to) = to else { return };
         let letter = Letter { news, handle: parcel.handle, tag: parcel.tag.unwrap_or(0), vmid };
+        self.put(to, NodeId::of(record, entry, news), &letter, Some((parcel, record)));
+    }
+
+    /// Tells a VM something about a VM. `word` is what belongs to it beside what the news holds.
+    pub(crate) fn post_life(&self, to: VmIndex, about: VmIndex, news: News, word: u32) {
+        let vmid = self.vmid(about);
+        let letter = Letter { news, handle: Handle::INVALID, tag: word, vmid };
+        self.put(to, NodeId::of_vm(about, news), &letter, None);
+    }
+
+    /// Puts news into the receiver's queue, or into its node if it must wait.
+    fn put(
+        &self,
+        to: VmIndex,
+        id: NodeId,
+        letter: &Letter,
+        parcel: Option<(&Memparcel, RecordIndex)>,
+    ) {
         let mut link = self.link(to).lock(self.machine());
+        if link.closed {
+            return;
+        }
         let before = link.lengths();
-        let id = NodeId::of(record, entry, news);
         let node = self.node(to, id);
         if node.news().is_some() {
-            node.write(&letter);
+            node.write(letter);
             link.waiting.replaced += 1;
         } else if link.is_open() {
-            if news == News::Shared {
-                let sequence = link.next_sequence();
-                link.offering = Some(Offering::new(parcel, record, sequence));
-                self.write_offer(&mut link, parcel);
-            } else {
-                let sequence = link.next_sequence();
-                link.to_vm.push_with(|into| letter.write(sequence, into));
+            let sequence = link.next_sequence();
+            match parcel {
+                Some((parcel, record)) if letter.news == News::Shared => {
+                    link.offering = Some(Offering::new(parcel, record, sequence));
+                    self.write_offer(&mut link, parcel);
+                }
+                _ => link.to_vm.push_with(|into| letter.write(sequence, into)),
             }
         } else {
-            node.write(&letter);
+            node.write(letter);
             self.append(&mut link, to, id);
         }
         self.interrupt_others(&link, to, before);
+    }
+
+    /// Empties the queues of a VM that has ended, and drops its news, one piece for each unit of work.
+    /// From now on there is none for it. `true` at the end.
+    pub(crate) fn close_link(&self, vm: VmIndex, budget: &mut Budget) -> bool {
+        let mut link = self.link(vm).lock(self.machine());
+        link.close();
+        while let Some(first) = link.waiting.first() {
+            if budget.is_spent() {
+                return false;
+            }
+            self.remove(&mut link, vm, first);
+            let _ = budget.spend(weight::VISIT);
+        }
+        true
+    }
+
+    /// The VM begins another life, with empty queues.
+    pub(crate) fn open_link(&self, vm: VmIndex) {
+        self.link(vm).lock(self.machine()).open();
     }
 
     /// Writes packets of the offer in transmission, as far as the queue has room.
@@ -510,7 +593,7 @@ impl<M: Machine> Manager<'_, M> {
         let previous = NodeId::from_link(node.previous.load(Ordering::Relaxed));
         self.join(link, to, previous, next);
         node.news.store(0, Ordering::Relaxed);
-        if let Some(index) = id.own() {
+        if let Some(index) = id.own().filter(|&index| index < UNREAD) {
             link.waiting.detached &= !(1 << index);
             self.link(to).crowded.store(false, Ordering::Relaxed);
         }

@@ -20,6 +20,7 @@ use core::sync::atomic::AtomicU64;
 use std::boxed::Box;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::vec::Vec;
 
 pub use self::cpu::{Fault, VirtualCpu};
 use self::tables::Tables;
@@ -62,6 +63,16 @@ struct Hardware {
     contents: HashMap<u64, Box<Page>>,
     counters: Counters,
     interrupts: HashMap<(VmIndex, Line), u64>,
+    wishes: Vec<(VmIndex, Wish)>,
+}
+
+/// What the manager asked the embedder to do with a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// End it.
+    Stop,
+    /// Load it and let it run.
+    Start,
 }
 
 impl FakeMachine {
@@ -77,6 +88,7 @@ impl FakeMachine {
             contents: HashMap::new(),
             counters: Counters::default(),
             interrupts: HashMap::new(),
+            wishes: Vec::new(),
         };
         Self {
             frames: (0..frames).map(|_| Frame::ZERO).collect(),
@@ -98,6 +110,11 @@ impl FakeMachine {
     /// How often an interrupt of a VM was raised.
     pub fn interrupts(&self, vm: VmIndex, line: Line) -> u64 {
         self.hardware().interrupts.get(&(vm, line)).copied().unwrap_or(0)
+    }
+
+    /// What was asked of the embedder since this was asked last.
+    pub fn wishes(&self) -> Vec<(VmIndex, Wish)> {
+        core::mem::take(&mut self.hardware().wishes)
     }
 
     /// Panics if a CPU could still use a translation that no table grants, or could miss one that a
@@ -191,6 +208,14 @@ impl Machine for FakeMachine {
 
     fn interrupt(&self, vm: VmIndex, line: Line) {
         *self.hardware().interrupts.entry((vm, line)).or_default() += 1;
+    }
+
+    fn stop(&self, vm: VmIndex) {
+        self.hardware().wishes.push((vm, Wish::Stop));
+    }
+
+    fn start(&self, vm: VmIndex) {
+        self.hardware().wishes.push((vm, Wish::Start));
     }
 
     fn held_ranks(&self) -> &AtomicU64 {

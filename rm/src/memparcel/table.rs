@@ -87,6 +87,12 @@ pub(crate) struct FreeParcels {
 }
 
 impl FreeParcels {
+    /// What the VM accepted last and still holds: the parcel's record and the VM's ACL entry.
+    pub(crate) fn newest_held(&self) -> Option<(RecordIndex, usize)> {
+        let place = self.newest_held.checked_sub(1)?;
+        Some((RecordIndex(place / MAX_ACL as u32), place as usize % MAX_ACL))
+    }
+
     /// The records of the VM.
     pub(crate) fn own(&self) -> Range<u32> {
         self.own.clone()

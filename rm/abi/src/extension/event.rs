@@ -42,6 +42,8 @@ pub struct EventReason(pub u8);
 impl EventReason {
     /// The borrower made the call.
     pub const CALL: Self = Self(0);
+    /// The borrower has ended.
+    pub const DEATH: Self = Self(1);
 }
 
 /// The payload of [`PARCEL_EVENT`](super::PARCEL_EVENT).

@@ -22,6 +22,7 @@ use crate::config::VmConfig;
 use crate::direct::{Direct, DirectCall, DirectResult, GuestFault, GuestMemory};
 use crate::frame_pool::FrameRecord;
 use crate::hypercall::{Hypercall, Results};
+use crate::life::{Exit, ExitKind};
 use crate::link::LinkRecord;
 use crate::machine::{Features, Line};
 use crate::manager::{Manager, Storage, VmSlot};
@@ -108,6 +109,28 @@ impl World {
     /// A vCPU of `vm` that calls the manager directly.
     pub fn caller(&self, vm: VmIndex) -> Guest<'_> {
         Guest { world: self, vm, step: Cell::new(STEP), memory: RefCell::default() }
+    }
+
+    /// Ends a VM from outside, as the embedder does.
+    pub fn end(&self, vm: VmIndex) {
+        self.manager.ended(vm, Exit::new(ExitKind::Fault));
+    }
+
+    /// Does steps of a VM that does not run, until none is left; the result is how many.
+    pub fn settle(&self, vm: VmIndex, step: u32) -> u64 {
+        let mut steps = 0;
+        while self.manager.pending(vm) {
+            self.manager.step(vm, &mut Budget::new(step));
+            steps += 1;
+            assert!(steps < 1_000_000, "G7: a VM's steps do not end");
+        }
+        steps
+    }
+
+    /// Starts a VM that was reset, as an embedder does when it has loaded it.
+    pub fn start(&self, vm: VmIndex) {
+        assert!(self.manager.begin_start(vm), "only a VM that was reset is started");
+        self.manager.started(vm);
     }
 
     /// The conservation check (G8), and that no CPU could use what no table grants (G5).
