@@ -64,6 +64,18 @@ impl Machine for El2 {
         vm::interrupt(vm, line);
     }
 
+    fn stop(&self, vm: VmIndex) {
+        vm::stop(vm);
+    }
+
+    fn start(&self, vm: VmIndex) {
+        vm::start(vm);
+    }
+
+    fn work(&self, vm: VmIndex) {
+        vm::work(vm);
+    }
+
     fn held_ranks(&self) -> &AtomicU64 {
         &cpu::current().held_ranks
     }

@@ -6,7 +6,7 @@ pub(crate) mod inject;
 mod traps;
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use aarch64_cpu::asm::barrier::{SY, isb};
 use rm::address::Ipa;
@@ -56,6 +56,18 @@ struct Saved {
     timer: VirtualTimer,
 }
 
+impl Saved {
+    /// vCPU `index` of its VM, about to start at `entry` with all registers zero.
+    fn new(index: u8, entry: u64) -> Self {
+        Self {
+            registers: Registers::new(),
+            el1: El1::new(index, entry),
+            floating_point: FloatingPoint::new(),
+            timer: VirtualTimer { control: 0, compare: 0 },
+        }
+    }
+}
+
 /// Whether a vCPU wants its CPU.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -69,8 +81,12 @@ enum Wish {
 
 /// The state of a vCPU, part of its VM.
 pub(crate) struct State {
+    index: u8,
     cpu: u8,
+    entry: u64,
     wish: AtomicU8,
+    /// It starts over when it comes onto its CPU next.
+    fresh: AtomicBool,
     saved: UnsafeCell<Saved>,
 }
 
@@ -82,14 +98,12 @@ impl State {
     /// vCPU `index` of its VM, pinned to `cpu`, about to start at `entry` with all registers zero.
     pub(crate) fn new(index: u8, cpu: u8, entry: u64) -> Self {
         Self {
+            index,
             cpu,
+            entry,
             wish: AtomicU8::new(Wish::Run as u8),
-            saved: UnsafeCell::new(Saved {
-                registers: Registers::new(),
-                el1: El1::new(index, entry),
-                floating_point: FloatingPoint::new(),
-                timer: VirtualTimer { control: 0, compare: 0 },
-            }),
+            fresh: AtomicBool::new(false),
+            saved: UnsafeCell::new(Saved::new(index, entry)),
         }
     }
 
@@ -136,8 +150,12 @@ impl Vcpu {
 
     /// Puts the vCPU on this CPU; `registers` is what the return to the guest restores.
     pub(crate) fn load(self, registers: &mut Registers) {
+        let state = self.state();
         // SAFETY: this CPU alone uses what it has pinned, and holds no other reference to it.
-        let saved = unsafe { &*self.saved() };
+        let saved = unsafe { &mut *self.saved() };
+        if state.fresh.swap(false, Ordering::Acquire) {
+            *saved = Saved::new(state.index, state.entry);
+        }
         *registers = saved.registers;
         saved.el1.load(self.vm.vttbr());
         saved.floating_point.load();
@@ -155,6 +173,13 @@ impl Vcpu {
         saved.timer.save();
         let others = self.vm.vgic().save(self.vm.machine(), self.index);
         self.vm.kick(others);
+        self.vm.unclaim();
+    }
+
+    /// The vCPU is to begin as at boot. Its VM has ended, so it is on no CPU.
+    pub(crate) fn start_over(self) {
+        self.state().wish.store(Wish::Run as u8, Ordering::Relaxed);
+        self.state().fresh.store(true, Ordering::Release);
     }
 
     /// Whether the vCPU, which is on no CPU, has something to do. Asked by its own CPU.

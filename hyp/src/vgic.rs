@@ -50,6 +50,11 @@ pub const DISTRIBUTOR_SIZE: u64 = 0x1_0000;
 pub struct VcpuSet(u8);
 
 impl VcpuSet {
+    /// All vCPUs of a VM that has this many.
+    pub const fn all(count: usize) -> Self {
+        Self((1 << count) - 1)
+    }
+
     /// The set of one.
     pub const fn only(vcpu: usize) -> Self {
         Self(1 << vcpu)
@@ -138,7 +143,7 @@ impl VirtualGic {
     }
 
     fn all(&self) -> VcpuSet {
-        VcpuSet((1 << self.vcpus) - 1)
+        VcpuSet::all(self.vcpus)
     }
 
     /// Whether the VM has the place. An access to a redistributor of a vCPU it lacks is a fault.

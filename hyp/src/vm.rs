@@ -1,8 +1,10 @@
 //! The VMs: what EL2 keeps of each beside what the resource manager does.
 
 mod build;
+mod channels;
+mod life;
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use package::{Name, OnFault};
 use rm::address::{Ipa, VmIndex};
@@ -20,31 +22,13 @@ use crate::rate::{self, Notes};
 use crate::vcpu::{self, Vcpu};
 use crate::vgic::{Place, VcpuSet, Vgic};
 use crate::{Exit, run, schedule, timer};
+use life::Life;
 
 pub(crate) use build::build;
+pub(crate) use life::End;
 
 /// The resource manager over this machine.
 pub(crate) type Manager = rm::manager::Manager<'static, El2>;
-
-/// How a VM ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// By a call, with this code; 0 is success.
-    Exit(u8),
-    /// Switched off, which is success.
-    PowerOff,
-    /// By a fault, as its configuration asks.
-    Fault,
-    /// By a system error.
-    SystemError,
-}
-
-impl End {
-    /// Whether the VM did what it was made for.
-    const fn is_success(self) -> bool {
-        matches!(self, Self::Exit(0) | Self::PowerOff)
-    }
-}
 
 /// One VM.
 pub(crate) struct Vm {
@@ -59,8 +43,14 @@ pub(crate) struct Vm {
     vcpu_count: usize,
     /// vCPUs that are not switched off.
     vcpus_on: AtomicU8,
-    has_ended: AtomicBool,
-    end: Once<End>,
+    /// Bytes of memory from the VMs' first address on.
+    memory: u64,
+    /// Its program as it is in the package, and where it is copied to.
+    image: &'static [u8],
+    image_at: u64,
+    /// It is reset by others only.
+    waits: bool,
+    life: Life,
     notes: Notes,
 }
 
@@ -72,8 +62,6 @@ const MAILBOX_RECEIVE: u32 = 33;
 const DOORBELLS: u32 = 34;
 
 static VMS: [Once<Vm>; MAX_VMS] = [const { Once::new() }; MAX_VMS];
-/// VMs that are there and have not ended.
-static LIVE: AtomicU32 = AtomicU32::new(0);
 
 /// All VMs.
 pub(crate) fn all() -> impl Iterator<Item = &'static Vm> {
@@ -125,18 +113,26 @@ impl Vm {
         self.manager.allows(self.index, at, access).is_some()
     }
 
-    /// Whether the resource manager has work left for the VM.
+    /// Whether there is work left for the VM: calls, its end, its start.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
-        self.manager.pending(self.index)
+        self.manager.pending(self.index) || self.has_life_to_do()
     }
 
     /// One step of that work. Whether there is more.
-    pub(crate) fn step(&self) -> bool {
+    pub(crate) fn step(&'static self) -> bool {
+        if self.has_life_to_do() {
+            self.step_life();
+        }
         if let Some(code) = self.manager.step(self.index, &mut Budget::new(STEP)) {
             self.end(End::Exit(code));
         }
-        self.has_work()
+        let more = self.has_work();
+        if !more && self.is_over() {
+            // Also those that sleep: with the last VM their work is done.
+            (0..run::cpus()).for_each(run::kick);
+        }
+        more
     }
 
     /// One unit of work that can wait. Whether there is more.
@@ -192,29 +188,6 @@ impl Vm {
         }
     }
 
-    /// Ends the VM: none of its vCPUs is entered again. A second end changes nothing.
-    pub(crate) fn end(&self, how: End) {
-        if self.has_ended.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        self.end.call_once(|| how);
-        match how {
-            End::Exit(code) => defmt::info!("{=str}: ended with code {=u8}", self.name(), code),
-            End::PowerOff => defmt::info!("{=str}: switched itself off", self.name()),
-            End::Fault => defmt::error!("{=str}: stopped after a fault", self.name()),
-            End::SystemError => defmt::error!("{=str}: stopped after a system error", self.name()),
-        }
-        LIVE.fetch_sub(1, Ordering::SeqCst);
-        // Also those that sleep: with the last VM their work is done.
-        (0..run::cpus()).for_each(run::kick);
-    }
-
-    /// Whether the VM has ended.
-    #[inline]
-    pub(crate) fn has_ended(&self) -> bool {
-        self.has_ended.load(Ordering::Relaxed)
-    }
-
     /// A vCPU switched itself off. Nobody can switch it on again, so the last one takes the VM along.
     pub(crate) fn vcpu_off(&self) {
         if self.vcpus_on.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -240,9 +213,30 @@ pub(crate) fn interrupt(vm: VmIndex, line: machine::Line) {
     }
 }
 
-/// Whether all VMs have ended. Some may still stand in a CPU, or have work left.
+/// The resource manager wants a VM ended.
+pub(crate) fn stop(vm: VmIndex) {
+    if let Some(vm) = VMS[usize::from(vm.0)].get() {
+        vm.end(End::Stopped);
+    }
+}
+
+/// The resource manager wants a VM started that it has reset.
+pub(crate) fn start(vm: VmIndex) {
+    if let Some(vm) = VMS[usize::from(vm.0)].get() {
+        vm.begin_load();
+    }
+}
+
+/// The resource manager has steps to do for a VM that does not run.
+pub(crate) fn work(vm: VmIndex) {
+    if let Some(vm) = VMS[usize::from(vm.0)].get() {
+        vm.kick_home();
+    }
+}
+
+/// Whether no VM will run any more.
 pub(crate) fn all_ended() -> bool {
-    LIVE.load(Ordering::SeqCst) == 0
+    all().all(Vm::is_over)
 }
 
 /// Whether every page is where it belongs (G8).
@@ -260,7 +254,7 @@ fn audit() -> bool {
 
 /// Checks that nothing was lost, and ends the run. No other CPU does anything any more.
 pub(crate) fn finish() -> ! {
-    let failed = all().find(|vm| !vm.end.get().is_some_and(|end| end.is_success()));
+    let failed = all().find(|vm| !vm.last_end().is_some_and(End::is_success));
     let conserved = audit();
     defmt::info!("worst stay in EL2: {=u64} ticks", schedule::worst_residency());
     match (failed, conserved) {

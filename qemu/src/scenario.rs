@@ -13,7 +13,7 @@ pub mod mailbox;
 
 use anyhow::{Context, Result};
 use guests::layout::{self, Link};
-use package::{Channel, Name, Vm};
+use package::{Channel, EndOfLife, Name, Vm};
 
 use crate::verdict::Expect;
 
@@ -110,9 +110,10 @@ impl Machine {
 }
 
 /// A VM as the programs of the crate `guests` expect it: one vCPU on CPU 0 unless changed with
-/// struct update syntax.
+/// struct update syntax. When it ends, its peers go on using what it shares with them.
 pub const fn guest(name: &str, vmid: u16) -> Vm {
-    Vm { name: Name::new(name), vmid, memory: layout::MEMORY, ..Vm::SMALL }
+    let end_of_life = EndOfLife::Keep;
+    Vm { name: Name::new(name), vmid, memory: layout::MEMORY, end_of_life, ..Vm::SMALL }
 }
 
 /// The page that the VMs with these indices share from boot on.

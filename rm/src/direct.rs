@@ -188,7 +188,10 @@ impl<M: Machine> Manager<'_, M> {
         let turn = Turn { caller, header, call, guest };
         if header.message == message::VM_EXIT {
             return Ok(match VmExitRequest::decode(payload) {
-                Ok(exit) => Direct::Exit { code: exit.code },
+                Ok(exit) => {
+                    self.note_exit(caller.vm, &exit);
+                    Direct::Exit { code: exit.code }
+                }
                 Err(code) => turn.answer(slot, &Err(Refusal::Malformed(code))),
             });
         }

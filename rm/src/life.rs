@@ -14,6 +14,7 @@ pub(crate) mod teardown;
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
+use rm_abi::vm::VmExitRequest;
 pub use rm_abi::vm::{ExitKind, VmState};
 
 use crate::address::VmIndex;
@@ -25,24 +26,6 @@ use crate::machine::Machine;
 use crate::manager::Manager;
 use crate::operation::budget::Budget;
 
-/// How a VM ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Exit {
-    /// What ended it.
-    pub kind: ExitKind,
-    /// Of VM_EXIT, else 0.
-    pub flags: u16,
-    /// Of VM_EXIT, else 0.
-    pub code: u16,
-}
-
-impl Exit {
-    /// An end without flags and code.
-    pub const fn new(kind: ExitKind) -> Self {
-        Self { kind, flags: 0, code: 0 }
-    }
-}
-
 /// Where a VM is in its life, and what its configuration says of the rest.
 pub(crate) struct Life {
     /// A [`VmState`].
@@ -51,6 +34,8 @@ pub(crate) struct Life {
     restarts: AtomicBool,
     /// VMs that hear of its states, one bit each.
     peers: AtomicU32,
+    /// What the VM said in VM_EXIT: flags, and above them the code.
+    exit: AtomicU32,
     /// Rises when a borrower lets go of one of its parcels while it is being reset.
     released: AtomicU32,
     after_end: AfterEnd,
@@ -63,6 +48,7 @@ impl Life {
             state: AtomicU8::new(VmState::Running as u8),
             restarts: AtomicBool::new(false),
             peers: AtomicU32::new(0),
+            exit: AtomicU32::new(0),
             released: AtomicU32::new(0),
             after_end: config.after_end,
             owned_parcels: config.owned_parcels,
@@ -90,21 +76,32 @@ impl<M: Machine> Manager<'_, M> {
     /// The VM has ended: none of its vCPUs is in a guest or in a call, and none will be until
     /// [`Manager::started`]. Only the first end of a life counts. What follows is the configuration's
     /// choice and is done in steps ([`Manager::step`]).
-    pub fn ended(&self, vm: VmIndex, exit: Exit) {
+    pub fn ended(&self, vm: VmIndex, kind: ExitKind) {
+        self.ended_and(vm, kind, self.vm(vm).life.after_end);
+    }
+
+    /// As [`Manager::ended`], with another choice of what follows.
+    pub fn ended_and(&self, vm: VmIndex, kind: ExitKind, then: AfterEnd) {
         if !self.advance(vm, VmState::Running, VmState::Exited) {
             return;
         }
         let state = self.vm(vm);
         state.queued.store(false, Ordering::Relaxed);
+        let said = state.life.exit.swap(0, Ordering::Relaxed);
         if let Some(owner) = self.owner(vm).filter(|&owner| owner != vm) {
-            let word = u32::from(exit.flags) | u32::from(exit.code) << 16;
-            self.post_life(owner, vm, News::Exited { kind: exit.kind as u8 }, word);
+            let word = if kind == ExitKind::Call { said } else { 0 };
+            self.post_life(owner, vm, News::Exited { kind: kind as u8 }, word);
         }
-        let after_end = state.life.after_end;
-        if after_end != AfterEnd::Wait {
-            state.life.restarts.store(after_end == AfterEnd::Restart, Ordering::Relaxed);
+        if then != AfterEnd::Wait {
+            state.life.restarts.store(then == AfterEnd::Restart, Ordering::Relaxed);
             self.begin_reset(vm);
         }
+    }
+
+    /// Notes what a VM says as it ends.
+    pub(crate) fn note_exit(&self, vm: VmIndex, exit: &VmExitRequest) {
+        let word = u32::from(exit.flags) | u32::from(exit.code) << 16;
+        self.vm(vm).life.exit.store(word, Ordering::Relaxed);
     }
 
     /// The embedder has loaded the VM, which may run from now on.
@@ -113,11 +110,18 @@ impl<M: Machine> Manager<'_, M> {
         assert!(loaded, "G7: a VM was started that nobody wanted to start");
     }
 
+    /// The embedder cannot load the VM: it stays as it was reset.
+    pub fn not_started(&self, vm: VmIndex) {
+        let given_up = self.advance(vm, VmState::Init, VmState::Reset);
+        assert!(given_up, "G7: a VM was not started that nobody wanted to start");
+    }
+
     /// Begins to reset a VM that has ended, as VM_RESET does; `false` if it is in another state.
     pub fn begin_reset(&self, vm: VmIndex) -> bool {
         let begun = self.advance(vm, VmState::Exited, VmState::Resetting);
         if begun {
             self.vm(vm).pending.store(true, Ordering::Release);
+            self.machine().work(vm);
         }
         begun
     }
@@ -178,6 +182,7 @@ impl<M: Machine> Manager<'_, M> {
         if state.life.state() == VmState::Resetting {
             state.life.released.fetch_add(1, Ordering::SeqCst);
             state.pending.store(true, Ordering::SeqCst);
+            self.machine().work(owner);
         }
     }
 

@@ -398,7 +398,10 @@ impl<M: Machine> Manager<'_, M> {
             let payload: &dyn rm_abi::Bytes = packet.as_ref().map_or(&view, |packet| packet);
             if header.message == message::VM_EXIT {
                 match VmExitRequest::decode(payload) {
-                    Ok(exit) => return Some(exit.code),
+                    Ok(exit) => {
+                        self.note_exit(caller.vm, &exit);
+                        return Some(exit.code);
+                    }
                     Err(code) => Err(Refusal::Malformed(code)),
                 }
             } else {

@@ -140,6 +140,13 @@ pub trait Machine: Sync {
         let _ = vm;
     }
 
+    /// A VM that does not run has steps to do: somebody is to call
+    /// [`Manager::step`](crate::manager::Manager::step) for it soon. An embedder that looks at all its
+    /// VMs again and again has nothing to do.
+    fn work(&self, vm: VmIndex) {
+        let _ = vm;
+    }
+
     /// The ranks of the locks that the calling CPU holds, one bit a rank. Only debug builds use it.
     fn held_ranks(&self) -> &AtomicU64;
 

@@ -248,21 +248,38 @@ impl<'s, M: Machine> Manager<'s, M> {
         let Reply::Word(handle) = made.map_err(BootError::Refused)? else {
             panic!("boot: a share answers with a handle")
         };
+        self.accept_at_boot(Handle(handle), peer, pages, label)?;
+        self.make_peers(owner.0, peer.0);
+        Ok(Handle(handle))
+    }
+
+    /// Maps a shared parcel for `peer`, as if it had asked: at boot, and when that VM starts again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::share_at_boot`].
+    pub fn accept_at_boot(
+        &self,
+        handle: Handle,
+        peer: (VmIndex, Ipa),
+        pages: u64,
+        label: u32,
+    ) -> Result<(), BootError> {
         let accept = Accept {
-            handle: Handle(handle),
+            handle,
             memory: MemoryKind::NORMAL,
             transfer: Transfer::Share,
             flags: AcceptFlags::MAP_CONTIGUOUS | AcceptFlags::DONE,
             label,
             acl: &[],
-            sgl: &[SglEntry { ipa: peer.1.0, size }],
+            sgl: &[SglEntry { ipa: peer.1.0, size: pages * PAGE_SIZE }],
             attributes: &[],
         };
+        let mut payload = [0; rm_abi::PACKET_PAYLOAD];
         let length = accept.encode(&mut payload).expect("an accept of one range fits a packet");
         self.perform(peer.0, rm_abi::message::MEM_ACCEPT, &payload[..length])
             .map_err(BootError::Refused)?;
-        self.make_peers(owner.0, peer.0);
-        Ok(Handle(handle))
+        Ok(())
     }
 
     /// Does a call of one packet to its end, without a budget: at boot, and in tests of the rules.

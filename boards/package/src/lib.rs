@@ -27,7 +27,7 @@ mod wire;
 mod writer;
 
 pub use error::PackageError;
-pub use vm::{Channel, EndOfLife, Name, OnFault, Quotas, Roles, Sanitize, Vm};
+pub use vm::{Channel, EndOfLife, Name, OnFault, OwnedParcels, Quotas, Roles, Sanitize, Vm};
 #[cfg(feature = "std")]
 pub use writer::Writer;
 
@@ -37,7 +37,7 @@ use zerocopy::FromBytes;
 /// First bytes of a package. The line end shows a transfer that rewrote line ends.
 pub const MAGIC: [u8; 8] = *b"rm-pack\n";
 /// Version of the format. EL2 accepts exactly its own: tool and hypervisor are built together.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Most VMs of one package.
 pub const MAX_VMS: usize = 32;
 /// Most vCPUs of one VM.

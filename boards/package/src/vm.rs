@@ -66,15 +66,28 @@ pub enum Sanitize {
     Always = 1,
 }
 
-/// What becomes of a VM's parcels when it ends.
+/// What becomes of a VM when it ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum EndOfLife {
-    /// They stay until the VM is reset: peers go on with what they borrowed.
-    #[default]
+    /// It keeps what it has a part in until it is reset: peers go on with what they borrowed.
     Keep = 0,
-    /// They are taken back: borrowed ones released, own ones recalled and reclaimed.
-    Reclaim = 1,
+    /// It is reset: what it borrowed is released, what it owns is taken back.
+    #[default]
+    Reset = 1,
+    /// It is reset and started again.
+    Restart = 2,
+}
+
+/// What becomes of the parcels that a VM owns when it is reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum OwnedParcels {
+    /// They are taken away from their borrowers.
+    #[default]
+    Revoke = 0,
+    /// Each borrower keeps what it has until it releases it.
+    Keep = 1,
 }
 
 /// What a VM gets for an access that its memory does not allow.
@@ -86,6 +99,8 @@ pub enum OnFault {
     Inject = 0,
     /// The VM is stopped.
     Stop = 1,
+    /// The VM is stopped, and starts again.
+    Restart = 2,
 }
 
 /// How much of the resource manager's bookkeeping a VM may use.
@@ -145,8 +160,10 @@ pub struct Vm {
     pub roles: Roles,
     /// Zeroing policy.
     pub sanitize: Sanitize,
-    /// What becomes of its parcels.
+    /// What becomes of it when it ends.
     pub end_of_life: EndOfLife,
+    /// What becomes of its parcels then.
+    pub owned_parcels: OwnedParcels,
     /// What becomes of its faults.
     pub on_fault: OnFault,
     /// Its share of the resource manager.
@@ -167,7 +184,8 @@ impl Vm {
         ipa_bits: 36,
         roles: Roles::empty(),
         sanitize: Sanitize::WhenAsked,
-        end_of_life: EndOfLife::Keep,
+        end_of_life: EndOfLife::Reset,
+        owned_parcels: OwnedParcels::Revoke,
         on_fault: OnFault::Inject,
         quotas: Quotas::USUAL,
     };

@@ -3,7 +3,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::vm::{Channel, EndOfLife, Name, OnFault, Quotas, Roles, Sanitize, Vm};
+use crate::vm::{Channel, EndOfLife, Name, OnFault, OwnedParcels, Quotas, Roles, Sanitize, Vm};
 
 /// Header flag: EL2 may use semihosting.
 pub(crate) const FLAG_HLT: u32 = 1;
@@ -61,7 +61,8 @@ pub(crate) struct VmEntry {
     sanitize: u8,
     end_of_life: u8,
     on_fault: u8,
-    reserved: [u8; 3],
+    owned_parcels: u8,
+    reserved: [u8; 2],
     roles: U32,
     memory: U64,
     load: U64,
@@ -111,12 +112,19 @@ impl VmEntry {
             },
             end_of_life: match self.end_of_life {
                 0 => EndOfLife::Keep,
-                1 => EndOfLife::Reclaim,
+                1 => EndOfLife::Reset,
+                2 => EndOfLife::Restart,
+                _ => return None,
+            },
+            owned_parcels: match self.owned_parcels {
+                0 => OwnedParcels::Revoke,
+                1 => OwnedParcels::Keep,
                 _ => return None,
             },
             on_fault: match self.on_fault {
                 0 => OnFault::Inject,
                 1 => OnFault::Stop,
+                2 => OnFault::Restart,
                 _ => return None,
             },
             quotas: Quotas {
@@ -144,7 +152,8 @@ impl From<&Vm> for VmEntry {
             sanitize: vm.sanitize as u8,
             end_of_life: vm.end_of_life as u8,
             on_fault: vm.on_fault as u8,
-            reserved: [0; 3],
+            owned_parcels: vm.owned_parcels as u8,
+            reserved: [0; 2],
             roles: vm.roles.bits().into(),
             memory: vm.memory.into(),
             load: vm.load.into(),

@@ -79,12 +79,12 @@ impl Queue {
         queue
     }
 
-    /// The next vCPU that is ready, after the one that had the last turn.
+    /// The next vCPU that is ready, after the one that had the last turn; it is claimed for this CPU.
     pub(super) fn choose(&self) -> Option<Vcpu> {
         let count = self.vcpus.len();
         for step in 1..=count {
             let place = (self.turn.get() + step) % count;
-            if self.vcpus[place].is_ready() {
+            if self.vcpus[place].is_ready() && self.vcpus[place].vm().claim() {
                 self.turn.set(place);
                 return Some(self.vcpus[place]);
             }

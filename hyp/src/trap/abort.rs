@@ -86,14 +86,17 @@ fn fault(vcpu: Vcpu, syndrome: Syndrome, at: Option<Ipa>) -> Next {
             syndrome.status()
         );
     });
-    if vm.on_fault() == OnFault::Stop {
-        vm.end(End::Fault);
-        return Next::Leave;
-    }
-    inject::inject(syndrome.cause(virtual_address));
-    Next::Resume
+    let end = match vm.on_fault() {
+        OnFault::Inject => {
+            inject::inject(syndrome.cause(virtual_address));
+            return Next::Resume;
+        }
+        OnFault::Stop => End::Fault,
+        OnFault::Restart => End::FaultAndRestart,
+    };
+    vm.end(end);
+    Next::Leave
 }
-
 fn access_name(access: Access) -> &'static str {
     match access {
         Access::Read => "read",

@@ -1,4 +1,4 @@
-//! PSCI as a guest sees it: version, power off, and the end of one vCPU.
+//! PSCI as a guest sees it: version, power off, reset, and the end of one vCPU.
 
 use rm_abi::hypercall::SMCCC_VERSION;
 
@@ -12,6 +12,7 @@ use crate::vm::End;
 pub(super) const VERSION: u32 = 0x8400_0000;
 const CPU_OFF: u32 = 0x8400_0002;
 const SYSTEM_OFF: u32 = 0x8400_0008;
+const SYSTEM_RESET: u32 = 0x8400_0009;
 /// Whether there is a call.
 pub(super) const FEATURES: u32 = 0x8400_000A;
 
@@ -31,6 +32,10 @@ pub(super) fn call(vcpu: Vcpu, registers: &mut Registers, id: u32) -> Next {
             vcpu.vm().end(End::PowerOff);
             return Next::Leave;
         }
+        SYSTEM_RESET => {
+            vcpu.vm().end(End::Reset);
+            return Next::Leave;
+        }
         // NOT_SUPPORTED is the same value.
         _ => return hypercall::unknown(registers),
     }
@@ -38,5 +43,5 @@ pub(super) fn call(vcpu: Vcpu, registers: &mut Registers, id: u32) -> Next {
 }
 
 fn is_offered(id: u32) -> bool {
-    matches!(id, VERSION | CPU_OFF | SYSTEM_OFF | FEATURES | SMCCC_VERSION)
+    matches!(id, VERSION | CPU_OFF | SYSTEM_OFF | SYSTEM_RESET | FEATURES | SMCCC_VERSION)
 }

@@ -46,6 +46,14 @@ impl<R: RelaxStrategy> Vgic<R> {
         Self { state: Lock::new(Rank::VirtualGic, state), changed: Default::default() }
     }
 
+    /// Makes the controller as new. None of the vCPUs is loaded.
+    pub fn reset<M: Machine<Relax = R>>(&self, machine: &M) {
+        let mut state = self.lock(machine);
+        state.gic = VirtualGic::new(state.gic.vcpus);
+        state.active_priorities = [ActivePriorities::default(); MAX_VCPUS];
+        state.owed = VcpuSet::default();
+    }
+
     /// Puts the vCPU's interrupts on this CPU. Called once before the first of a series of entries.
     pub fn load<M: Machine<Relax = R>>(&self, machine: &M, vcpu: usize) {
         let mut state = self.lock(machine);

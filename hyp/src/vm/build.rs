@@ -1,12 +1,11 @@
 //! The VMs of the boot configuration: memory, programs, channels, vCPUs.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32};
 
 use heapless::Vec;
-use package::{Channel, Package, Sanitize, VM_MEMORY_BASE};
+use package::{EndOfLife, Package, Sanitize, VM_MEMORY_BASE};
 use rm::address::{Ipa, PAGE_SIZE, Pa, TlbTag, VmIndex, Vmid};
-use rm::config::{MAX_VMS, Roles, VmConfig, VmName};
-use rm::doorbell::MAX_DOORBELLS;
+use rm::config::{AfterEnd, MAX_VMS, OwnedParcels, Roles, VmConfig, VmName};
 use rm::frame_pool::FrameRecord;
 use rm::link::LinkRecord;
 use rm::manager::{Storage, VmSlot};
@@ -16,7 +15,8 @@ use rm::stage2::MAX_IPA_PAGES;
 use spin::Once;
 use spin::mutex::SpinMutex;
 
-use super::{LIVE, Manager, VMS, Vm};
+use super::life::Life;
+use super::{Manager, VMS, Vm, channels};
 use crate::board::Region;
 use crate::console::{CONSOLE, CONSOLE_SIZE, Console};
 use crate::frames::{Blocks, BootMemory};
@@ -29,14 +29,14 @@ use crate::{cache, stage1, tlb};
 static MANAGER: Once<Manager> = Once::new();
 
 /// Makes everything that the package describes. Panics when the machine is too small for it.
-pub(crate) fn build(package: &Package<'_>, mut memory: BootMemory) {
+pub(crate) fn build(package: &Package<'static>, mut memory: BootMemory) {
     let manager = MANAGER.call_once(|| new_manager(package, &mut memory));
     let mut blocks = memory.into_blocks();
     for (index, config) in (0..).zip(package.vms()) {
         let vm = VmIndex(index);
         give_memory(manager, &mut blocks, package, vm, &config);
         keep_devices(manager, vm, &config);
-        VMS[usize::from(index)].call_once(|| new(manager, vm, &config));
+        VMS[usize::from(index)].call_once(|| new(manager, vm, &config, package.image(&config)));
         defmt::info!(
             "{=str}: VMID {=u16}, {=u8} vCPUs, {=u64} MiB",
             config.name.as_str(),
@@ -45,12 +45,15 @@ pub(crate) fn build(package: &Package<'_>, mut memory: BootMemory) {
             config.memory >> 20
         );
     }
-    let mut doorbells = [0; MAX_VMS];
-    package.channels().for_each(|channel| open_channel(manager, &channel, &mut doorbells));
-    LIVE.store(package.vms().len() as u32, Ordering::SeqCst);
+    channels::open(manager, package.channels());
 }
 
-fn new(manager: &'static Manager, index: VmIndex, config: &package::Vm) -> Vm {
+fn new(
+    manager: &'static Manager,
+    index: VmIndex,
+    config: &package::Vm,
+    image: &'static [u8],
+) -> Vm {
     let cpus = config.cpus;
     Vm {
         index,
@@ -63,8 +66,11 @@ fn new(manager: &'static Manager, index: VmIndex, config: &package::Vm) -> Vm {
         vcpus: core::array::from_fn(|n| State::new(n as u8, cpus[n], config.entry)),
         vcpu_count: config.vcpus.into(),
         vcpus_on: AtomicU8::new(config.vcpus),
-        has_ended: AtomicBool::new(false),
-        end: Once::new(),
+        memory: config.memory,
+        image,
+        image_at: config.load,
+        waits: config.end_of_life == EndOfLife::Keep,
+        life: Life::new(),
         notes: Notes::new(),
     }
 }
@@ -157,23 +163,17 @@ fn vm_config((tag, vm): (u16, package::Vm)) -> VmConfig {
             frames_reserved: quotas.frames_reserved,
         },
         sanitize_always: vm.sanitize == Sanitize::Always,
+        after_end: match vm.end_of_life {
+            EndOfLife::Keep => AfterEnd::Wait,
+            EndOfLife::Reset => AfterEnd::Reset,
+            EndOfLife::Restart => AfterEnd::Restart,
+        },
+        owned_parcels: match vm.owned_parcels {
+            package::OwnedParcels::Revoke => OwnedParcels::Revoke,
+            package::OwnedParcels::Keep => OwnedParcels::Keep,
+        },
         ..VmConfig::new(Vmid(vm.vmid), TlbTag(tag))
     }
-}
-
-/// Shares what the package says that two VMs share from boot on, and connects their next doorbells,
-/// of which `doorbells` says how many each has. A channel beyond a VM's last doorbell has none.
-fn open_channel(manager: &Manager, channel: &Channel, doorbells: &mut [u8; MAX_VMS]) {
-    let owner = (VmIndex(channel.owner as u8), Ipa(channel.owner_ipa));
-    let peer = (VmIndex(channel.peer as u8), Ipa(channel.peer_ipa));
-    if let Err(error) = manager.share_at_boot(owner, peer, channel.pages, channel.label) {
-        panic!("channel at {:#x}: {error:?}", channel.owner_ipa);
-    }
-    let ends = [owner.0, peer.0].map(|vm| (vm, doorbells[usize::from(vm.0)]));
-    if ends.iter().all(|&(_, number)| usize::from(number) < MAX_DOORBELLS) {
-        manager.connect_doorbells(ends[0], ends[1]);
-    }
-    ends.iter().for_each(|(vm, _)| doorbells[usize::from(vm.0)] += 1);
 }
 
 const _: () = assert!(MAX_VMS <= package::MAX_VMS);

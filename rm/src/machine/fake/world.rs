@@ -22,7 +22,7 @@ use crate::config::VmConfig;
 use crate::direct::{Direct, DirectCall, DirectResult, GuestFault, GuestMemory};
 use crate::frame_pool::FrameRecord;
 use crate::hypercall::{Hypercall, Results};
-use crate::life::{Exit, ExitKind};
+use crate::life::ExitKind;
 use crate::link::LinkRecord;
 use crate::machine::{Features, Line};
 use crate::manager::{Manager, Storage, VmSlot};
@@ -113,7 +113,7 @@ impl World {
 
     /// Ends a VM from outside, as the embedder does.
     pub fn end(&self, vm: VmIndex) {
-        self.manager.ended(vm, Exit::new(ExitKind::Fault));
+        self.manager.ended(vm, ExitKind::Fault);
     }
 
     /// Does steps of a VM that does not run, until none is left; the result is how many.

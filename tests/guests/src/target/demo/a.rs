@@ -118,17 +118,24 @@ impl Story {
 
     /// Sleeps until B tells that it has accepted.
     fn expect_accepted(&mut self, parcel: Handle) {
-        match granted("waiting", self.session.wait_notice()) {
-            Notice::Accepted(news) if news.handle == parcel && news.borrower == B => {}
-            other => panic!("I hear {other:x?}, not that B accepted {parcel:x?}"),
+        loop {
+            match granted("waiting", self.session.wait_notice()) {
+                Notice::Accepted(news) if news.handle == parcel && news.borrower == B => return,
+                // That C has ended.
+                Notice::Status(_) => {}
+                other => panic!("I hear {other:x?}, not that B accepted {parcel:x?}"),
+            }
         }
     }
 
     /// Sleeps until B tells that it has released.
     fn expect_released(&mut self, parcel: Handle) {
-        match granted("waiting", self.session.wait_notice()) {
-            Notice::Released(news) if news.handle == parcel && news.borrower == B => {}
-            other => panic!("I hear {other:x?}, not that B released {parcel:x?}"),
+        loop {
+            match granted("waiting", self.session.wait_notice()) {
+                Notice::Released(news) if news.handle == parcel && news.borrower == B => return,
+                Notice::Status(_) => {}
+                other => panic!("I hear {other:x?}, not that B released {parcel:x?}"),
+            }
         }
     }
 }

@@ -82,22 +82,30 @@ impl Story {
 
     /// Sleeps until A offers a parcel.
     fn hear_offer(&mut self, transfer: Transfer) -> Handle {
-        match granted("waiting", self.session.wait_notice()) {
-            Notice::Shared(offered)
-                if offered.offer.owner == Vmid(VMID_A) && offered.offer.transfer == transfer =>
-            {
-                assert!(offered.offer.label == LABEL, "{:x?}", offered.offer);
-                offered.offer.handle
+        loop {
+            match granted("waiting", self.session.wait_notice()) {
+                Notice::Shared(offered)
+                    if offered.offer.owner == Vmid(VMID_A)
+                        && offered.offer.transfer == transfer =>
+                {
+                    assert!(offered.offer.label == LABEL, "{:x?}", offered.offer);
+                    return offered.offer.handle;
+                }
+                // That A has ended.
+                Notice::Status(_) => {}
+                other => panic!("I hear {other:x?}, and no offer of A's"),
             }
-            other => panic!("I hear {other:x?}, and no offer of A's"),
         }
     }
 
     /// Sleeps until A wants the parcel back.
     fn expect_recall(&mut self, parcel: Handle) {
-        match granted("waiting", self.session.wait_notice()) {
-            Notice::Recall(recall) if recall.handle == parcel => {}
-            other => panic!("I hear {other:x?}, not that A wants {parcel:x?} back"),
+        loop {
+            match granted("waiting", self.session.wait_notice()) {
+                Notice::Recall(recall) if recall.handle == parcel => return,
+                Notice::Status(_) => {}
+                other => panic!("I hear {other:x?}, not that A wants {parcel:x?} back"),
+            }
         }
     }
 
