@@ -7,9 +7,15 @@
 //! seen. It panics where the architecture calls the outcome unpredictable (break-before-make) or
 //! where the manager broke a promise (a table freed while a walk still leads through it).
 //!
+//! Caches are as bad: what was written stays there until it is cleaned, what changed behind them is
+//! not seen until they are invalidated, and a page that two VMs map with different memory types at
+//! once is a panic.
+//!
 //! [`FakeMachine::cpu`] is what a VM sees. Descriptors are decoded here a second time, from the
 //! manual and not from the manager's own code.
 
+mod aliases;
+mod cache;
 mod cpu;
 mod decode;
 mod tables;
@@ -22,6 +28,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
+use self::cache::{Cache, Path};
 pub use self::cpu::{Fault, VirtualCpu};
 use self::tables::Tables;
 use super::{Features, Frame, FrameIndex, FrameUse, Line, Machine, Scope, TranslationContext};
@@ -60,7 +67,7 @@ pub struct FakeMachine {
 /// What the one lock of the fake guards.
 struct Hardware {
     tables: Tables,
-    contents: HashMap<u64, Box<Page>>,
+    cache: Cache,
     counters: Counters,
     interrupts: HashMap<(VmIndex, Line), u64>,
     wishes: Vec<(VmIndex, Wish)>,
@@ -85,7 +92,7 @@ impl FakeMachine {
     pub fn with_features(frames: usize, features: Features) -> Self {
         let hardware = Hardware {
             tables: Tables::new(features, FRAMES_BASE),
-            contents: HashMap::new(),
+            cache: Cache::default(),
             counters: Counters::default(),
             interrupts: HashMap::new(),
             wishes: Vec::new(),
@@ -123,6 +130,15 @@ impl FakeMachine {
         self.hardware().tables.check_settled();
     }
 
+    /// Panics if a page is in a cache that its users bypass, or if its users would find there what is
+    /// no longer so. Neither may be so between two calls, unless a VM's own tables have bypassed what is
+    /// write-back.
+    pub fn check_caches(&self) {
+        let hardware = self.hardware();
+        let paths = hardware.tables.paths(&self.frames);
+        hardware.cache.check(|page| paths.of(page));
+    }
+
     /// Frames in use as tables of the VM with this tag.
     pub fn tables_of(&self, tag: TlbTag) -> usize {
         self.hardware().tables.count(FrameUse::Table(tag))
@@ -133,26 +149,29 @@ impl FakeMachine {
         self.hardware().tables.count(FrameUse::Data)
     }
 
-    /// The bytes of a page of RAM. Pages that were never written are zero.
+    /// The bytes of a page of RAM, as one sees them who goes through the caches, as EL2 does. Pages that
+    /// were never written are zero.
     pub fn page(&self, pa: Pa) -> Page {
-        *self.hardware().page(pa)
+        self.hardware().cache.page(pa, Path::Cached)
     }
 
-    /// Changes a page of RAM behind every CPU's back.
+    /// The bytes of a page at the point of coherency: what one sees who bypasses the caches.
+    pub fn memory(&self, pa: Pa) -> Page {
+        self.hardware().cache.page(pa, Path::Uncached)
+    }
+
+    /// Changes a page of RAM behind every CPU's back, for every observer.
     pub fn edit_page(&self, pa: Pa, edit: impl FnOnce(&mut Page)) {
-        edit(self.hardware().page(pa));
+        let mut hardware = self.hardware();
+        let mut page = hardware.cache.page(pa, Path::Cached);
+        edit(&mut page);
+        hardware.cache.settle(pa, &page);
     }
 
     /// A test that failed inside leaves the lock poisoned; what it guards is still what the next
     /// assertion should report.
     fn hardware(&self) -> MutexGuard<'_, Hardware> {
         self.hardware.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Hardware {
-    fn page(&mut self, pa: Pa) -> &mut Page {
-        self.contents.entry(pa.page()).or_insert_with(|| Box::new([0; PAGE_SIZE as usize]))
     }
 }
 
@@ -199,11 +218,13 @@ impl Machine for FakeMachine {
         let mut hardware = self.hardware();
         hardware.counters.zeroed += 1;
         hardware.tables.check_out_of_reach(page);
-        hardware.page(page).fill(0);
+        hardware.cache.settle(page, &[0; PAGE_SIZE as usize]);
     }
 
-    fn clean_invalidate_page(&self, _page: Pa) {
-        self.hardware().counters.cleaned += 1;
+    fn clean_invalidate_page(&self, page: Pa) {
+        let mut hardware = self.hardware();
+        hardware.counters.cleaned += 1;
+        hardware.cache.clean_invalidate(page);
     }
 
     fn interrupt(&self, vm: VmIndex, line: Line) {

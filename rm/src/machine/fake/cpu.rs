@@ -1,6 +1,7 @@
 //! What a VM sees: loads, stores and instruction fetches by guest physical address.
 
-use super::{FakeMachine, Page};
+use super::cache::Path;
+use super::{FakeMachine, Hardware};
 use crate::address::{Ipa, PAGE_SIZE, Pa};
 use crate::machine::TranslationContext;
 use crate::stage2::Access;
@@ -19,31 +20,37 @@ pub enum Fault {
 pub struct VirtualCpu<'m> {
     machine: &'m FakeMachine,
     context: TranslationContext,
+    stage_1: Path,
 }
 
 impl<'m> VirtualCpu<'m> {
     pub(super) const fn new(machine: &'m FakeMachine, context: TranslationContext) -> Self {
-        Self { machine, context }
+        Self { machine, context, stage_1: Path::Cached }
+    }
+
+    /// The same CPU with own tables that map everything non-cacheable, where stage 2 lets them.
+    pub const fn uncached(self) -> Self {
+        Self { stage_1: Path::Uncached, ..self }
     }
 
     /// Where an access goes. A translation that was cached once is used until it is invalidated.
     pub fn translate(&self, at: Ipa, access: Access) -> Result<Pa, Fault> {
-        self.with_page(at, access, |pa, _| pa)
+        self.access(at, access, |_, pa, _| pa)
     }
 
     /// Loads a byte.
     pub fn read(&self, at: Ipa) -> Result<u8, Fault> {
-        self.with_page(at, Access::Read, |_, page| page[offset(at)])
+        self.access(at, Access::Read, |hardware, pa, path| hardware.cache.load(pa, path))
     }
 
     /// Stores a byte.
     pub fn write(&self, at: Ipa, value: u8) -> Result<(), Fault> {
-        self.with_page(at, Access::Write, |_, page| page[offset(at)] = value)
+        self.access(at, Access::Write, |hardware, pa, path| hardware.cache.store(pa, path, value))
     }
 
     /// Fetches an instruction.
     pub fn execute(&self, at: Ipa) -> Result<(), Fault> {
-        self.with_page(at, Access::Execute, |_, _| ())
+        self.access(at, Access::Execute, |_, _, _| ())
     }
 
     /// An access as hypervisor and VM play it: after a fault `allows` looks the page up in the VM's
@@ -72,11 +79,11 @@ impl<'m> VirtualCpu<'m> {
     }
 
     /// Translation and access are one event: no invalidation completes in between.
-    fn with_page<T>(
+    fn access<T>(
         &self,
         at: Ipa,
         access: Access,
-        use_page: impl FnOnce(Pa, &mut Page) -> T,
+        touch: impl FnOnce(&mut Hardware, Pa, Path) -> T,
     ) -> Result<T, Fault> {
         let mut hardware = self.machine.hardware();
         let found = hardware.tables.translate(&self.machine.frames, self.context.tag.0, at.page());
@@ -90,10 +97,6 @@ impl<'m> VirtualCpu<'m> {
             return Err(Fault::Permission);
         }
         let pa = Pa(found.pa.0 + at.0 % PAGE_SIZE);
-        Ok(use_page(pa, hardware.page(pa)))
+        Ok(touch(&mut hardware, pa, found.path(self.stage_1)))
     }
-}
-
-const fn offset(at: Ipa) -> usize {
-    (at.0 % PAGE_SIZE) as usize
 }

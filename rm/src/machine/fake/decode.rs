@@ -4,6 +4,7 @@
 //! Written independently of the manager's encoder, so that the two check each other. Bits that the
 //! manager has no business with must be 0.
 
+use super::cache::Path;
 use crate::address::Pa;
 use crate::machine::Features;
 
@@ -37,6 +38,21 @@ impl Translation {
     /// Whether this grants a right that `other` does not.
     pub(super) const fn exceeds(&self, other: &Self) -> bool {
         self.read & !other.read | self.write & !other.write | self.execute & !other.execute
+    }
+
+    /// How an access goes whose stage 1 says `stage_1`: the stricter stage wins, unless stage 2 forces
+    /// write-back (FEAT_S2FWB).
+    pub(super) const fn path(&self, stage_1: Path) -> Path {
+        match self.memory & 0xf {
+            0b1111 => stage_1,
+            0b0110 => Path::Cached,
+            _ => Path::Uncached,
+        }
+    }
+
+    /// Whether pages are write-back as far as stage 2 is concerned.
+    pub(super) const fn is_write_back(&self) -> bool {
+        matches!(self.path(Path::Cached), Path::Cached)
     }
 }
 

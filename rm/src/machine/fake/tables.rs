@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::thread::{self, ThreadId};
 use std::vec::Vec;
 
+use super::aliases::{Paths, Special};
 use super::decode::{Entry, Translation, decode, differ, size};
 use super::tlb::{Tlb, Walk};
 use crate::address::{Pa, TlbTag};
@@ -34,6 +35,7 @@ pub(super) struct Tables {
     pub(super) tlb: Tlb,
     /// Writes that no walker need see yet, and the thread that must publish them.
     unpublished: BTreeMap<(u32, usize), ThreadId>,
+    special: Special,
 }
 
 impl Tables {
@@ -45,6 +47,7 @@ impl Tables {
             roots: HashMap::new(),
             tlb: Tlb::default(),
             unpublished: BTreeMap::new(),
+            special: Special::default(),
         }
     }
 
@@ -121,6 +124,9 @@ impl Tables {
     /// An entry becomes valid.
     fn make(&mut self, frames: &[Frame], at: Place, new: Entry) {
         let pages = size(at.level);
+        if let Entry::Leaf(new) = new {
+            self.add_alias(frames, at, &new);
+        }
         let stale = self.tlb.stale.overlapping(at.tag, at.first, pages);
         if let Entry::Leaf(new) = new
             && stale == [(at.first, pages, new)]
@@ -153,10 +159,48 @@ impl Tables {
         let before = used.place.replace(place);
         assert!(before.is_none(), "{table:?} was linked at {before:?} and at {at:?}");
         for (below, entry) in self.entries(frames, table, place) {
-            if let Entry::Table(next) = entry {
-                self.link(frames, below, self.frame_of(next));
+            match entry {
+                Entry::Table(next) => self.link(frames, below, self.frame_of(next)),
+                Entry::Leaf(leaf) => self.add_alias(frames, below, &leaf),
+                Entry::Invalid => {}
             }
         }
+    }
+
+    /// A leaf becomes reachable: its type must be that of every other mapping of its pages.
+    fn add_alias(&mut self, frames: &[Frame], at: Place, leaf: &Translation) {
+        self.special.add(at.tag, at.first, size(at.level), leaf, &self.tlb.stale);
+        if !leaf.is_write_back() {
+            self.each_leaf(frames, |at, leaf| {
+                self.special.check_against(at.tag, size(at.level), leaf);
+            });
+        }
+    }
+
+    /// All leaves that a walk finds.
+    fn each_leaf(&self, frames: &[Frame], mut f: impl FnMut(Place, &Translation)) {
+        let root =
+            |(tag, root): (&u16, &FrameIndex)| (Place { tag: *tag, level: 1, first: 0 }, *root);
+        let mut left: Vec<_> = self.roots.iter().map(root).collect();
+        while let Some((place, table)) = left.pop() {
+            for (below, entry) in self.entries(frames, table, place) {
+                match entry {
+                    Entry::Table(next) => {
+                        let next = self.frame_of(next);
+                        left.push((Place { level: below.level + 1, ..below }, next));
+                    }
+                    Entry::Leaf(leaf) => f(below, &leaf),
+                    Entry::Invalid => {}
+                }
+            }
+        }
+    }
+
+    /// How every page is mapped.
+    pub(super) fn paths(&self, frames: &[Frame]) -> Paths {
+        let mut paths = Paths::default();
+        self.each_leaf(frames, |at, leaf| paths.add(size(at.level), leaf));
+        paths
     }
 
     /// An entry becomes invalid, with all that is reached through it.
@@ -164,7 +208,10 @@ impl Tables {
         let pages = size(at.level);
         match old {
             Entry::Invalid => {}
-            Entry::Leaf(old) => self.tlb.stale.add(at.tag, at.first, pages, old),
+            Entry::Leaf(old) => {
+                self.special.remove(at.tag, at.first, &old);
+                self.tlb.stale.add(at.tag, at.first, pages, old);
+            }
             Entry::Table(table) => {
                 let table = self.frame_of(table);
                 let place = Place { level: at.level + 1, ..at };

@@ -19,11 +19,15 @@ struct Hand(FakeMachine);
 
 impl Hand {
     fn new() -> Self {
-        let hand = Self(FakeMachine::new(4));
+        Self::with(Features::default(), LEAF)
+    }
+
+    fn with(features: Features, leaf: u64) -> Self {
+        let hand = Self(FakeMachine::with_features(8, features));
         for frame in [ROOT, LOWER, LOWEST] {
             hand.0.frame_use(frame, Some(FrameUse::Table(TAG)));
         }
-        hand.write(LOWEST, 0, LEAF);
+        hand.write(LOWEST, 0, leaf);
         hand.write(LOWER, 0, hand.table(LOWEST));
         hand.0.publish();
         hand.write(ROOT, 0, hand.table(LOWER));
@@ -220,4 +224,152 @@ fn a_table_of_another_vm_is_linked() {
 #[should_panic(expected = "taken twice")]
 fn a_frame_taken_twice() {
     Hand::new().0.frame_use(LOWER, Some(FrameUse::Data));
+}
+
+const RAM: Pa = Pa(0x8000_0000);
+/// [`LEAF`], non-cacheable.
+const UNCACHED: u64 = LEAF & !(0xf << 2) & !(3 << 8) | 0b0101 << 2;
+
+impl Hand {
+    /// Another memory type, by break-before-make.
+    fn retype(&self, leaf: u64) {
+        self.write(LOWEST, 0, 0);
+        self.invalidate(PAGE, 1);
+        self.write(LOWEST, 0, leaf);
+        self.0.publish();
+    }
+
+    fn load(&self) -> u8 {
+        self.0.cpu(self.context()).read(PAGE).unwrap()
+    }
+
+    fn store(&self, value: u8) {
+        self.0.cpu(self.context()).write(PAGE, value).unwrap();
+    }
+
+    /// Links [`PAGE`] of a second VM to `leaf`.
+    fn alias(&self, leaf: u64) {
+        let tables = [4, 5, 6].map(FrameIndex);
+        for frame in tables {
+            self.0.frame_use(frame, Some(FrameUse::Table(TlbTag(8))));
+        }
+        self.write(tables[2], 0, leaf);
+        self.write(tables[1], 0, self.table(tables[2]));
+        self.0.publish();
+        self.write(tables[0], 0, self.table(tables[1]));
+        self.0.publish();
+    }
+}
+
+#[test]
+fn what_was_written_before_a_page_turned_uncached_is_found_if_it_was_cleaned() {
+    let hand = Hand::new();
+    hand.store(7);
+    assert_eq!((hand.0.page(RAM)[0], hand.0.memory(RAM)[0]), (7, 0), "in the cache alone");
+    hand.retype(UNCACHED);
+    assert_eq!(hand.load(), 0, "memory does not have it yet");
+    hand.0.clean_invalidate_page(RAM);
+    assert_eq!(hand.load(), 7);
+    hand.0.check_caches();
+}
+
+#[test]
+#[should_panic(expected = "was not cleaned")]
+fn a_page_that_turned_uncached_without_a_clean() {
+    let hand = Hand::new();
+    hand.store(7);
+    hand.retype(UNCACHED);
+    hand.0.check_caches();
+}
+
+#[test]
+#[should_panic(expected = "was not cleaned")]
+fn a_page_that_was_cleaned_and_then_written_once_more() {
+    let hand = Hand::new();
+    hand.0.clean_invalidate_page(RAM);
+    hand.store(7);
+    hand.retype(UNCACHED);
+    hand.0.check_caches();
+}
+
+#[test]
+fn what_was_written_uncached_is_found_by_the_caches_users_if_it_was_invalidated() {
+    let hand = Hand::new();
+    hand.retype(UNCACHED);
+    hand.store(7);
+    assert_eq!((hand.0.page(RAM)[0], hand.0.memory(RAM)[0]), (0, 7), "a CPU has read ahead");
+    hand.0.clean_invalidate_page(RAM);
+    hand.retype(LEAF);
+    assert_eq!(hand.load(), 7);
+    hand.0.check_caches();
+}
+
+#[test]
+#[should_panic(expected = "was not invalidated")]
+fn a_page_that_turned_cached_without_an_invalidation() {
+    let hand = Hand::new();
+    hand.retype(UNCACHED);
+    hand.store(7);
+    hand.retype(LEAF);
+    hand.0.check_caches();
+}
+
+#[test]
+fn zeros_reach_the_caches_and_memory() {
+    let hand = Hand::new();
+    hand.store(7);
+    hand.write(LOWEST, 0, 0);
+    hand.invalidate(PAGE, 1);
+    hand.0.zero_page(RAM);
+    assert_eq!((hand.0.page(RAM)[0], hand.0.memory(RAM)[0]), (0, 0));
+}
+
+#[test]
+fn stage_2_forces_write_back_only_with_the_feature() {
+    let plain = Hand::new();
+    plain.store(7);
+    let bypassing = |hand: &Hand| hand.0.cpu(hand.context()).uncached().read(PAGE).unwrap();
+    assert_eq!(bypassing(&plain), 0, "the stricter stage wins");
+    let features = Features { forced_write_back: true };
+    let forced = Hand::with(features, LEAF & !(0xf << 2) | 0b0110 << 2);
+    forced.store(7);
+    assert_eq!(bypassing(&forced), 7);
+}
+
+#[test]
+fn two_vms_may_map_a_page_alike() {
+    let hand = Hand::new();
+    hand.alias(LEAF);
+    let hand = Hand::with(Features::default(), UNCACHED);
+    hand.alias(UNCACHED);
+    hand.0.check_no_stale();
+}
+
+#[test]
+#[should_panic(expected = "mismatched aliases")]
+fn a_second_vm_maps_a_cached_page_uncached() {
+    Hand::new().alias(UNCACHED);
+}
+
+#[test]
+#[should_panic(expected = "mismatched aliases")]
+fn a_second_vm_maps_an_uncached_page_cached() {
+    Hand::with(Features::default(), UNCACHED).alias(LEAF);
+}
+
+#[test]
+#[should_panic(expected = "mismatched aliases")]
+fn a_page_turns_uncached_while_another_vm_has_it_cached() {
+    let hand = Hand::new();
+    hand.alias(LEAF);
+    hand.retype(UNCACHED);
+}
+
+#[test]
+#[should_panic(expected = "mismatched aliases")]
+fn a_page_turns_cached_before_another_vm_has_lost_its_uncached_translation() {
+    let hand = Hand::with(Features::default(), UNCACHED);
+    hand.alias(UNCACHED);
+    hand.write(FrameIndex(6), 0, 0);
+    hand.retype(LEAF);
 }

@@ -133,9 +133,11 @@ impl World {
         self.manager.started(vm);
     }
 
-    /// The conservation check (G8), and that no CPU could use what no table grants (G5).
+    /// The conservation check (G8), that no CPU could use what no table grants (G5), and that caches
+    /// and memory agree wherever somebody could tell.
     pub fn check(&self) -> AuditReport {
         self.manager.machine().check_no_stale();
+        self.manager.machine().check_caches();
         self.manager.audit().expect("G8: nothing is lost")
     }
 }

@@ -1,0 +1,130 @@
+//! What the caches hold of each page, and what memory does.
+//!
+//! The worst that the architecture allows: a line that was written stays in the cache until it is
+//! cleaned, and a line that is not held is fetched at once, because a CPU may read ahead whatever EL2
+//! maps write-back, which is all RAM. So the cache has a copy of every line, right from the last
+//! maintenance on. Who bypasses the cache meets memory alone; who goes through it meets the copy, also
+//! after somebody has changed memory behind it.
+
+use std::boxed::Box;
+use std::collections::HashMap;
+
+use super::Page;
+use crate::address::{PAGE_SIZE, Pa};
+
+/// Bytes of a line: 64 of them are a page, one for each bit of a word.
+const LINE: usize = PAGE_SIZE as usize / 64;
+
+/// How an access reaches a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Path {
+    /// Through the cache, write-back.
+    Cached,
+    /// To memory.
+    Uncached,
+}
+
+/// A page in memory and in the cache.
+struct Copies {
+    memory: Page,
+    cache: Page,
+    /// Lines that are newer in the cache than in memory.
+    dirty: u64,
+}
+
+/// All pages. Those that were never touched are zero everywhere.
+#[derive(Default)]
+pub(super) struct Cache(HashMap<u64, Box<Copies>>);
+
+const fn line(offset: usize) -> u64 {
+    1 << (offset / LINE)
+}
+
+impl Cache {
+    fn copies(&mut self, pa: Pa) -> &mut Copies {
+        let zeros = || Box::new(Copies { memory: ZEROS, cache: ZEROS, dirty: 0 });
+        self.0.entry(pa.page()).or_insert_with(zeros)
+    }
+
+    /// Loads a byte.
+    pub(super) fn load(&mut self, pa: Pa, path: Path) -> u8 {
+        let offset = offset(pa);
+        let copies = self.copies(pa);
+        match path {
+            Path::Cached => copies.cache[offset],
+            Path::Uncached => copies.memory[offset],
+        }
+    }
+
+    /// Stores a byte.
+    pub(super) fn store(&mut self, pa: Pa, path: Path, value: u8) {
+        let offset = offset(pa);
+        let copies = self.copies(pa);
+        match path {
+            Path::Cached => {
+                copies.cache[offset] = value;
+                copies.dirty |= line(offset);
+            }
+            Path::Uncached => copies.memory[offset] = value,
+        }
+    }
+
+    /// Writes lines back that are newer in the cache, and fetches all of the page anew.
+    pub(super) fn clean_invalidate(&mut self, page: Pa) {
+        let copies = self.copies(page);
+        for at in (0..copies.memory.len()).filter(|at| copies.dirty & line(*at) != 0) {
+            copies.memory[at] = copies.cache[at];
+        }
+        copies.cache = copies.memory;
+        copies.dirty = 0;
+    }
+
+    /// Makes a page what it is said to be, for every observer.
+    pub(super) fn settle(&mut self, page: Pa, to: &Page) {
+        *self.copies(page) = Copies { memory: *to, cache: *to, dirty: 0 };
+    }
+
+    /// A page as one sees it who reaches it so.
+    pub(super) fn page(&mut self, page: Pa, path: Path) -> Page {
+        let copies = self.copies(page);
+        match path {
+            Path::Cached => copies.cache,
+            Path::Uncached => copies.memory,
+        }
+    }
+
+    /// Between two calls: a line that nobody reaches through the cache any more is not newer there,
+    /// or it would be written back over what somebody has put into memory; and a line that is clean
+    /// says what memory says wherever somebody may use it through the cache.
+    /// `path` says how a page is mapped, if it is.
+    pub(super) fn check(&self, path: impl Fn(Pa) -> Option<Path>) {
+        for (page, copies) in &self.0 {
+            let pa = Pa(page * PAGE_SIZE);
+            match path(pa) {
+                None => {}
+                Some(Path::Uncached) => {
+                    assert!(
+                        copies.dirty == 0,
+                        "cache: {pa:?} is used uncached, but was not cleaned"
+                    );
+                }
+                Some(Path::Cached) => {
+                    let stale = |at: &usize| {
+                        copies.dirty & line(*at) == 0 && copies.cache[*at] != copies.memory[*at]
+                    };
+                    let stale = (0..copies.cache.len()).find(stale);
+                    assert!(
+                        stale.is_none(),
+                        "cache: {pa:?} is used cached, but was not invalidated ({stale:?})"
+                    );
+                }
+            }
+        }
+    }
+}
+
+const ZEROS: Page = [0; PAGE_SIZE as usize];
+
+const fn offset(pa: Pa) -> usize {
+    (pa.0 % PAGE_SIZE) as usize
+}
