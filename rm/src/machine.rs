@@ -116,7 +116,8 @@ pub trait Machine: Sync {
     /// before are visible to walkers by then. The VM need not be loaded on this CPU.
     fn invalidate(&self, context: TranslationContext, scope: Scope<'_>);
 
-    /// Fills one page of guest memory with zeros, to the point of coherency.
+    /// Fills one page of guest memory with zeros, to the point of coherency: no cache holds anything else
+    /// of it afterwards.
     fn zero_page(&self, page: Pa);
 
     /// Cleans and invalidates one page of guest memory to the point of coherency.

@@ -56,8 +56,15 @@ fn zeroes(parcel: &Memparcel) -> bool {
     }
 }
 
-/// Zeroes the pages, or cleans them from the caches where they are not mapped write-back: whoever
-/// maps them next sees memory, and memory must hold what was written (DESIGN, cache policy).
+/// Zeroes the pages, or cleans and invalidates them where their policy is not write-back. Zeros go to
+/// memory as well, so they need no more.
+///
+/// When pages turn non-cacheable this comes after the change: what was written before it must be found
+/// in memory, and no CPU can put it into a cache again. When they turn back it comes before the change:
+/// EL2 may have read ahead what was in memory long ago. Between the two only the owner has the pages, and
+/// what it writes to them during its own call may be lost to that call. A page that nobody uses but
+/// write-back needs neither: whoever maps it meets the caches. (Without FEAT_S2FWB a VM's own tables can
+/// bypass them; it then sees what memory holds of pages that were given to it, and harms itself alone.)
 pub(crate) fn maintain<M: Machine>(
     parcel: &mut Memparcel,
     caller: Caller<'_, '_, M>,
@@ -74,8 +81,7 @@ pub(crate) fn maintain<M: Machine>(
             let page = piece.pa.add_pages(page);
             if zero {
                 machine.zero_page(page);
-            }
-            if clean {
+            } else if clean {
                 machine.clean_invalidate_page(page);
             }
             done + 1

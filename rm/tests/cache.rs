@@ -1,0 +1,269 @@
+//! One cache policy per parcel: all its mappings have it, and no content is lost when it begins or ends.
+//!
+//! The fake's caches lose what the architecture lets them lose, and two VMs that map a page with
+//! different types are a panic, so a story that ends well has done its maintenance.
+
+use rm::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
+use rm::machine::Features;
+use rm::machine::fake::world::{Guest, RAM, World, by_handle, offer, vm};
+use rm::stage2::{Access, MemoryType};
+use rm_abi::{
+    AcceptFlags, Attribute, AttributeEntry, CreateFlags, Handle, MemoryKind, Transfer, Vmid,
+    message,
+};
+
+const A: VmIndex = VmIndex(0);
+const B: VmIndex = VmIndex(1);
+const PAGE: u64 = RAM.0 + 0x7000;
+const SECOND: u64 = RAM.0 + 0x9000;
+/// A whole block of 2 MiB.
+const BLOCK: u64 = RAM.0 + 0x40_0000;
+const WINDOW: u64 = 0x9000_0000;
+const UNCACHED: u16 = Attribute::Uncached as u16;
+const CPUS: [Features; 2] =
+    [Features { forced_write_back: false }, Features { forced_write_back: true }];
+const STEPS: [u32; 2] = [1, rm::operation::STEP];
+/// Lists of ranges, and how many pages they have.
+const RANGES: [(&[(u64, u64)], u64); 3] =
+    [(&[(PAGE, 1)], 1), (&[(PAGE, 1), (SECOND, 2)], 3), (&[(BLOCK, 512)], 512)];
+
+fn worlds() -> impl Iterator<Item = (World, u32)> {
+    let world = |features| World::with_features(&[vm(3), vm(4)], features);
+    CPUS.into_iter().flat_map(move |features| STEPS.map(|step| (world(features), step)))
+}
+
+fn acl(transfer: Transfer) -> &'static [(u16, u8)] {
+    if transfer == Transfer::Share { &[(3, 6), (4, 6)] } else { &[(4, 6)] }
+}
+
+fn uncached(guest: &Guest<'_>, transfer: Transfer, ranges: &[(u64, u64)]) -> u32 {
+    let payload = offer(CreateFlags::empty(), acl(transfer), ranges, &[(UNCACHED, 4)]);
+    let (error, handle) = guest.words(transfer.message(), &payload);
+    assert_eq!(error, 0);
+    handle
+}
+
+fn memory(world: &World, vm: VmIndex, at: u64) -> Option<MemoryType> {
+    let page = world.manager.with_page(vm, |page| page(Ipa(at), Access::Read));
+    page.map(|page| page.memory)
+}
+
+/// The machine address of A's page.
+fn pa(at: u64) -> Pa {
+    World::pa_of(A).add_pages((at - RAM.0) / PAGE_SIZE)
+}
+
+#[test]
+fn an_uncached_share_is_so_for_its_owner_too_and_keeps_what_was_written() {
+    for (world, step) in worlds() {
+        let (a, b) = (world.caller(A), world.caller(B));
+        a.step.set(step);
+        let before = world.check();
+        for (ranges, pages) in RANGES {
+            let (first, last) = (ranges[0].0, ranges[ranges.len() - 1]);
+            let last = last.0 + (last.1 - 1) * PAGE_SIZE;
+            let end = WINDOW + (pages - 1) * PAGE_SIZE;
+            world.cpu(A).write(Ipa(first), 1).unwrap();
+            world.cpu(A).write(Ipa(last), if pages > 1 { 2 } else { 1 }).unwrap();
+            let handle = uncached(&a, Transfer::Share, ranges);
+            world.check();
+            b.accept_contiguous(handle, Transfer::Share, (WINDOW, pages)).unwrap();
+            world.check();
+            for (vm, at) in [(A, first), (A, last), (B, WINDOW), (B, end)] {
+                assert_eq!(memory(&world, vm, at), Some(MemoryType::NonCacheable));
+            }
+            assert_eq!(world.cpu(B).read(Ipa(WINDOW)), Ok(1), "what A wrote before its offer");
+            assert_eq!(world.cpu(A).read(Ipa(first)), Ok(1), "A still finds it");
+            world.cpu(B).write(Ipa(end), 3).unwrap();
+            assert_eq!(world.cpu(A).read(Ipa(last)), Ok(3));
+            assert_eq!(world.manager.machine().memory(pa(last))[0], 3, "in memory, for a device");
+            b.release(handle, 0).unwrap();
+            a.reclaim(handle, 0).unwrap();
+            world.check();
+            assert_eq!(memory(&world, A, last), Some(MemoryType::WriteBack));
+            assert_eq!(world.cpu(A).read(Ipa(last)), Ok(3), "what B wrote");
+        }
+        while world.manager.idle(A) || world.manager.idle(B) {}
+        assert_eq!(world.check(), before);
+    }
+}
+
+#[test]
+fn an_uncached_lend_brings_its_content_there_and_back() {
+    for (world, step) in worlds() {
+        let (a, b) = (world.caller(A), world.caller(B));
+        a.step.set(step);
+        for (ranges, pages) in RANGES {
+            let first = ranges[0].0;
+            world.cpu(A).write(Ipa(first), 1).unwrap();
+            let handle = uncached(&a, Transfer::Lend, ranges);
+            b.accept_contiguous(handle, Transfer::Lend, (WINDOW, pages)).unwrap();
+            world.check();
+            assert_eq!(memory(&world, B, WINDOW), Some(MemoryType::NonCacheable));
+            assert_eq!(world.cpu(B).read(Ipa(WINDOW)), Ok(1));
+            world.cpu(B).write(Ipa(WINDOW), 2).unwrap();
+            b.release(handle, 0).unwrap();
+            a.reclaim(handle, 0).unwrap();
+            world.check();
+            assert_eq!(world.cpu(A).read(Ipa(first)), Ok(2));
+        }
+    }
+}
+
+#[test]
+fn g5_zeros_of_an_uncached_parcel_are_in_memory_and_in_the_caches() {
+    for (world, step) in worlds() {
+        let (a, b) = (world.caller(A), world.caller(B));
+        a.step.set(step);
+        for transfer in [Transfer::Share, Transfer::Lend] {
+            world.cpu(A).write(Ipa(PAGE), 1).unwrap();
+            let ranges = [(PAGE, 1), (SECOND, 2)];
+            let payload = offer(CreateFlags::SANITIZE, acl(transfer), &ranges, &[(UNCACHED, 4)]);
+            let handle = a.words(transfer.message(), &payload).1;
+            b.accept_contiguous(handle, transfer, (WINDOW, 3)).unwrap();
+            assert_eq!(world.cpu(B).read(Ipa(WINDOW)), Ok(0), "zeroed when it was offered");
+            world.cpu(B).write(Ipa(WINDOW), 2).unwrap();
+            b.release(handle, 1).unwrap();
+            a.reclaim(handle, 0).unwrap();
+            world.check();
+            assert_eq!(world.cpu(A).read(Ipa(PAGE)), Ok(0), "zeroed before it came home");
+            assert_eq!(world.manager.machine().memory(pa(PAGE))[0], 0);
+        }
+    }
+}
+
+#[test]
+fn appended_pages_get_the_parcels_policy() {
+    for (world, step) in worlds() {
+        let (a, b) = (world.caller(A), world.caller(B));
+        a.step.set(step);
+        for at in [PAGE, SECOND, SECOND + 0x1000] {
+            world.cpu(A).write(Ipa(at), 5).unwrap();
+        }
+        let payload =
+            offer(CreateFlags::APPEND, acl(Transfer::Share), &[(PAGE, 1)], &[(UNCACHED, 4)]);
+        let handle = a.words(message::MEM_SHARE, &payload).1;
+        let refused = a.append(handle, false, &[(SECOND, 1), (SECOND, 1)]);
+        assert_eq!(refused, Err(0xa), "a page twice");
+        assert_eq!(memory(&world, A, SECOND), Some(MemoryType::WriteBack), "G4: as it was");
+        assert_eq!(world.cpu(A).read(Ipa(SECOND)), Ok(5));
+        a.append(handle, true, &[(SECOND, 2)]).unwrap();
+        b.accept_contiguous(handle, Transfer::Share, (WINDOW, 3)).unwrap();
+        world.check();
+        for page in 0..3 {
+            assert_eq!(world.cpu(B).read(Ipa(WINDOW + page * PAGE_SIZE)), Ok(5));
+        }
+        b.release(handle, 0).unwrap();
+        a.reclaim(handle, 0).unwrap();
+        world.check();
+    }
+}
+
+#[test]
+fn a_revoked_uncached_parcel_comes_home_cached() {
+    for (world, step) in worlds() {
+        let (a, b) = (world.caller(A), world.caller(B));
+        a.step.set(step);
+        for (transfer, left) in [(Transfer::Share, 7), (Transfer::Lend, 0)] {
+            let handle = uncached(&a, transfer, &[(PAGE, 1), (SECOND, 1)]);
+            b.accept_contiguous(handle, transfer, (WINDOW, 2)).unwrap();
+            world.cpu(B).write(Ipa(WINDOW), 7).unwrap();
+            assert_eq!(a.words(rm_abi::extension::REVOKE, &by_handle(handle, 0)).0, 0);
+            world.check();
+            a.reclaim(handle, 0).unwrap();
+            world.check();
+            assert_eq!(memory(&world, A, PAGE), Some(MemoryType::WriteBack));
+            assert_eq!(world.cpu(A).read(Ipa(PAGE)), Ok(left), "{transfer:?}");
+        }
+    }
+}
+
+#[test]
+fn an_owner_that_ends_gets_its_uncached_pages_back_as_zeros_everywhere() {
+    for features in CPUS {
+        let world = World::with_features(&[vm(3), vm(4)], features);
+        let a = world.caller(A);
+        let handle = uncached(&a, Transfer::Share, &[(PAGE, 1), (SECOND, 1)]);
+        world.caller(B).accept_contiguous(handle, Transfer::Share, (WINDOW, 2)).unwrap();
+        world.cpu(B).write(Ipa(WINDOW), 7).unwrap();
+        world.end(A);
+        world.manager.begin_reset(A);
+        world.settle(A, 100);
+        world.check();
+        assert_eq!(memory(&world, A, PAGE), Some(MemoryType::WriteBack));
+        let machine = world.manager.machine();
+        assert_eq!((machine.page(pa(PAGE))[0], machine.memory(pa(PAGE))[0]), (0, 0));
+    }
+}
+
+#[test]
+fn a_cached_parcel_costs_no_maintenance() {
+    for (world, _) in worlds() {
+        let (a, b) = (world.caller(A), world.caller(B));
+        for attributes in [&[][..], &[(0, 4)], &[(3, 4)]] {
+            let payload =
+                offer(CreateFlags::empty(), acl(Transfer::Share), &[(PAGE, 1)], attributes);
+            let handle = a.words(message::MEM_SHARE, &payload).1;
+            b.accept(handle, Transfer::Share, &[(WINDOW, 1)]).unwrap();
+            assert_eq!(memory(&world, A, PAGE), Some(MemoryType::WriteBack));
+            assert_eq!(memory(&world, B, WINDOW), Some(MemoryType::WriteBack));
+            b.release(handle, 0).unwrap();
+            a.reclaim(handle, 0).unwrap();
+        }
+        let counters = world.manager.machine().counters();
+        assert_eq!((counters.cleaned, counters.zeroed), (0, 0));
+        world.check();
+    }
+}
+
+#[test]
+fn a_vm_bypasses_the_caches_of_a_cached_parcel_only_without_s2fwb() {
+    for features in CPUS {
+        let world = World::with_features(&[vm(3), vm(4)], features);
+        let (a, b) = (world.caller(A), world.caller(B));
+        let handle = a.offer(Transfer::Share, &[(3, 6), (4, 6)], &[(PAGE, 1)]).unwrap();
+        b.accept(handle, Transfer::Share, &[(WINDOW, 1)]).unwrap();
+        world.cpu(A).write(Ipa(PAGE), 7).unwrap();
+        let seen = if features.forced_write_back { 7 } else { 0 };
+        assert_eq!(world.cpu(B).uncached().read(Ipa(WINDOW)), Ok(seen));
+    }
+}
+
+fn accept_with(
+    guest: &Guest<'_>,
+    handle: u32,
+    acl: &[(u16, u8)],
+    attributes: &[(u16, u16)],
+) -> u32 {
+    let entry = |&(attribute, vmid)| AttributeEntry { attribute, vmid: Vmid(vmid) };
+    let right =
+        |&(vmid, rights)| rm_abi::AclEntry { vmid: Vmid(vmid), rights: rm_abi::Rights(rights) };
+    let request = rm_abi::memparcel::accept::Accept {
+        handle: Handle(handle),
+        memory: MemoryKind::NORMAL,
+        transfer: Transfer::Share,
+        flags: AcceptFlags::DONE | AcceptFlags::VALIDATE_ACL_ATTR,
+        label: 0,
+        acl: &acl.iter().map(right).collect::<Vec<_>>(),
+        sgl: &[rm_abi::SglEntry { ipa: WINDOW, size: PAGE_SIZE }],
+        attributes: &attributes.iter().map(entry).collect::<Vec<_>>(),
+    };
+    let mut payload = [0; 256];
+    let length = request.encode(&mut payload).unwrap();
+    guest.words(message::MEM_ACCEPT, &payload[..length]).0
+}
+
+#[test]
+fn an_accept_that_expects_another_policy_is_refused() {
+    for (world, _) in worlds() {
+        let (a, b) = (world.caller(A), world.caller(B));
+        let rights = acl(Transfer::Share);
+        let handle = uncached(&a, Transfer::Share, &[(PAGE, 1)]);
+        for expected in [&[][..], &[(0, 4)], &[(1, 4)], &[(3, 4)], &[(UNCACHED, 3)]] {
+            assert_eq!(accept_with(&b, handle, rights, expected), 8, "{expected:?}");
+            assert_eq!(memory(&world, B, WINDOW), None, "G4: nothing is mapped");
+        }
+        assert_eq!(accept_with(&b, handle, rights, &[(UNCACHED, 4)]), 0);
+        world.check();
+    }
+}
