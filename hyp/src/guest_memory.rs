@@ -3,6 +3,9 @@
 //! Each page is translated and copied under the VM's lock: stage 1 by the hardware, stage 2 by our
 //! own walk, which alone says what the VM may do with the page. Nothing is read twice, so what was
 //! checked is what is used.
+//!
+//! EL2 goes through its caches. Where the guest does not, because its own tables or the policy of the
+//! parcel that the page is in say so, memory and EL2's lines are brought together around each access.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -10,7 +13,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use aarch64_cpu::asm::barrier::{SY, isb};
 use rm::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
 use rm::direct::{GuestFault, GuestMemory};
-use rm::stage2::Access;
+use rm::stage2::{Access, MemoryType, Page};
 
 use crate::vcpu::context::{mrs, msr};
 use crate::vm::Manager;
@@ -26,7 +29,8 @@ pub(crate) struct Loaded<'a> {
 struct Piece {
     pa: Pa,
     length: usize,
-    /// Whether the guest uses them by write-back caches. If not, EL2's own lines must not stay.
+    /// Whether the guest uses them by write-back caches, as far as both stages go. If not, EL2's own
+    /// lines must not stay.
     cached: bool,
 }
 
@@ -58,7 +62,9 @@ impl Loaded<'_> {
             self.manager.with_page(self.vm, |allowed| {
                 let (ipa, cached) = translate(address, access)?;
                 let page = resolve(allowed, ipa, access)?;
-                f(Piece { pa: Pa(page.0 + ipa.0 % PAGE_SIZE), length, cached });
+                let pa = Pa(page.pa.0 + ipa.0 % PAGE_SIZE);
+                let cached = cached && page.memory == MemoryType::WriteBack;
+                f(Piece { pa, length, cached });
                 Ok(())
             })?;
             done += length;
@@ -94,10 +100,10 @@ impl GuestMemory for Loaded<'_> {
 
 /// Stage 2, by our tables: the page that holds the address.
 fn resolve(
-    allowed: &dyn Fn(Ipa, Access) -> Option<Pa>,
+    allowed: &dyn Fn(Ipa, Access) -> Option<Page>,
     at: Ipa,
     access: Access,
-) -> Result<Pa, GuestFault> {
+) -> Result<Page, GuestFault> {
     allowed(at, access).ok_or_else(|| match allowed(at, Access::Read) {
         Some(_) => GuestFault::Permission,
         None => GuestFault::Unmapped,

@@ -29,7 +29,7 @@ use crate::operation::message::{Message, Packet};
 use crate::operation::{Answer, Begun, Reply, Slot, Step};
 use crate::quota::{Meters, Quotas};
 use crate::refusal::Refusal;
-use crate::stage2::{Access, HoldError, Memory, Stage2};
+use crate::stage2::{Access, HoldError, Memory, Page, Stage2};
 
 /// Memory for the manager's own state. How much there is decides how many VMs, parcels and frames
 /// there can be.
@@ -349,14 +349,16 @@ impl<'s, M: Machine> Manager<'s, M> {
         self.vm(vm).stage2.lock(&self.machine).allows(self.mem(), at, access)
     }
 
-    /// Runs `work` while nothing in the VM's tables can change. `work` gets a walk of those tables.
+    /// Runs `work` while nothing in the VM's tables can change. `work` gets a walk of those tables, which
+    /// also says whether caches are in the way: around an access of its own to a page that is not
+    /// write-back, the embedder cleans and invalidates.
     pub fn with_page<T>(
         &self,
         vm: VmIndex,
-        work: impl FnOnce(&dyn Fn(Ipa, Access) -> Option<Pa>) -> T,
+        work: impl FnOnce(&dyn Fn(Ipa, Access) -> Option<Page>) -> T,
     ) -> T {
         let stage2 = self.vm(vm).stage2.lock(&self.machine);
-        work(&|at, access| stage2.allows(self.mem(), at, access))
+        work(&|at, access| stage2.page(self.mem(), at, access))
     }
 
     /// Whether a call of the VM wants steps. Read without a lock, for every entry into EL2.

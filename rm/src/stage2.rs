@@ -97,6 +97,16 @@ pub enum Access {
     Execute,
 }
 
+/// A page of RAM that a VM may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Page {
+    /// Its machine address.
+    pub pa: Pa,
+    /// How stage 2 lets the VM cache it; the VM's own tables can only make it less cached.
+    pub memory: MemoryType,
+}
+
 /// What is known of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Leaf {
@@ -183,13 +193,25 @@ impl Stage2 {
         at: Ipa,
         access: Access,
     ) -> Option<Pa> {
+        self.page(mem, at, access).map(|page| page.pa)
+    }
+
+    /// The page at `at` if it is RAM that the VM may use so.
+    pub(crate) fn page<M: Machine>(
+        &self,
+        mem: Memory<'_, '_, M>,
+        at: Ipa,
+        access: Access,
+    ) -> Option<Page> {
         let page = at.page();
         if page >= self.ipa_pages {
             return None;
         }
         let slot = self.find(mem, page);
-        let base = descriptor::address(slot.entry);
-        descriptor::lets(slot.entry, access).then(|| base.add_pages(slot.offset(page)))
+        descriptor::lets(slot.entry, access).then(|| Page {
+            pa: descriptor::address(slot.entry).add_pages(slot.offset(page)),
+            memory: descriptor::memory(slot.entry),
+        })
     }
 
     /// Whether the range lies in the address space.
