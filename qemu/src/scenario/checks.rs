@@ -1,15 +1,15 @@
 //! The scenarios of `cargo test` beside the demo, one QEMU each.
 
 use guests::layout::{LINK_AB, LINK_AC, REPLAY_MEMORY, VMID_A, VMID_B};
-use package::Vm;
+use package::{OnFault, Roles, Vm};
 
 use super::demo::DEMO;
 use super::{Guest, Machine, Scenario, guest, link};
 
 /// All of them.
 pub const ALL: &[Scenario] = &[
-    HOSTILE, VECTORS, FORGE, SMP, PREEMPT, INTERRUPTS, KICKS, REVOKE, FP, UART_ONLY, ON_A53,
-    ON_A57, ON_MAX,
+    HOSTILE, VECTORS, FORGE, SMP, PREEMPT, INTERRUPTS, KICKS, REVOKE, LIVES, LIVES_FEW, FP,
+    UART_ONLY, ON_A53, ON_A57, ON_MAX,
 ];
 
 const HOSTILE: Scenario = Scenario {
@@ -99,6 +99,34 @@ const REVOKE: Scenario = Scenario {
     log: &["as zeros, without being asked to"],
     ..Scenario::USUAL
 };
+
+/// What is left when the second VM is dead and the first has ended: the same after any number of lives.
+const LIFELESS: &str = "{ owned: 4096, shared: 0, lent: 0, borrowed: 0, frames: 10, tables: 10";
+
+/// B ends in every way, and A, which manages it, buries it and starts it again.
+const LIVES: Scenario = Scenario {
+    name: "lives",
+    about: "a VM dies 200 times in the middle of sharing, and leaves nothing behind",
+    guests: &[
+        Guest { program: "lives", vm: Vm { roles: Roles::MANAGE, ..guest("A", VMID_A) } },
+        Guest { program: "lives", vm: MORTAL },
+    ],
+    log: &["B has lived 200 times, and all is home", LIFELESS],
+    ..Scenario::USUAL
+};
+
+const LIVES_FEW: Scenario = Scenario {
+    name: "lives-few",
+    about: "as lives, with four of them: what is left is the same",
+    guests: &[
+        Guest { program: "lives_few", vm: Vm { roles: Roles::MANAGE, ..guest("A", VMID_A) } },
+        Guest { program: "lives_few", vm: MORTAL },
+    ],
+    log: &["B has lived 4 times, and all is home", LIFELESS],
+    ..Scenario::USUAL
+};
+
+const MORTAL: Vm = Vm { cpus: [1, 0], on_fault: OnFault::Stop, ..guest("B", VMID_B) };
 
 const FP: Scenario = Scenario {
     name: "fp",

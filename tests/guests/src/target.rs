@@ -25,6 +25,7 @@ pub mod fp;
 pub mod hostile;
 pub mod interrupts;
 pub mod kicks;
+pub mod lives;
 pub mod preempt;
 pub mod queues;
 pub mod replay;
