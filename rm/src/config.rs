@@ -60,7 +60,8 @@ pub enum AfterEnd {
     /// It is reset at once.
     #[default]
     Reset,
-    /// It is reset at once, and then started again.
+    /// It is reset at once, and then started again, unless it ended by its own wish and without a
+    /// complaint, or by its manager's.
     Restart,
 }
 

@@ -77,7 +77,18 @@ impl<M: Machine> Manager<'_, M> {
     /// [`Manager::started`]. Only the first end of a life counts. What follows is the configuration's
     /// choice and is done in steps ([`Manager::step`]).
     pub fn ended(&self, vm: VmIndex, kind: ExitKind) {
-        self.ended_and(vm, kind, self.vm(vm).life.after_end);
+        let life = &self.vm(vm).life;
+        let complaint = life.exit.load(Ordering::Relaxed) >> 16;
+        let well = match kind {
+            ExitKind::Call => complaint == 0,
+            ExitKind::PowerOff | ExitKind::Stopped => true,
+            _ => false,
+        };
+        let then = match life.after_end {
+            AfterEnd::Restart if well => AfterEnd::Reset,
+            then => then,
+        };
+        self.ended_and(vm, kind, then);
     }
 
     /// As [`Manager::ended`], with another choice of what follows.

@@ -75,7 +75,8 @@ pub enum EndOfLife {
     /// It is reset: what it borrowed is released, what it owns is taken back.
     #[default]
     Reset = 1,
-    /// It is reset and started again.
+    /// It is reset and started again, unless it ended by its own wish and without a complaint, or by its
+    /// manager's.
     Restart = 2,
 }
 

@@ -1,15 +1,31 @@
 //! The scenarios of `cargo test` beside the demo, one QEMU each.
 
-use guests::layout::{LINK_AB, LINK_AC, REPLAY_MEMORY, VMID_A, VMID_B};
-use package::{OnFault, Roles, Vm};
+use guests::layout::{LINK_AB, LINK_AC, REPLAY_MEMORY, VMID_A, VMID_B, VMID_C};
+use package::{EndOfLife, OnFault, Roles, Vm};
 
 use super::demo::DEMO;
 use super::{Guest, Machine, Scenario, guest, link};
 
 /// All of them.
 pub const ALL: &[Scenario] = &[
-    HOSTILE, VECTORS, FORGE, SMP, PREEMPT, INTERRUPTS, KICKS, REVOKE, LIVES, LIVES_FEW, FP,
-    UART_ONLY, ON_A53, ON_A57, ON_MAX,
+    HOSTILE,
+    VECTORS,
+    FORGE,
+    SMP,
+    PREEMPT,
+    INTERRUPTS,
+    KICKS,
+    REVOKE,
+    LIVES,
+    LIVES_FEW,
+    LIVES_BESIDE,
+    OWNER_DIES,
+    FAULT_RESTARTS,
+    FP,
+    UART_ONLY,
+    ON_A53,
+    ON_A57,
+    ON_MAX,
 ];
 
 const HOSTILE: Scenario = Scenario {
@@ -123,6 +139,49 @@ const LIVES_FEW: Scenario = Scenario {
         Guest { program: "lives_few", vm: MORTAL },
     ],
     log: &["B has lived 4 times, and all is home", LIFELESS],
+    ..Scenario::USUAL
+};
+
+const LIVES_BESIDE: Scenario = Scenario {
+    name: "lives-beside-a-spinner",
+    about: "a VM dies on a CPU that another one never leaves, and all is home within five time slices",
+    guests: &[
+        Guest { program: "lives_beside", vm: Vm { roles: Roles::MANAGE, ..guest("A", VMID_A) } },
+        Guest { program: "lives_few", vm: Vm { cpus: [0, 0], ..MORTAL } },
+        Guest { program: "spinner", vm: guest("C", VMID_C) },
+    ],
+    machine: Machine { cpus: 1, counted: true, ..Machine::TESTS },
+    log: &["B has lived 4 times, and all is home", "the longest reset took", "C: was stopped"],
+    ..Scenario::USUAL
+};
+
+const OWNER_DIES: Scenario = Scenario {
+    name: "owner-dies",
+    about: "an owner dies with what it lent, and starts again by itself; the borrower lives on",
+    guests: &[
+        Guest {
+            program: "life_owner",
+            vm: Vm { end_of_life: EndOfLife::Restart, ..guest("A", VMID_A) },
+        },
+        Guest { program: "life_heir", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
+    ],
+    channels: &[link(0, 1, LINK_AB)],
+    log: &["I die with", "starts again", "I die with", "starts again", "B gave back what I lent"],
+    ..Scenario::USUAL
+};
+
+const FAULT_RESTARTS: Scenario = Scenario {
+    name: "fault-restarts",
+    about: "a borrower is restarted for touching what was revoked, as its configuration says",
+    guests: &[
+        Guest { program: "life_taker", vm: guest("A", VMID_A) },
+        Guest {
+            program: "life_clinging",
+            vm: Vm { cpus: [1, 0], on_fault: OnFault::Restart, ..guest("B", VMID_B) },
+        },
+    ],
+    channels: &[link(0, 1, LINK_AB)],
+    log: &["B: stopped after a fault", "B: starts again", "I live again, and give back"],
     ..Scenario::USUAL
 };
 

@@ -30,4 +30,5 @@ pub mod preempt;
 pub mod queues;
 pub mod replay;
 pub mod revoke;
+pub mod second_life;
 pub mod smp;

@@ -10,8 +10,8 @@ use rm_client::{
 };
 
 use crate::demo::{granted, refused};
-use crate::layout::{PAGE, PAGES, VMID_A, VMID_B, WINDOW};
-use crate::{cpu, life, mailbox, memory, probe, raw};
+use crate::layout::{PAGE, PAGES, VMID_A, VMID_B, VMID_C, WINDOW};
+use crate::{cpu, life, mailbox, memory, probe, raw, timer};
 
 const A: Vmid = Vmid(VMID_A);
 const B: Vmid = Vmid(VMID_B);
@@ -60,18 +60,41 @@ pub fn many() {
     act(200);
 }
 
-fn act(lives: u64) {
+/// As [`few`], while a third VM keeps the CPU busy on which the second has its home: what a dead VM had
+/// taken is home within a number of time slices all the same. The clock counts instructions.
+pub fn beside_a_spinner() {
+    let mut role = act(WAYS.len() as u64);
+    let slice = timer::microseconds(1000);
+    println!("the longest reset took {} thousandths of a time slice", role.longest * 1000 / slice);
+    assert!(role.longest < SLICES * slice, "a reset took {} ticks", role.longest);
+    granted("stopping the spinner", role.session.stop_vm(Vmid(VMID_C)));
+}
+
+/// Keeps its CPU busy, without a trap.
+pub fn spin() {
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+/// Slices within which what a dead VM had a part in is home.
+const SLICES: u64 = 5;
+
+fn act(lives: u64) -> Role {
     let session = mailbox::sleeping_session();
-    let mut role = Role { session };
+    let mut role = Role { session, longest: 0 };
     if granted("asking who I am", role.session.vmid()) == A {
         role.manage(lives);
     } else {
         role.live();
     }
+    role
 }
 
 struct Role {
     session: Session<HvcQueues<Sleep>>,
+    /// Ticks of the longest reset.
+    longest: u64,
 }
 
 impl Role {
@@ -113,6 +136,7 @@ impl Role {
         refused("reclaiming what the dead B holds", early, ErrorCode::MemoryInUse);
         let early = self.session.start_vm(B);
         refused("starting B before it was reset", early, ErrorCode::VmState);
+        let start = cpu::now();
         granted("resetting B", self.session.reset_vm(B));
         self.expect_state(VmState::Resetting);
         for parcel in mine.iter().rev() {
@@ -126,6 +150,7 @@ impl Role {
             |notice| matches!(notice, Notice::Recall(recall) if recall.handle == theirs),
         );
         self.expect_state(VmState::Reset);
+        self.longest = self.longest.max(cpu::now() - start);
         probe::expect_no_access(WINDOW);
         let released = self.session.release(theirs, Sanitize::empty());
         refused("releasing what is gone", released, ErrorCode::HandleInvalid);

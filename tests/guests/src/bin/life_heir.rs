@@ -1,0 +1,4 @@
+//! A borrower whose owner dies.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+guests::program!(guests::second_life::heir);
