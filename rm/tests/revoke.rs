@@ -83,7 +83,7 @@ fn who_may_not_revoke_is_refused_with_its_code() {
     assert_eq!(revoke(&world.caller(A), handle + 0x2000), 7, "no parcel");
     let a = world.caller(A);
     assert_eq!(a.words(REVOKE, &handle.to_le_bytes()).0, 4, "too short");
-    assert_eq!(a.words(REVOKE, &by_handle(handle, 1)).0, 6, "an unknown flag");
+    assert_eq!(a.words(REVOKE, &by_handle(handle, 2)).0, 6, "an unknown flag");
     assert!(world.cpu(B).read(Ipa(WINDOW)).is_ok(), "G4: nothing was revoked");
     let unfinished = offer(CreateFlags::APPEND, &[(4, 6)], &[(PAGE + 0x8_0000, 1)], &[]);
     let unfinished = a.words(message::MEM_LEND, &unfinished).1;
