@@ -93,7 +93,9 @@ impl<M: Machine> Manager<'_, M> {
             match parcel.phase {
                 Phase::Vacant => continue,
                 Phase::Initial | Phase::Offered | Phase::Closing => {}
-                Phase::Creating | Phase::Appending | Phase::Reclaiming => return Err(Broken::Busy),
+                Phase::Creating | Phase::Appending | Phase::Retyping | Phase::Reclaiming => {
+                    return Err(Broken::Busy);
+                }
             }
             report.parcels += 1;
             lent_or_shared += self.check_owner(&parcel)?;

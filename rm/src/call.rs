@@ -13,6 +13,7 @@ pub(crate) mod extension;
 pub(crate) mod lookup;
 pub(crate) mod notify;
 pub(crate) mod owner;
+pub(crate) mod policy;
 pub(crate) mod reclaim;
 pub(crate) mod release;
 pub(crate) mod revoke;
@@ -101,6 +102,7 @@ pub(crate) fn begin<M: Machine>(
         | message::VM_STOP
         | message::VM_RESET => vm::begin(caller, message, payload, operation),
         rm_abi::extension::REVOKE => revoke::begin(caller, payload, operation),
+        rm_abi::extension::SET_POLICY => policy::begin(caller, payload, operation),
         _ => extension::begin(message, payload, operation),
     }
 }

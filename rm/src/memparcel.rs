@@ -41,6 +41,8 @@ pub(crate) enum Phase {
     Appending,
     /// The ACL's VMs may accept.
     Offered,
+    /// A call that changes its cache policy has not ended.
+    Retyping,
     /// The owner has revoked it: it is nobody else's business any more.
     Closing,
     /// The call that ends it has not ended.
@@ -113,6 +115,9 @@ impl Memparcel {
             Phase::Vacant | Phase::Creating | Phase::Reclaiming => false,
             Phase::Initial | Phase::Appending | Phase::Closing => self.owner == vm,
             Phase::Offered => self.owner == vm || self.acl.position(vmid).is_some(),
+            Phase::Retyping => {
+                self.owner == vm || !self.unfinished && self.acl.position(vmid).is_some()
+            }
         };
         if known { Ok(()) } else { Err(Refusal::NoParcel) }
     }

@@ -17,6 +17,7 @@ use crate::call::create::Create;
 use crate::call::extension::Subscribe;
 use crate::call::lookup::Lookup;
 use crate::call::notify::Notify;
+use crate::call::policy::SetPolicy;
 use crate::call::reclaim::Reclaim;
 use crate::call::release::Release;
 use crate::call::revoke::Revoke;
@@ -117,6 +118,7 @@ pub(crate) enum Operation {
     Notify(Notify),
     Subscribe(Subscribe),
     Revoke(Revoke),
+    SetPolicy(SetPolicy),
     Manage(Manage),
 }
 
@@ -140,6 +142,7 @@ impl Operation {
             Self::Notify(notify) => notify.step(caller, payload, budget),
             Self::Subscribe(subscribe) => Step::Done(subscribe.step(caller)),
             Self::Revoke(revoke) => revoke.step(caller, budget),
+            Self::SetPolicy(policy) => policy.step(caller, budget),
             Self::Manage(manage) => Step::Done(manage.step(caller)),
         }
     }
@@ -150,7 +153,7 @@ impl Operation {
             Self::Accept(accept) => accept.data_size(),
             Self::Create(_) | Self::Append(_) | Self::Release(_) | Self::Reclaim(_) => 0,
             Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => 0,
-            Self::Manage(_) => 0,
+            Self::SetPolicy(_) | Self::Manage(_) => 0,
         }
     }
 
@@ -162,6 +165,7 @@ impl Operation {
             Self::Accept(accept) => accept.abandon(caller),
             Self::Release(release) => release.abandon(caller),
             Self::Reclaim(reclaim) => reclaim.abandon(caller),
+            Self::SetPolicy(policy) => policy.abandon(caller),
             Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => {}
             Self::Manage(_) => {}
         }

@@ -134,6 +134,8 @@ pub enum Refusal {
     NoSuchVm,
     /// The VM is not in a state for this (VM_STATE).
     VmState,
+    /// The parcel's memory cannot have this cache policy (ARGUMENT_INVALID).
+    Policy,
 }
 
 impl Refusal {
@@ -161,6 +163,7 @@ impl Refusal {
             | Self::TooManyTargets
             | Self::TargetNotInAcl
             | Self::UnknownBits
+            | Self::Policy
             | Self::Unassigned => ErrorCode::ArgumentInvalid,
             Self::AclTooLong | Self::Quota(_) | Self::NoRange | Self::NoSuchVm => {
                 ErrorCode::NoResource
@@ -238,6 +241,7 @@ impl Refusal {
             Self::Closing => Rule::Closing,
             Self::NoVm | Self::NoSuchVm => Rule::UnknownVm,
             Self::VmState => Rule::VmState,
+            Self::Policy => Rule::Policy,
         }
     }
 

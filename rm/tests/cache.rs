@@ -5,8 +5,9 @@
 
 use rm::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
 use rm::machine::Features;
-use rm::machine::fake::world::{Guest, RAM, World, by_handle, offer, vm};
+use rm::machine::fake::world::{Guest, RAM, Turn, World, by_handle, offer, vm};
 use rm::stage2::{Access, MemoryType};
+use rm_abi::extension::{Policy, Rule, SET_POLICY, SetPolicyRequest};
 use rm_abi::{
     AcceptFlags, Attribute, AttributeEntry, CreateFlags, Handle, MemoryKind, Transfer, Vmid,
     message,
@@ -28,7 +29,7 @@ const RANGES: [(&[(u64, u64)], u64); 3] =
     [(&[(PAGE, 1)], 1), (&[(PAGE, 1), (SECOND, 2)], 3), (&[(BLOCK, 512)], 512)];
 
 fn worlds() -> impl Iterator<Item = (World, u32)> {
-    let world = |features| World::with_features(&[vm(3), vm(4)], features);
+    let world = |features| World::with_features(&[vm(3), vm(4), vm(5)], features);
     CPUS.into_iter().flat_map(move |features| STEPS.map(|step| (world(features), step)))
 }
 
@@ -265,5 +266,215 @@ fn an_accept_that_expects_another_policy_is_refused() {
         }
         assert_eq!(accept_with(&b, handle, rights, &[(UNCACHED, 4)]), 0);
         world.check();
+    }
+}
+
+const CACHED: Policy = Policy::Cached;
+
+fn request(handle: u32, policy: Policy) -> Vec<u8> {
+    let mut payload = vec![0; SetPolicyRequest::SIZE];
+    SetPolicyRequest { handle: Handle(handle), policy }.encode(&mut payload).unwrap();
+    payload
+}
+
+fn set_policy(guest: &Guest<'_>, handle: u32, policy: Policy) -> u32 {
+    guest.words(SET_POLICY, &request(handle, policy)).0
+}
+
+#[test]
+fn an_offered_share_changes_its_policy_and_back_for_its_owner_and_who_accepts_later() {
+    for (world, step) in worlds() {
+        let (a, b) = (world.caller(A), world.caller(B));
+        a.step.set(step);
+        let before = world.check();
+        for (ranges, pages) in RANGES {
+            let (first, end) = (ranges[0].0, WINDOW + (pages - 1) * PAGE_SIZE);
+            let (last, length) = ranges[ranges.len() - 1];
+            let last = last + (length - 1) * PAGE_SIZE;
+            let handle = a.offer(Transfer::Share, &[(3, 6), (4, 6)], ranges).unwrap();
+            world.cpu(A).write(Ipa(first), 1).unwrap();
+            for (round, policy) in [Policy::Uncached, CACHED, Policy::Uncached].iter().enumerate() {
+                assert_eq!(set_policy(&a, handle, *policy), 0);
+                assert_eq!(set_policy(&a, handle, *policy), 0, "nothing is left to do");
+                world.check();
+                let kind = match policy {
+                    Policy::Uncached => MemoryType::NonCacheable,
+                    _ => MemoryType::WriteBack,
+                };
+                assert_eq!(memory(&world, A, last), Some(kind));
+                assert!(world.manager.allows(A, Ipa(first), Access::Write).is_some());
+                assert!(world.manager.allows(A, Ipa(first), Access::Execute).is_none());
+                let round = round as u8 + 1;
+                assert_eq!(world.cpu(A).read(Ipa(first)), Ok(round));
+                b.accept_contiguous(handle, Transfer::Share, (WINDOW, pages)).unwrap();
+                assert_eq!(memory(&world, B, end), Some(kind));
+                assert_eq!(world.cpu(B).read(Ipa(WINDOW)), Ok(round));
+                world.cpu(B).write(Ipa(WINDOW), round + 1).unwrap();
+                assert_eq!(set_policy(&a, handle, Policy::Uncached), 0xb, "B holds it");
+                assert_eq!(set_policy(&a, handle, CACHED), 0xb, "B holds it");
+                assert_eq!(memory(&world, A, last), Some(kind), "G4: as it was");
+                b.release(handle, 0).unwrap();
+            }
+            a.reclaim(handle, 0).unwrap();
+            world.check();
+            assert_eq!(world.cpu(A).read(Ipa(first)), Ok(4));
+        }
+        while world.manager.idle(A) || world.manager.idle(B) {}
+        assert_eq!(world.check(), before);
+    }
+}
+
+#[test]
+fn a_lend_changes_what_its_borrower_will_get_and_keeps_its_content() {
+    for (world, step) in worlds() {
+        let (a, b) = (world.caller(A), world.caller(B));
+        a.step.set(step);
+        world.cpu(A).write(Ipa(PAGE), 1).unwrap();
+        let handle = a.offer(Transfer::Lend, &[(4, 6)], &[(PAGE, 1), (SECOND, 2)]).unwrap();
+        for (round, policy) in [(1, Policy::Uncached), (2, CACHED), (3, Policy::Uncached)] {
+            assert_eq!(set_policy(&a, handle, policy), 0);
+            assert_eq!(memory(&world, A, PAGE), None, "it stays lent");
+            b.accept_contiguous(handle, Transfer::Lend, (WINDOW, 3)).unwrap();
+            world.check();
+            assert_eq!(world.cpu(B).read(Ipa(WINDOW)), Ok(round));
+            world.cpu(B).write(Ipa(WINDOW), round + 1).unwrap();
+            b.release(handle, 0).unwrap();
+        }
+        a.reclaim(handle, 0).unwrap();
+        world.check();
+        assert_eq!(world.cpu(A).read(Ipa(PAGE)), Ok(4));
+    }
+}
+
+#[test]
+fn a_change_of_policy_does_not_wipe_what_a_later_reclaim_will() {
+    let (world, _) = worlds().next().unwrap();
+    let (a, b) = (world.caller(A), world.caller(B));
+    let handle = uncached(&a, Transfer::Share, &[(PAGE, 1)]);
+    b.accept(handle, Transfer::Share, &[(WINDOW, 1)]).unwrap();
+    world.cpu(B).write(Ipa(WINDOW), 7).unwrap();
+    b.release(handle, 1).unwrap();
+    assert_eq!(set_policy(&a, handle, CACHED), 0);
+    assert_eq!(world.cpu(A).read(Ipa(PAGE)), Ok(7));
+    a.reclaim(handle, 0).unwrap();
+    assert_eq!(world.cpu(A).read(Ipa(PAGE)), Ok(0));
+}
+
+#[test]
+fn who_checks_attributes_finds_those_of_the_new_policy() {
+    let (world, _) = worlds().next().unwrap();
+    let (a, b) = (world.caller(A), world.caller(B));
+    let rights = acl(Transfer::Share);
+    let handle = a.offer(Transfer::Share, rights, &[(PAGE, 1)]).unwrap();
+    set_policy(&a, handle, Policy::Uncached);
+    assert_eq!(accept_with(&b, handle, rights, &[]), 8);
+    assert_eq!(accept_with(&b, handle, rights, &[(UNCACHED, 4), (UNCACHED, 3)]), 8, "in order");
+    assert_eq!(accept_with(&b, handle, rights, &[(UNCACHED, 3), (UNCACHED, 4)]), 0);
+    b.release(handle, 0).unwrap();
+    set_policy(&a, handle, CACHED);
+    assert_eq!(accept_with(&b, handle, rights, &[(UNCACHED, 3), (UNCACHED, 4)]), 8);
+    assert_eq!(accept_with(&b, handle, rights, &[]), 0);
+}
+
+#[test]
+fn an_unfinished_parcel_changes_its_policy_for_the_pages_it_has_and_will_get() {
+    for (world, step) in worlds() {
+        let (a, b) = (world.caller(A), world.caller(B));
+        a.step.set(step);
+        let payload = offer(CreateFlags::APPEND, acl(Transfer::Share), &[(PAGE, 1)], &[]);
+        let handle = a.words(message::MEM_SHARE, &payload).1;
+        world.cpu(A).write(Ipa(PAGE), 1).unwrap();
+        world.cpu(A).write(Ipa(SECOND), 2).unwrap();
+        assert_eq!(set_policy(&b, handle, Policy::Uncached), 7, "G6: B knows of nothing");
+        assert_eq!(set_policy(&a, handle, Policy::Uncached), 0);
+        a.append(handle, true, &[(SECOND, 1)]).unwrap();
+        b.accept_contiguous(handle, Transfer::Share, (WINDOW, 2)).unwrap();
+        world.check();
+        assert_eq!(world.cpu(B).read(Ipa(WINDOW)), Ok(1));
+        assert_eq!(world.cpu(B).read(Ipa(WINDOW + PAGE_SIZE)), Ok(2));
+    }
+}
+
+#[test]
+fn g4_who_may_not_change_a_policy_is_refused_and_changes_nothing() {
+    let (world, _) = worlds().next().unwrap();
+    let (a, b, stranger) = (world.caller(A), world.caller(B), world.caller(VmIndex(2)));
+    let handle = a.offer(Transfer::Share, acl(Transfer::Share), &[(PAGE, 1)]).unwrap();
+    let uncached = request(handle, Policy::Uncached);
+    assert_eq!(b.words(SET_POLICY, &uncached).0, 3, "a borrower");
+    assert_eq!(stranger.words(SET_POLICY, &uncached).0, 7, "a stranger");
+    assert_eq!(set_policy(&a, handle + 0x2000, Policy::Uncached), 7, "no parcel");
+    assert_eq!(a.words(SET_POLICY, &uncached[..7]).0, 4, "too short");
+    assert_eq!(set_policy(&a, handle, Policy::Device), 6, "RAM is no device");
+    assert_eq!(a.last_refusal().rule, Rule::Policy as u16);
+    for number in [0, 3, 8, 0x102] {
+        let mut bytes = uncached.clone();
+        bytes[4..].copy_from_slice(&u32::to_le_bytes(number));
+        assert_eq!(a.words(SET_POLICY, &bytes).0, 6, "{number:#x} is no policy");
+    }
+    let given = a.offer(Transfer::Donate, &[(4, 7)], &[(SECOND, 1)]).unwrap();
+    assert_eq!(set_policy(&a, given, Policy::Uncached), 6, "a donation");
+    assert_eq!(set_policy(&a, given, CACHED), 0, "it has this one");
+    assert_eq!(memory(&world, A, PAGE), Some(MemoryType::WriteBack));
+    b.accept(handle, Transfer::Share, &[(WINDOW, 1)]).unwrap();
+    assert_eq!(set_policy(&a, handle, Policy::Uncached), 0xb);
+    assert_eq!(a.last_refusal().holders(), [Vmid(4)]);
+    assert_eq!(a.words(rm_abi::extension::REVOKE, &by_handle(handle, 0)).0, 0);
+    assert_eq!(set_policy(&a, handle, Policy::Uncached), 3, "it is over");
+    assert_eq!(memory(&world, A, PAGE), Some(MemoryType::WriteBack));
+    assert_eq!(world.manager.machine().counters().cleaned, 0);
+    world.check();
+}
+
+#[test]
+fn while_a_policy_changes_nobody_begins_anything_with_the_parcel() {
+    for transfer in [Transfer::Share, Transfer::Lend] {
+        let (world, _) = worlds().next().unwrap();
+        let (a, b) = (world.caller(A), world.caller(B));
+        world.cpu(A).write(Ipa(BLOCK), 7).unwrap();
+        let handle = a.offer(transfer, acl(transfer), &[(PAGE, 1), (BLOCK, 512)]).unwrap();
+        a.step.set(1);
+        let beside = world.caller(A);
+        let mut turn = a.send(SET_POLICY, &request(handle, Policy::Uncached));
+        let mut steps = 0;
+        while let Turn::More(token) = turn {
+            steps += 1;
+            if steps % 50 == 1 {
+                assert_eq!(b.accept_contiguous(handle, transfer, (WINDOW, 513)), Err(5));
+                assert_eq!(b.release(handle, 0), Err(0xc));
+                assert_eq!(beside.reclaim(handle, 0), Err(5));
+                assert!(world.manager.audit().is_err(), "a call is at work");
+                world.manager.machine().check_no_stale();
+            }
+            turn = a.resume(token);
+        }
+        assert_eq!(turn, Turn::Reply(vec![0; 4]));
+        assert!(steps > 200, "only {steps} steps for 513 pages");
+        b.accept_contiguous(handle, transfer, (WINDOW, 513)).unwrap();
+        world.check();
+        assert_eq!(world.cpu(B).read(Ipa(WINDOW + PAGE_SIZE)), Ok(7));
+    }
+}
+
+#[test]
+fn an_owner_that_ends_while_a_policy_changes_leaves_nothing_behind() {
+    for (cut, features) in [0, 1, 2, 300].into_iter().zip(CPUS.into_iter().cycle()) {
+        let world = World::with_features(&[vm(3), vm(4)], features);
+        let before = world.check();
+        let (a, b) = (world.caller(A), world.caller(B));
+        world.cpu(A).write(Ipa(BLOCK), 7).unwrap();
+        let handle = a.offer(Transfer::Share, &[(3, 6), (4, 6)], &[(PAGE, 1), (BLOCK, 512)]);
+        a.step.set(1);
+        let mut turn = a.send(SET_POLICY, &request(handle.unwrap(), Policy::Uncached));
+        for _ in 0..cut {
+            let Turn::More(token) = turn else { panic!("it takes more steps") };
+            turn = a.resume(token);
+        }
+        world.end(A);
+        world.manager.begin_reset(A);
+        world.settle(A, 100);
+        assert_eq!(b.accept_contiguous(handle.unwrap(), Transfer::Share, (WINDOW, 513)), Err(7));
+        assert_eq!(world.check(), before);
+        assert_eq!(world.manager.machine().memory(pa(BLOCK))[0], 0);
     }
 }

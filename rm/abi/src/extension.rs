@@ -10,6 +10,7 @@
 //! | `CALLS + 1` | [`LAST_REFUSAL`] | none | [`LastRefusal`] of the transport that asks | – |
 //! | `CALLS + 2` | [`SUBSCRIBE`] | [`SubscribeRequest`] | none | ARGUMENT_INVALID: an unknown bit |
 //! | `CALLS + 3` | [`REVOKE`] | [`RevokeRequest`] | none | HANDLE_INVALID: no parcel of the caller's to know of; DENIED: not its owner; BUSY: an append is at work |
+//! | `CALLS + 10` | [`SET_POLICY`] | [`SetPolicyRequest`] | none | HANDLE_INVALID: no parcel of the caller's to know of; DENIED: not its owner, or it was revoked; ARGUMENT_INVALID: its memory cannot have this policy; BUSY: a call on it is at work; MEM_INUSE: somebody holds it |
 //!
 //! | id | name | payload | to whom |
 //! |---|---|---|---|
@@ -22,9 +23,11 @@
 //! is behind the known fields is none of its business.
 
 mod event;
+mod policy;
 mod refusal;
 
 pub use event::{EventKind, EventReason, ParcelEvent};
+pub use policy::{Policy, SetPolicyRequest};
 pub use refusal::{LastRefusal, MAX_HOLDERS, Resource, Rule};
 
 use bitflags::bitflags;
@@ -49,14 +52,19 @@ pub const SUBSCRIBE: u32 = CALLS + 2;
 /// at first. They hear MEM_RECALL, and then the parcel is none of theirs; the pages of a lend are zeroed
 /// at the reclaim.
 pub const REVOKE: u32 = CALLS + 3;
+/// Gives a parcel of the caller's that nobody holds another cache policy: its own mapping of a share
+/// changes at once, those of others have it when they accept. To who checks them, the parcel's attributes
+/// are from then on those of a parcel made with this policy: none if write-back, else one entry for each
+/// VM of the access list, in its order.
+pub const SET_POLICY: u32 = CALLS + 10;
 
 /// Something happened to a parcel of the receiver.
 pub const PARCEL_EVENT: u32 = NOTICES + 1;
 
 /// The version of this table: it rises when a call or a field is added.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The calls of this version, bit `n` for `CALLS + n`.
-pub const KNOWN_CALLS: u64 = 0b1111;
+pub const KNOWN_CALLS: u64 = 0b1111 | 1 << 10;
 /// The notifications of this version, bit `n` for `NOTICES + n`.
 pub const KNOWN_NOTICES: u64 = 0b10;
 

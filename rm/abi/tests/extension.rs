@@ -1,8 +1,8 @@
 //! The bytes of the extension calls and notifications, written out, and the rule by which they grow.
 
 use rm_abi::extension::{
-    self, Discovery, EventKind, EventReason, Events, LastRefusal, ParcelEvent, Policies, Resource,
-    RevokeFlags, RevokeRequest, Rule, SubscribeRequest,
+    self, Discovery, EventKind, EventReason, Events, LastRefusal, ParcelEvent, Policies, Policy,
+    Resource, RevokeFlags, RevokeRequest, Rule, SetPolicyRequest, SubscribeRequest,
 };
 use rm_abi::{ErrorCode, Handle, MAX_PAYLOAD, Vmid, hypercall, message};
 
@@ -23,6 +23,7 @@ fn ids_are_those_of_the_table() {
     assert_eq!(extension::DISCOVER, 0x5e00_0000);
     assert_eq!(extension::LAST_REFUSAL, 0x5e00_0001);
     assert_eq!(extension::SUBSCRIBE, 0x5e00_0002);
+    assert_eq!(extension::SET_POLICY, 0x5e00_000a);
     assert_eq!(extension::PARCEL_EVENT, 0x5e10_0001);
 }
 
@@ -88,10 +89,13 @@ fn a_refusal_names_rule_resource_and_holders() {
 
 #[test]
 fn rules_and_resources_keep_their_numbers() {
-    for (index, rule) in (1..).zip(Rule::ALL) {
-        assert_eq!(*rule as u16, index, "{rule}");
-        assert_eq!(Rule::from_wire(index), Some(*rule));
+    for rule in Rule::ALL {
+        assert_eq!(Rule::from_wire(*rule as u16), Some(*rule));
     }
+    assert!(
+        Rule::ALL.is_sorted_by_key(|rule| *rule as u16),
+        "a number that is used twice shows here"
+    );
     for (index, resource) in (1..).zip(Resource::ALL) {
         assert_eq!(*resource as u16, index, "{resource}");
         assert_eq!(Resource::from_wire(index), Some(*resource));
@@ -99,6 +103,7 @@ fn rules_and_resources_keep_their_numbers() {
     assert_eq!((Rule::from_wire(0), Resource::from_wire(0)), (None, None));
     // Where one that is inserted by mistake would shift the others.
     assert_eq!((Rule::NoParcel as u16, Rule::Held as u16, Rule::UnknownBits as u16), (20, 34, 42));
+    assert_eq!((Rule::VmState as u16, Rule::Policy as u16), (47, 53));
     assert_eq!(Resource::Frames as u16, 8);
 }
 
@@ -113,6 +118,22 @@ fn requests_are_a_few_words() {
     assert_eq!(RevokeRequest::decode(&hex("78 56 34 12 01 00 00 00")[..]), Ok(recall));
     let flagged = RevokeRequest::decode(&hex("78 56 34 12 02 00 00 00")[..]);
     assert_eq!(flagged, Err(ErrorCode::ArgumentInvalid));
+
+    let uncached = SetPolicyRequest { handle: Handle(0x1234_5678), policy: Policy::Uncached };
+    let bytes = hex("78 56 34 12 02 00 00 00");
+    assert_eq!(encoded(|into| uncached.encode(into)), bytes);
+    assert_eq!(SetPolicyRequest::decode(&bytes[..]), Ok(uncached));
+    assert_eq!(SetPolicyRequest::decode(&bytes[..7]), Err(ErrorCode::MessageInvalid));
+    for (number, policy) in [(1, Policy::Cached), (4, Policy::Device)] {
+        assert_eq!(Policy::from_wire(number), Some(policy));
+        assert_eq!(u32::from(policy.as_set().bits()), number);
+    }
+    for number in [0, 3, 5, 8, 0x1_0001] {
+        let mut bytes = bytes.clone();
+        bytes[4..].copy_from_slice(&u32::to_le_bytes(number));
+        let refused = SetPolicyRequest::decode(&bytes[..]);
+        assert_eq!(refused, Err(ErrorCode::ArgumentInvalid), "{number}");
+    }
 
     let request = SubscribeRequest { events: Events::ACCEPTED | Events::RELEASED };
     assert_eq!(encoded(|into| request.encode(into)), [3, 0, 0, 0]);

@@ -1,7 +1,8 @@
 //! One VM's conversation with the manager.
 
 use rm_abi::extension::{
-    self, Discovery, Events, LastRefusal, RevokeFlags, RevokeRequest, SubscribeRequest,
+    self, Discovery, Events, LastRefusal, Policy, RevokeFlags, RevokeRequest, SetPolicyRequest,
+    SubscribeRequest,
 };
 use rm_abi::list::List;
 use rm_abi::memparcel::accept::{Accept, Accepted};
@@ -307,6 +308,15 @@ impl<T: Transport, const N: usize> Session<T, N> {
     pub fn recall(&mut self, parcel: Handle) -> Result<(), Error> {
         let request = RevokeRequest { handle: parcel, flags: RevokeFlags::RECALL };
         self.order(extension::REVOKE, |into| request.encode(into))
+    }
+
+    /// Gives a parcel that nobody has accepted another cache policy. A share's own mapping changes too,
+    /// and its content is kept; what this VM writes there during the call may be lost. Who accepts later
+    /// and checks the attributes finds those of a parcel made with this policy: see
+    /// [`SET_POLICY`](extension::SET_POLICY).
+    pub fn set_policy(&mut self, parcel: Handle, policy: Policy) -> Result<(), Error> {
+        let request = SetPolicyRequest { handle: parcel, policy };
+        self.order(extension::SET_POLICY, |into| request.encode(into))
     }
 
     /// Asks to be told of such events of this VM's own parcels by [`Notice::Event`], instead of those

@@ -7,7 +7,7 @@ use rm::machine::fake::world::{Guest, RAM, Turn, World, vm};
 use rm::operation::budget::Budget;
 use rm_client::{
     Acceptance, Error, ErrorCode, EventKind, EventReason, Events, Handle, LARGEST, LastRefusal,
-    NewParcel, Notice, QueueTrap, Queues, Received, Rights, Rule, Sanitize, Sent, Session,
+    NewParcel, Notice, Policy, QueueTrap, Queues, Received, Rights, Rule, Sanitize, Sent, Session,
     SglEntry, Transfer, Transport, TransportError, Vmid, Wait, grant, pages,
 };
 
@@ -173,6 +173,7 @@ over_each_transport! {
     a_client_learns_what_there_is_and_why_it_was_refused
     an_owner_that_subscribed_hears_of_its_parcels
     an_owner_takes_a_parcel_away_from_who_keeps_it
+    an_owner_changes_the_cache_policy_of_a_parcel_that_nobody_holds
 }
 
 const fn refused<T>(code: ErrorCode) -> Result<T, Error> {
@@ -325,6 +326,27 @@ mod stories {
         assert_eq!(b.release(parcel, Sanitize::empty()), refused(ErrorCode::HandleInvalid));
         a.reclaim(parcel, Sanitize::empty()).unwrap();
         assert_eq!(world.cpu(A).read(Ipa(PAGE)), Ok(0));
+        world.check();
+    }
+
+    pub(super) fn an_owner_changes_the_cache_policy_of_a_parcel_that_nobody_holds(way: Way) {
+        let world = world();
+        let (mut a, mut b) = (session(&world, A, way), session(&world, B, way));
+        let acl = [grant(Vmid(3), Rights::RW), grant(Vmid(4), Rights::RW)];
+        let parcel = a.share(&NewParcel::new(&[pages(PAGE, 1)], &acl)).unwrap();
+        world.cpu(A).write(Ipa(PAGE), 7).unwrap();
+        assert_eq!(b.set_policy(parcel, Policy::Uncached), refused(ErrorCode::Denied));
+        a.set_policy(parcel, Policy::Uncached).unwrap();
+        let wanted = Acceptance::new(parcel, Transfer::Share).contiguous();
+        b.accept_at(&wanted, &[pages(WINDOW, 1)]).unwrap();
+        assert_eq!(world.cpu(B).read(Ipa(WINDOW)), Ok(7));
+        assert_eq!(a.set_policy(parcel, Policy::Cached), refused(ErrorCode::MemoryInUse));
+        assert_eq!(a.last_refusal().unwrap().holders(), [Vmid(4)]);
+        assert_eq!(a.set_policy(parcel, Policy::Device), refused(ErrorCode::ArgumentInvalid));
+        assert_eq!(a.last_refusal().unwrap().rule, Rule::Policy as u16);
+        b.release(parcel, Sanitize::empty()).unwrap();
+        a.set_policy(parcel, Policy::Cached).unwrap();
+        a.reclaim(parcel, Sanitize::empty()).unwrap();
         world.check();
     }
 

@@ -147,6 +147,9 @@ fn check<M: Machine>(
     if parcel.recalled {
         return Err(Refusal::Closing);
     }
+    if parcel.phase == Phase::Retyping {
+        return Err(Refusal::InProgress);
+    }
     let contiguous = flags.contains(AcceptFlags::MAP_CONTIGUOUS);
     if contiguous && parcel.is_device() {
         return Err(Refusal::DeviceMemory);

@@ -64,6 +64,7 @@ pub(crate) fn begin<M: Machine>(
     match parcel.phase {
         Phase::Initial => {}
         Phase::Appending => return Err(Refusal::InProgress),
+        Phase::Retyping if parcel.unfinished => return Err(Refusal::InProgress),
         _ => return Err(Refusal::NotAppending),
     }
     let single = request.sgl.len() == 1;

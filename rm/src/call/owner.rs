@@ -2,6 +2,7 @@
 
 use rm_abi::{Transfer, Vmid};
 
+use crate::address::Pa;
 use crate::call::Caller;
 use crate::machine::Machine;
 use crate::memparcel::units::{self, Walk};
@@ -70,22 +71,36 @@ pub(crate) fn maintain<M: Machine>(
     caller: Caller<'_, '_, M>,
     budget: &mut Budget,
 ) -> Walk {
-    let (zero, clean) = (zeroes(parcel), parcel.acl.policy() == MemoryType::NonCacheable);
+    if zeroes(parcel) {
+        each_page(parcel, caller, weight::ZERO_PAGE, budget, M::zero_page)
+    } else if parcel.acl.policy() == MemoryType::NonCacheable {
+        clean(parcel, caller, budget)
+    } else {
+        Walk::End
+    }
+}
+
+/// Cleans and invalidates the pages from the parcel's place on.
+pub(crate) fn clean<M: Machine>(
+    parcel: &mut Memparcel,
+    caller: Caller<'_, '_, M>,
+    budget: &mut Budget,
+) -> Walk {
+    each_page(parcel, caller, weight::COPY_PAGE, budget, M::clean_invalidate_page)
+}
+
+fn each_page<M: Machine>(
+    parcel: &mut Memparcel,
+    caller: Caller<'_, '_, M>,
+    weight: u32,
+    budget: &mut Budget,
+    work: impl Fn(&M, Pa),
+) -> Walk {
     let machine = caller.machine();
     let Memparcel { extents, place, .. } = parcel;
     units::owner(extents, caller.mem(), place, budget, |piece, budget| {
-        let affordable =
-            |_: &u64| budget.spend(if zero { weight::ZERO_PAGE } else { weight::COPY_PAGE });
-        let pages = (0..piece.pages).take_while(affordable);
-        pages.fold(0, |done, page| {
-            let page = piece.pa.add_pages(page);
-            if zero {
-                machine.zero_page(page);
-            } else if clean {
-                machine.clean_invalidate_page(page);
-            }
-            done + 1
-        })
+        let affordable = (0..piece.pages).take_while(|_| budget.spend(weight));
+        affordable.map(|page| work(machine, piece.pa.add_pages(page))).count() as u64
     })
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn begin<M: Machine>(
     if parcel.owner != caller.vm {
         return Err(Refusal::NotOwner);
     }
-    if parcel.phase == Phase::Appending {
+    if matches!(parcel.phase, Phase::Appending | Phase::Retyping) {
         return Err(Refusal::InProgress);
     }
     if parcel.is_held() {

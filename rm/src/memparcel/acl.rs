@@ -1,7 +1,7 @@
 //! Who may map a parcel, and with which rights.
 //!
 //! An ACL is written when memory is offered and only read after that, so `accept` never waits for
-//! the owner. The checks are those of the protocol's table for creation, in its order: a client that
+//! the owner; its cache policy alone can change, while nobody holds the parcel. The checks are those of the protocol's table for creation, in its order: a client that
 //! makes two mistakes hears of the same one from us as from the original.
 
 use heapless::Vec;
@@ -38,6 +38,20 @@ impl Acl {
 
     pub(crate) const fn policy(&self) -> MemoryType {
         self.policy
+    }
+
+    /// Gives the parcel another policy, and the attributes of one that was made with it for all of its
+    /// VMs.
+    pub(crate) fn set_policy(&mut self, policy: MemoryType) {
+        self.policy = policy;
+        self.attributes.clear();
+        let attribute = match policy {
+            MemoryType::WriteBack => return,
+            MemoryType::NonCacheable => Attribute::Uncached as u16,
+            MemoryType::Device => Attribute::Device as u16,
+        };
+        let of = |entry: &AclEntry| AttributeEntry { attribute, vmid: entry.vmid };
+        self.attributes = self.entries.iter().map(of).collect();
     }
 
     pub(crate) fn len(&self) -> usize {

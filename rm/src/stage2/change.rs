@@ -26,6 +26,8 @@ pub(crate) enum Change {
     /// Owned or Claimed becomes Shared, with what the owner's own ACL entry and the parcel's cache
     /// policy say. Lines of a page that is to be used uncached are the caller's to clean.
     Share { rights: Rights, memory: MemoryType },
+    /// Shared stays so, with another memory type.
+    Retype { memory: MemoryType },
     /// Lent or Shared becomes Owned.
     Restore,
     /// Lent becomes Absent: another VM has accepted a donation.
@@ -51,6 +53,7 @@ impl Change {
             Self::Lend { .. } | Self::Share { .. } => {
                 matches!(state, State::Owned | State::Claimed)
             }
+            Self::Retype { .. } => matches!(state, State::Shared),
             Self::Restore => matches!(state, State::Lent | State::Shared),
             Self::GiveAway => matches!(state, State::Lent),
             Self::Unhold | Self::Borrow { .. } | Self::Own | Self::Device | Self::Emulate => {
@@ -176,6 +179,9 @@ impl Stage2 {
             Change::Lend { parcel } => descriptor::lent(parcel),
             Change::Share { rights, memory } => {
                 self.encoder.leaf(level, State::Shared, rights, memory)
+            }
+            Change::Retype { memory } => {
+                self.encoder.leaf(level, State::Shared, descriptor::rights(old), memory)
             }
             Change::Restore | Change::Own => self.encoder.owned(level),
             Change::Borrow { rights, memory } => {

@@ -91,6 +91,7 @@ numbered! {
     Closing = 45, "the parcel was recalled or is ending";
     UnknownVm = 46, "there is no such VM";
     VmState = 47, "the VM is not in a state for this";
+    Policy = 53, "the memory cannot have this cache policy";
 }
 
 numbered! {
