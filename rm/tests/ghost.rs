@@ -1,16 +1,20 @@
 //! Random calls by all VMs against a model that knows nothing of descriptors.
 //!
 //! The model is a map from a VM's page to what the VM may do there and which machine page it is, and a
-//! list of parcels. After every call the answer and every page of every VM are compared, the machine
-//! is asked for stale translations (G5), and conservation is checked (G8). `RM_EFFORT` scales the
+//! list of parcels, and what was last written to a machine page. VMs write between the calls, over caches
+//! that lose what they may. After every call the answer and every page of every VM are compared, its
+//! memory type and content too, the machine is asked for stale translations (G5) and stale cache lines,
+//! and conservation is checked (G8). `RM_EFFORT` scales the
 //! number of calls; a failure prints the seed, and `RM_SEED` replays it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rm::address::{Ipa, Pa, VmIndex};
+use rm::machine::Features;
 use rm::machine::fake::world::{RAM, World, offer, vm};
-use rm::stage2::Access;
-use rm_abi::{CreateFlags, Transfer};
+use rm::stage2::{Access, MemoryType};
+use rm_abi::extension::{Policy, SET_POLICY, SetPolicyRequest};
+use rm_abi::{CreateFlags, Handle, Transfer};
 
 const VMS: u8 = 3;
 /// The pages of RAM that calls name: some before and some after a block's end.
@@ -37,6 +41,7 @@ struct Parcel {
     mapped: BTreeMap<u8, u64>,
     /// Its owner may append.
     open: bool,
+    uncached: bool,
 }
 
 #[derive(Default)]
@@ -44,6 +49,10 @@ struct Model {
     pages: BTreeMap<(u8, u64), Page>,
     parcels: Vec<Parcel>,
     gone: Vec<u32>,
+    /// Machine pages in parcels that are not cacheable.
+    uncached: BTreeSet<u64>,
+    /// The first byte of machine pages, where it is not 0.
+    content: BTreeMap<u64, u8>,
 }
 
 /// xorshift64*: small, and the same on every machine.
@@ -80,9 +89,10 @@ impl Model {
         transfer: Transfer,
         acl: &[(u8, u8)],
         list: &[u64],
-        open: bool,
+        (open, uncached): (bool, bool),
     ) -> Result<(), u32> {
         let pages = self.take(vm, acl, list)?;
+        self.set_cached(&pages, !uncached);
         let acl = acl.to_vec();
         self.parcels.push(Parcel {
             handle: 0,
@@ -92,6 +102,7 @@ impl Model {
             pages,
             mapped: BTreeMap::new(),
             open,
+            uncached,
         });
         Ok(())
     }
@@ -123,10 +134,60 @@ impl Model {
             return Err(3);
         }
         let acl = parcel.acl.clone();
+        let uncached = parcel.uncached;
         let pages = self.take(vm, &acl, list)?;
+        self.set_cached(&pages, !uncached);
         self.parcels[index].pages.extend(pages);
         self.parcels[index].open = !end;
         Ok(())
+    }
+
+    fn set_cached(&mut self, pages: &[(u64, u64)], cached: bool) {
+        for (_, pa) in pages {
+            if cached {
+                self.uncached.remove(pa);
+            } else {
+                self.uncached.insert(*pa);
+            }
+        }
+    }
+
+    fn set_policy(&mut self, vm: u8, handle: u32, uncached: bool) -> Result<(), u32> {
+        let index = self.find(vm, handle)?;
+        let parcel = &mut self.parcels[index];
+        if parcel.owner != vm {
+            return Err(3);
+        }
+        if parcel.transfer == Transfer::Donate && uncached {
+            return Err(6);
+        }
+        if !parcel.mapped.is_empty() {
+            return Err(0xb);
+        }
+        parcel.uncached = uncached;
+        let pages = parcel.pages.clone();
+        self.set_cached(&pages, !uncached);
+        Ok(())
+    }
+
+    /// VMs write to some of the pages that they may write to.
+    fn write(&mut self, world: &World, dice: &mut Dice) {
+        let spots: Vec<_> = self.pages.iter().map(|(spot, page)| (*spot, *page)).collect();
+        for _ in 0..6 {
+            let ((vm, at), page) = spots[dice.roll(spots.len() as u64) as usize];
+            let (pa, rights) = match page {
+                Page::Lent => continue,
+                Page::Owned(pa) => (pa, 7),
+                Page::Shared(pa, rights) | Page::Borrowed(pa, rights) => (pa, rights),
+            };
+            if rights & 2 != 0 {
+                let (cpu, value) = (world.cpu(VmIndex(vm)), dice.roll(256) as u8);
+                let allows = |at, access| world.manager.allows(VmIndex(vm), at, access);
+                assert_eq!(cpu.retrying(Ipa(at), Access::Write, allows), Ok(Pa(pa)));
+                cpu.write(Ipa(at), value).expect("it was just allowed");
+                self.content.insert(pa, value);
+            }
+        }
     }
 
     fn find(&self, vm: u8, handle: u32) -> Result<usize, u32> {
@@ -193,7 +254,7 @@ impl Model {
         Ok(())
     }
 
-    fn reclaim(&mut self, vm: u8, handle: u32) -> Result<(), u32> {
+    fn reclaim(&mut self, vm: u8, handle: u32, zero: bool) -> Result<(), u32> {
         let index = self.find(vm, handle)?;
         let parcel = &self.parcels[index];
         if parcel.owner != vm {
@@ -203,7 +264,11 @@ impl Model {
             return Err(0xb);
         }
         let parcel = self.parcels.remove(index);
+        self.set_cached(&parcel.pages, true);
         for (at, pa) in parcel.pages {
+            if zero {
+                self.content.remove(&pa);
+            }
             self.pages.insert((vm, at), Page::Owned(pa));
         }
         self.gone.push(handle);
@@ -246,8 +311,22 @@ impl Model {
                     let found = world.manager.allows(VmIndex(vm), Ipa(at), access);
                     assert_eq!(found, expected, "VM {vm} at {at:#x}, {access:?}");
                 }
+                if rights & 4 != 0 {
+                    self.compare_content(world, VmIndex(vm), at, pa);
+                }
             }
         }
+    }
+}
+
+impl Model {
+    fn compare_content(&self, world: &World, vm: VmIndex, at: u64, pa: u64) {
+        let page = world.manager.with_page(vm, |page| page(Ipa(at), Access::Read));
+        let uncached = self.uncached.contains(&pa);
+        let memory = if uncached { MemoryType::NonCacheable } else { MemoryType::WriteBack };
+        assert_eq!(page.map(|page| page.memory), Some(memory), "{vm:?} at {at:#x}");
+        let content = self.content.get(&pa).copied().unwrap_or(0);
+        assert_eq!(world.cpu(vm).read(Ipa(at)), Ok(content), "{vm:?} at {at:#x}");
     }
 }
 
@@ -293,7 +372,7 @@ fn turn(world: &World, model: &mut Model, dice: &mut Dice) -> (Result<(), u32>, 
         guest.step.set(step);
         guest
     };
-    match dice.roll(9) {
+    match dice.roll(10) {
         0..3 => {
             let vm = dice.roll(VMS.into()) as u8;
             let guest = caller(vm);
@@ -301,11 +380,15 @@ fn turn(world: &World, model: &mut Model, dice: &mut Dice) -> (Result<(), u32>, 
             let named: Vec<_> = acl.iter().map(|&(vm, rights)| (vmid(vm), rights)).collect();
             let open = dice.roll(4) == 0;
             let flags = if open { CreateFlags::APPEND } else { CreateFlags::empty() };
-            let said = match guest.words(transfer.message(), &offer(flags, &named, &ranges, &[])) {
+            let uncached = transfer != Transfer::Donate && dice.roll(3) == 0;
+            let attributes = [(2, named[0].0)];
+            let attributes = if uncached { &attributes[..] } else { &[] };
+            let request = offer(flags, &named, &ranges, attributes);
+            let said = match guest.words(transfer.message(), &request) {
                 (0, handle) => Ok(handle),
                 (error, _) => Err(error),
             };
-            let expected = model.offer(vm, transfer, &acl, &each(&ranges), open);
+            let expected = model.offer(vm, transfer, &acl, &each(&ranges), (open, uncached));
             if let (Ok(handle), Ok(())) = (said, expected) {
                 model.parcels.last_mut().expect("just made").handle = handle;
             }
@@ -338,11 +421,26 @@ fn turn(world: &World, model: &mut Model, dice: &mut Dice) -> (Result<(), u32>, 
             let said = caller(vm).append(handle, end, &ranges).map(drop);
             (said, model.append(vm, handle, &each(&ranges), end))
         }
+        7 => {
+            let (vm, handle) =
+                model.pick(dice, |parcel, vm| parcel.owner == vm && parcel.mapped.is_empty());
+            let uncached = dice.roll(2) == 0;
+            let policy = if uncached { Policy::Uncached } else { Policy::Cached };
+            let mut payload = [0; SetPolicyRequest::SIZE];
+            let request = SetPolicyRequest { handle: Handle(handle), policy };
+            request.encode(&mut payload).expect("it fits");
+            let said = match caller(vm).words(SET_POLICY, &payload).0 {
+                0 => Ok(()),
+                error => Err(error),
+            };
+            (said, model.set_policy(vm, handle, uncached))
+        }
         _ => {
             let (vm, handle) =
                 model.pick(dice, |parcel, vm| parcel.owner == vm && parcel.mapped.is_empty());
-            let flags = dice.roll(2) as u8;
-            (caller(vm).reclaim(handle, flags).map(drop), model.reclaim(vm, handle))
+            let zero = dice.roll(2) == 1;
+            let said = caller(vm).reclaim(handle, zero.into()).map(drop);
+            (said, model.reclaim(vm, handle, zero))
         }
     }
 }
@@ -361,7 +459,8 @@ fn no_sequence_of_calls_leaves_the_model() {
     let (mut calls, mut successes) = (0, 0);
     for seed in seeds {
         println!("RM_SEED={seed}");
-        let world = World::new(&[vm(3), vm(4), vm(5)]);
+        let features = Features { forced_write_back: seed % 2 == 0 };
+        let world = World::with_features(&[vm(3), vm(4), vm(5)], features);
         let mut model = Model::new();
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         for call in 0..400 {
@@ -373,6 +472,7 @@ fn no_sequence_of_calls_leaves_the_model() {
                 world.manager.idle(VmIndex(dice.roll(VMS.into()) as u8));
             }
             model.compare(&world);
+            model.write(&world, &mut dice);
             let report = world.check();
             assert_eq!(report.parcels, model.parcels.len() as u64, "call {call}");
         }

@@ -9,10 +9,11 @@ use rm::audit::AuditReport;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, append, by_handle, offer, vm};
 use rm::operation::budget::Budget;
 use rm::stage2::Access;
+use rm_abi::extension::{Policy, SET_POLICY, SetPolicyRequest};
 use rm_abi::memparcel::lookup::Lookup;
 use rm_abi::{
-    AcceptFlags, AclEntry, AppendFlags, CreateFlags, MemoryKind, Rights, SglEntry, Transfer, Vmid,
-    message,
+    AcceptFlags, AclEntry, AppendFlags, CreateFlags, Handle, MemoryKind, Rights, SglEntry,
+    Transfer, Vmid, message,
 };
 
 const A: VmIndex = VmIndex(0);
@@ -70,6 +71,12 @@ fn lookup() -> Vec<u8> {
     let mut payload = vec![0; 100];
     let length = request.encode(&mut payload).expect("three ranges fit");
     payload.truncate(length);
+    payload
+}
+
+fn set_policy(handle: u32, policy: Policy) -> Vec<u8> {
+    let mut payload = vec![0; SetPolicyRequest::SIZE];
+    SetPolicyRequest { handle: Handle(handle), policy }.encode(&mut payload).expect("it fits");
     payload
 }
 
@@ -304,6 +311,29 @@ const CASES: &[Case] = &[
         error: 0,
     },
     Case {
+        name: "make a share uncached",
+        caller: A,
+        prepare: |world| {
+            world.caller(A).offer(Transfer::Share, &[(3, 6), (4, 6)], &RANGES).unwrap()
+        },
+        request: |handle| (SET_POLICY, set_policy(handle, Policy::Uncached)),
+        error: 0,
+    },
+    Case {
+        name: "make a share cached",
+        caller: A,
+        prepare: shared_uncached,
+        request: |handle| (SET_POLICY, set_policy(handle, Policy::Cached)),
+        error: 0,
+    },
+    Case {
+        name: "make a lend uncached",
+        caller: A,
+        prepare: lent,
+        request: |handle| (SET_POLICY, set_policy(handle, Policy::Uncached)),
+        error: 0,
+    },
+    Case {
         name: "reclaim of uncached memory",
         caller: A,
         prepare: shared_uncached,
@@ -427,9 +457,9 @@ fn a_second_long_call_of_the_same_vm_is_busy() {
 
 #[test]
 fn a_handle_is_nobodys_until_its_creation_and_after_its_reclaim_are_decided() {
-    let creations = CASES
-        .iter()
-        .filter(|case| case.caller == A && !case.name.contains("append") && case.name != "lookup");
+    let others = |name: &str| name.starts_with("append") || name.starts_with("make");
+    let creations =
+        CASES.iter().filter(|case| case.caller == A && !others(case.name) && case.name != "lookup");
     for case in creations {
         disturbed(case, true, |world, handle| {
             let guess = if handle == 0 { 1 } else { handle };
