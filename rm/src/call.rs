@@ -10,6 +10,8 @@ pub(crate) mod claim;
 pub(crate) mod create;
 pub(crate) mod evict;
 pub(crate) mod extension;
+pub(crate) mod info;
+pub(crate) mod list;
 pub(crate) mod lookup;
 pub(crate) mod notify;
 pub(crate) mod owner;
@@ -19,7 +21,7 @@ pub(crate) mod release;
 pub(crate) mod revoke;
 pub(crate) mod vm;
 
-use rm_abi::{Bytes, Vmid, message};
+use rm_abi::{Bytes, Vmid, extension as extensions, message};
 
 use crate::address::VmIndex;
 use crate::lock::Guard;
@@ -101,8 +103,12 @@ pub(crate) fn begin<M: Machine>(
         | message::VM_START
         | message::VM_STOP
         | message::VM_RESET => vm::begin(caller, message, payload, operation),
-        rm_abi::extension::REVOKE => revoke::begin(caller, payload, operation),
-        rm_abi::extension::SET_POLICY => policy::begin(caller, payload, operation),
+        extensions::REVOKE => revoke::begin(caller, payload, operation),
+        extensions::SET_POLICY => policy::begin(caller, payload, operation),
+        extensions::LIST => list::begin(caller, payload, room, operation),
+        extensions::INFO | extensions::HOLDERS | extensions::LIMITS | extensions::SET_NAME => {
+            info::begin(caller, message, payload, operation)
+        }
         _ => extension::begin(message, payload, operation),
     }
 }

@@ -166,6 +166,11 @@ impl<'s, R: RelaxStrategy> FramePool<'s, R> {
         self.account(vm).limit.load(Ordering::Relaxed)
     }
 
+    /// Frames that are kept for the VM alone.
+    pub fn reserved(&self, vm: VmIndex) -> u32 {
+        self.account(vm).reserved.load(Ordering::Relaxed)
+    }
+
     /// Frames that the VM holds, mergeable tables included.
     pub fn taken(&self, vm: VmIndex) -> u32 {
         self.account(vm).taken.load(Ordering::Relaxed)

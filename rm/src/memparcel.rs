@@ -19,6 +19,7 @@ pub(crate) mod words;
 pub use acl::MAX_ACL;
 pub use table::{HandleSlot, MAX_HANDLES, ParcelRecord};
 
+use rm_abi::extension::Name;
 use rm_abi::{Handle, MemoryKind, Rights, Transfer, Vmid};
 
 use crate::address::VmIndex;
@@ -62,6 +63,8 @@ pub(crate) struct Memparcel {
     pub(crate) label: u32,
     /// What its owner calls it towards borrowers, once it has told them of it.
     pub(crate) tag: Option<u32>,
+    /// What its owner calls it, for people.
+    pub(crate) name: Name,
     /// ACL entries that were told of the parcel, or have had a part in it, one bit each.
     pub(crate) told: u16,
     /// The owner wants it back: nobody may begin to use it any more.
@@ -94,6 +97,7 @@ impl Memparcel {
             memory: MemoryKind::NORMAL,
             label: 0,
             tag: None,
+            name: Name::NONE,
             told: 0,
             recalled: false,
             unfinished: false,

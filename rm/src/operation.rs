@@ -15,6 +15,8 @@ use crate::call::accept::Accept;
 use crate::call::append::Append;
 use crate::call::create::Create;
 use crate::call::extension::Subscribe;
+use crate::call::info::Ask;
+use crate::call::list::List;
 use crate::call::lookup::Lookup;
 use crate::call::notify::Notify;
 use crate::call::policy::SetPolicy;
@@ -120,6 +122,8 @@ pub(crate) enum Operation {
     Revoke(Revoke),
     SetPolicy(SetPolicy),
     Manage(Manage),
+    Ask(Ask),
+    List(List),
 }
 
 impl Operation {
@@ -144,6 +148,8 @@ impl Operation {
             Self::Revoke(revoke) => revoke.step(caller, budget),
             Self::SetPolicy(policy) => policy.step(caller, budget),
             Self::Manage(manage) => Step::Done(manage.step(caller)),
+            Self::Ask(ask) => Step::Done(ask.step(caller, data)),
+            Self::List(list) => list.step(caller, data, budget),
         }
     }
 
@@ -154,6 +160,8 @@ impl Operation {
             Self::Create(_) | Self::Append(_) | Self::Release(_) | Self::Reclaim(_) => 0,
             Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => 0,
             Self::SetPolicy(_) | Self::Manage(_) => 0,
+            Self::Ask(ask) => ask.data_size(),
+            Self::List(list) => list.data_size(),
         }
     }
 
@@ -167,7 +175,7 @@ impl Operation {
             Self::Reclaim(reclaim) => reclaim.abandon(caller),
             Self::SetPolicy(policy) => policy.abandon(caller),
             Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => {}
-            Self::Manage(_) => {}
+            Self::Manage(_) | Self::Ask(_) | Self::List(_) => {}
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Calls and notifications that Gunyah does not have.
 //!
 //! They have ids of their own, so a client that does not know them never meets one: an existing reply
-//! is never changed. Every VM may make every call here; each is about the caller itself
-//! or a parcel of its own.
+//! is never changed. Every VM may make every call about itself and about parcels that it is a party to;
+//! what is about others takes a role that the boot configuration gives.
 //!
 //! | id | name | request | reply, behind the error word | errors of its own |
 //! |---|---|---|---|---|
@@ -10,6 +10,11 @@
 //! | `CALLS + 1` | [`LAST_REFUSAL`] | none | [`LastRefusal`] of the transport that asks | – |
 //! | `CALLS + 2` | [`SUBSCRIBE`] | [`SubscribeRequest`] | none | ARGUMENT_INVALID: an unknown bit |
 //! | `CALLS + 3` | [`REVOKE`] | [`RevokeRequest`] | none | HANDLE_INVALID: no parcel of the caller's to know of; DENIED: not its owner; BUSY: an append is at work |
+//! | `CALLS + 4` | [`INFO`] | [`ParcelRequest`] | [`ParcelInfo`] | HANDLE_INVALID |
+//! | `CALLS + 5` | [`LIST`] | [`ListRequest`] | u32 cursor, u16 count, u16 0, [`ParcelEntry`] × count | DENIED: all VMs' parcels without the role `inspect` |
+//! | `CALLS + 6` | [`SET_NAME`] | [`NameRequest`] | none | HANDLE_INVALID; DENIED: not its owner |
+//! | `CALLS + 8` | [`LIMITS`] | [`LimitsRequest`] | u32 count, u32 0, [`Limit`] × count | DENIED: another VM's without the role `inspect`; VMID_INVALID: no such VM |
+//! | `CALLS + 9` | [`HOLDERS`] | [`ParcelRequest`] | u32 count, [`Holder`] × count | HANDLE_INVALID; DENIED: not its owner, without the role `inspect` |
 //! | `CALLS + 10` | [`SET_POLICY`] | [`SetPolicyRequest`] | none | HANDLE_INVALID: no parcel of the caller's to know of; DENIED: not its owner, or it was revoked; ARGUMENT_INVALID: its memory cannot have this policy; BUSY: a call on it is at work; MEM_INUSE: somebody holds it |
 //!
 //! | id | name | payload | to whom |
@@ -23,10 +28,17 @@
 //! is behind the known fields is none of its business.
 
 mod event;
+mod limits;
+mod parcel;
 mod policy;
 mod refusal;
 
 pub use event::{EventKind, EventReason, ParcelEvent};
+pub use limits::{Limit, LimitsRequest};
+pub use parcel::{
+    Holder, HolderStage, ListFlags, ListRequest, MAX_NAME, Name, NameRequest, ParcelEntry,
+    ParcelFlags, ParcelInfo, ParcelPhase, ParcelRequest,
+};
 pub use policy::{Policy, SetPolicyRequest};
 pub use refusal::{LastRefusal, MAX_HOLDERS, Resource, Rule};
 
@@ -58,13 +70,24 @@ pub const REVOKE: u32 = CALLS + 3;
 /// VM of the access list, in its order.
 pub const SET_POLICY: u32 = CALLS + 10;
 
+/// What there is to say about a parcel.
+pub const INFO: u32 = CALLS + 4;
+/// Parcels that the caller has to do with, or all, part by part.
+pub const LIST: u32 = CALLS + 5;
+/// Gives a parcel of the caller's a name for people.
+pub const SET_NAME: u32 = CALLS + 6;
+/// How much of each resource a VM uses, and may use.
+pub const LIMITS: u32 = CALLS + 8;
+/// Who holds a parcel, and how: what a refusal with MEM_INUSE is about.
+pub const HOLDERS: u32 = CALLS + 9;
+
 /// Something happened to a parcel of the receiver.
 pub const PARCEL_EVENT: u32 = NOTICES + 1;
 
 /// The version of this table: it rises when a call or a field is added.
 pub const VERSION: u32 = 3;
 /// The calls of this version, bit `n` for `CALLS + n`.
-pub const KNOWN_CALLS: u64 = 0b1111 | 1 << 10;
+pub const KNOWN_CALLS: u64 = 0b111_0111_1111;
 /// The notifications of this version, bit `n` for `NOTICES + n`.
 pub const KNOWN_NOTICES: u64 = 0b10;
 

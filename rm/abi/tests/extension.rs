@@ -40,7 +40,7 @@ fn discovery_says_what_there_is() {
         vms: 3,
         forced: Policies::UNCACHED | Policies::DEVICE,
     };
-    let bytes = hex("03 00 00 00 f0 01 00 00  0f 04 00 00 00 00 00 00
+    let bytes = hex("03 00 00 00 f0 01 00 00  7f 07 00 00 00 00 00 00
          02 00 00 00 00 00 00 00  10 00 00 02 18 39 00 00
          03 00 06 00");
     assert_eq!(encoded(|into| discovery.encode(into)), bytes);
@@ -52,7 +52,7 @@ fn discovery_says_what_there_is() {
     assert!(discovery.serves(extension::SUBSCRIBE));
     assert!(discovery.serves(extension::REVOKE));
     assert!(discovery.serves(extension::SET_POLICY));
-    assert!(!discovery.serves(extension::CALLS + 4));
+    assert!(!discovery.serves(extension::CALLS + 63));
     assert!(!discovery.serves(extension::CALLS + 64));
     assert!(!discovery.serves(message::MEM_SHARE));
 }

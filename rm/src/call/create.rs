@@ -4,6 +4,7 @@
 //! cannot notice, and commits when all are claimed; if one cannot be claimed, the claims are taken
 //! back.
 
+use rm_abi::extension::Name;
 use rm_abi::memparcel::create::CreateRequest;
 use rm_abi::{Bytes, CreateFlags, Handle, MemoryKind, Transfer};
 
@@ -111,6 +112,7 @@ impl Create {
         parcel.memory = request.memory;
         parcel.label = request.label;
         parcel.tag = None;
+        parcel.name = Name::NONE;
         parcel.told = 0;
         parcel.recalled = false;
         parcel.sanitized = request.flags.contains(CreateFlags::SANITIZE);

@@ -7,8 +7,8 @@
 use core::sync::atomic::Ordering;
 
 use rm_abi::extension::{
-    self, Discovery, EventKind, EventReason, Events, LastRefusal, MAX_HOLDERS, Policies, Resource,
-    SubscribeRequest,
+    self, Discovery, EventKind, EventReason, Events, LastRefusal, Limit, MAX_HOLDERS, Policies,
+    Resource, SubscribeRequest,
 };
 use rm_abi::{Bytes, ErrorCode, Header, MAX_ENTRIES, MAX_PAYLOAD, Vmid, hypercall};
 
@@ -119,9 +119,6 @@ pub(crate) fn encode<M: Machine>(
 }
 
 fn discovery<M: Machine>(caller: Caller<'_, '_, M>) -> Discovery {
-    // Stage 2 wins where it is the stricter one; that write-back wins takes a feature of the CPU.
-    let always = Policies::UNCACHED | Policies::DEVICE;
-    let cached = caller.machine().features().forced_write_back;
     Discovery {
         version: extension::VERSION,
         direct_call: hypercall::DIRECT_CALL.into(),
@@ -131,8 +128,16 @@ fn discovery<M: Machine>(caller: Caller<'_, '_, M>) -> Discovery {
         max_entries: MAX_ENTRIES as u16,
         max_payload: MAX_PAYLOAD as u32,
         vms: caller.manager.vm_count() as u16,
-        forced: if cached { always | Policies::CACHED } else { always },
+        forced: forced(caller),
     }
+}
+
+/// The cache policies that hold whatever a VM's own tables say: stage 2 wins where it is the stricter
+/// one; that write-back wins takes a feature of the CPU.
+pub(crate) fn forced<M: Machine>(caller: Caller<'_, '_, M>) -> Policies {
+    let always = Policies::UNCACHED | Policies::DEVICE;
+    let cached = caller.machine().features().forced_write_back;
+    if cached { always | Policies::CACHED } else { always }
 }
 
 fn last<M: Machine>(caller: Caller<'_, '_, M>, noted: &Noted) -> LastRefusal {
@@ -165,6 +170,19 @@ impl<M: Machine> Caller<'_, '_, M> {
         let Header { message, sequence, .. } = *header;
         let noted = Noted { message, sequence, refusal, usage };
         self.state().refusals.lock(self.machine())[origin as usize] = Some(noted);
+    }
+
+    /// How the VM stands with a resource.
+    pub(crate) fn limit(&self, resource: Resource) -> Limit {
+        let (used, limit) = match resource {
+            Resource::Unread => self.manager.unread(self.vm),
+            resource => self.usage(resource),
+        };
+        let guaranteed = match resource {
+            Resource::Frames => self.manager.pool().reserved(self.vm).into(),
+            _ => limit,
+        };
+        Limit { resource: resource as u16, used, guaranteed, limit }
     }
 
     /// How much of a resource the VM uses, and how much it may use.

@@ -557,6 +557,12 @@ impl<M: Machine> Manager<'_, M> {
         self.replace(&mut link, to, id, NodeId::detached(free));
     }
 
+    /// News of parcels that are gone, which the VM has not read: how much, and how much there can be.
+    pub(crate) fn unread(&self, vm: VmIndex) -> (u64, u64) {
+        let link = self.link(vm).lock(self.machine());
+        (link.waiting.detached.count_ones().into(), UNREAD as u64)
+    }
+
     /// Whether the VM has left so much unread that no new parcel may name it.
     pub(crate) fn is_crowded(&self, vmid: Vmid) -> bool {
         self.find(vmid).is_some_and(|vm| self.link(vm).crowded.load(Ordering::Relaxed))

@@ -94,6 +94,11 @@ impl<const W: usize, const INLINE: usize> Words<W, INLINE> {
         self.len += 1;
     }
 
+    /// The first record, of a list that has one.
+    pub(crate) const fn first(&self) -> [u64; W] {
+        self.inline[0]
+    }
+
     /// The record at `cursor`; `None` at the end.
     pub(crate) fn peek<M: Machine>(
         &self,

@@ -1,0 +1,336 @@
+//! INFO, LIST, HOLDERS, LIMITS, SET_NAME: what VMs can ask, and what they do not learn.
+
+use rm::address::VmIndex;
+use rm::config::{Roles, VmConfig};
+use rm::machine::Features;
+use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
+use rm_abi::extension::{
+    self, DISCOVER, HOLDERS, Holder, HolderStage, INFO, LAST_REFUSAL, LIMITS, LIST, Limit,
+    LimitsRequest, ListFlags, ListRequest, Name, NameRequest, ParcelEntry, ParcelFlags, ParcelInfo,
+    ParcelPhase, ParcelRequest, Policies, Policy, REVOKE, Resource, Rule, SET_NAME, SET_POLICY,
+    SUBSCRIBE, SetPolicyRequest,
+};
+use rm_abi::{
+    AcceptFlags, Bytes, CreateFlags, EncodeError, Handle, Rights, Transfer, Vmid, message,
+};
+
+const A: VmIndex = VmIndex(0);
+const B: VmIndex = VmIndex(1);
+const C: VmIndex = VmIndex(2);
+const D: VmIndex = VmIndex(3);
+const PAGE: u64 = RAM.0 + 0x10_0000;
+const WINDOW: u64 = 0x9000_0000;
+const SHARED: Transfer = Transfer::Share;
+const LENT: Transfer = Transfer::Lend;
+
+/// VMs 3, 4 and 5, and 6, which may look at all of them.
+fn world() -> World {
+    World::new(&[vm(3), vm(4), vm(5), VmConfig { roles: Roles::INSPECT, ..vm(6) }])
+}
+
+fn encoded(encode: impl FnOnce(&mut [u8]) -> Result<usize, EncodeError>) -> Vec<u8> {
+    let mut payload = vec![0; 64];
+    let length = encode(&mut payload).unwrap();
+    payload.truncate(length);
+    payload
+}
+
+fn about(handle: u32) -> Vec<u8> {
+    encoded(|into| ParcelRequest { handle: Handle(handle) }.encode(into))
+}
+
+fn info(guest: &Guest<'_>, handle: u32) -> Result<ParcelInfo, u32> {
+    let reply = guest.call(INFO, &about(handle));
+    match reply[..].u32_at(0) {
+        0 => Ok(ParcelInfo::decode(&reply[4..]).unwrap()),
+        error => Err(error),
+    }
+}
+
+fn name(guest: &Guest<'_>, handle: u32, name: &str) -> u32 {
+    let request = NameRequest { handle: Handle(handle), name: Name::new(name) };
+    guest.words(SET_NAME, &encoded(|into| request.encode(into))).0
+}
+
+fn holders(guest: &Guest<'_>, handle: u32) -> Result<Vec<Holder>, u32> {
+    let reply = guest.call(HOLDERS, &about(handle));
+    match reply[..].u32_at(0) {
+        0 => {
+            let count = reply[4..].u32_at(0) as usize;
+            let entry = |n| Holder::decode(&reply[4..], Holder::HEAD + n * Holder::SIZE).unwrap();
+            Ok((0..count).map(entry).collect())
+        }
+        error => Err(error),
+    }
+}
+
+/// All parts of a list, `most` entries at a time.
+fn list(guest: &Guest<'_>, flags: ListFlags, most: u16) -> Result<Vec<ParcelEntry>, u32> {
+    let (mut cursor, mut all) = (0, vec![]);
+    loop {
+        let request = ListRequest { cursor, most, flags };
+        let reply = guest.call(LIST, &encoded(|into| request.encode(into)));
+        if reply[..].u32_at(0) != 0 {
+            return Err(reply[..].u32_at(0));
+        }
+        let data = &reply[4..];
+        let count = usize::from(data.u16_at(4));
+        assert!(
+            count <= most.into() && data.len() == ParcelEntry::HEAD + count * ParcelEntry::SIZE
+        );
+        let at = |n| ParcelEntry::HEAD + n * ParcelEntry::SIZE;
+        all.extend((0..count).map(|n| ParcelEntry::decode(data, at(n)).unwrap()));
+        cursor = data.u32_at(0);
+        if cursor == 0 {
+            return Ok(all);
+        }
+    }
+}
+
+fn limits(guest: &Guest<'_>, vmid: u16) -> Result<Vec<Limit>, u32> {
+    let request = LimitsRequest { vmid: Vmid(vmid) };
+    let reply = guest.call(LIMITS, &encoded(|into| request.encode(into)));
+    match reply[..].u32_at(0) {
+        0 => {
+            let count = reply[4..].u32_at(0) as usize;
+            let entry = |n| Limit::decode(&reply[4..], Limit::HEAD + n * Limit::SIZE).unwrap();
+            Ok((0..count).map(entry).collect())
+        }
+        error => Err(error),
+    }
+}
+
+fn used(limits: &[Limit], resource: Resource) -> u64 {
+    limits.iter().find(|limit| limit.resource == resource as u16).unwrap().used
+}
+
+#[test]
+fn a_party_learns_of_a_parcel_what_concerns_it() {
+    for step in [1, rm::operation::STEP] {
+        let world = world();
+        let (a, b) = (world.caller(A), world.caller(B));
+        a.step.set(step);
+        b.step.set(step);
+        let ranges = [(PAGE, 2), (PAGE + 0x8000, 1)];
+        let handle = a.offer(SHARED, &[(3, 6), (4, 4)], &ranges).unwrap();
+        assert_eq!(name(&a, handle, "ring buffer"), 0);
+        let plain = ParcelInfo {
+            handle: Handle(handle),
+            owner: Vmid(3),
+            transfer: SHARED,
+            memory: rm_abi::MemoryKind::NORMAL,
+            label: rm::machine::fake::world::LABEL,
+            tag: 0,
+            flags: ParcelFlags::empty(),
+            phase: ParcelPhase::Offered,
+            rights: Rights::RW,
+            policy: Policies::CACHED,
+            is_forced: false,
+            pages: 3,
+            extents: 2,
+            acl: 2,
+            address: 0,
+            name: Name::new("ring buffer"),
+        };
+        assert_eq!(info(&a, handle), Ok(plain));
+        assert_eq!(info(&b, handle), Ok(ParcelInfo { rights: Rights::R, ..plain }));
+        b.accept_contiguous(handle, SHARED, (WINDOW, 3)).unwrap();
+        let held = ParcelInfo { flags: ParcelFlags::HELD, ..plain };
+        assert_eq!(info(&a, handle), Ok(held));
+        let flags = ParcelFlags::MINE;
+        let mine = ParcelInfo { flags, rights: Rights::R, address: WINDOW, ..plain };
+        assert_eq!(info(&b, handle), Ok(mine));
+        world.check();
+    }
+}
+
+#[test]
+fn policy_and_whether_it_is_forced_are_told() {
+    for forced_write_back in [false, true] {
+        let world = World::with_features(&[vm(3), vm(4)], Features { forced_write_back });
+        let a = world.caller(A);
+        let cached = a.offer(SHARED, &[(3, 6), (4, 6)], &[(PAGE, 1)]).unwrap();
+        let told = info(&a, cached).unwrap();
+        assert_eq!((told.policy, told.is_forced), (Policies::CACHED, forced_write_back));
+        let attributes = [(rm_abi::Attribute::Uncached as u16, 4)];
+        let uncached =
+            offer(CreateFlags::empty(), &[(3, 6), (4, 6)], &[(PAGE + 0x1000, 1)], &attributes);
+        let (error, uncached) = a.words(message::MEM_SHARE, &uncached);
+        assert_eq!(error, 0);
+        let told = info(&a, uncached).unwrap();
+        assert_eq!((told.policy, told.is_forced), (Policies::UNCACHED, true));
+    }
+}
+
+#[test]
+fn g6_who_is_no_party_learns_nothing_from_any_question() {
+    let world = world();
+    let (a, c) = (world.caller(A), world.caller(C));
+    let handle = a.offer(LENT, &[(4, 6)], &[(PAGE, 1)]).unwrap();
+    for message in [INFO, HOLDERS] {
+        assert_eq!(c.call(message, &about(handle)), c.call(message, &about(0x7777)));
+        assert_eq!(c.call(message, &about(handle)), 7_u32.to_le_bytes());
+    }
+    assert_eq!((name(&c, handle, "x"), name(&c, 0x7777, "x")), (7, 7));
+    assert_eq!(list(&c, ListFlags::empty(), 100), Ok(vec![]));
+    assert_eq!(list(&c, ListFlags::ALL, 100), Err(3));
+    assert_eq!(c.last_refusal().rule, Rule::Role as u16);
+    assert_eq!(limits(&c, 3), Err(3));
+    // Before it is offered nobody but the owner knows of it.
+    let open = offer(CreateFlags::APPEND, &[(4, 6)], &[(PAGE + 0x1000, 1)], &[]);
+    let (_, open) = a.words(message::MEM_LEND, &open);
+    assert_eq!(info(&world.caller(B), open), Err(7));
+    assert_eq!(info(&a, open).map(|info| info.phase), Ok(ParcelPhase::Initial));
+}
+
+#[test]
+fn a_busy_parcel_names_who_holds_it_and_how() {
+    let world = world();
+    let (a, b, c, d) = (world.caller(A), world.caller(B), world.caller(C), world.caller(D));
+    let handle =
+        a.offer(LENT, &[(4, 6), (5, 4), (6, 4)], &[(PAGE, 2), (PAGE + 0x8000, 1)]).unwrap();
+    b.accept_contiguous(handle, LENT, (WINDOW, 3)).unwrap();
+    let some = accept(handle, LENT, AcceptFlags::empty(), &[(WINDOW, 2)]);
+    assert_eq!(c.words(message::MEM_ACCEPT, &some).0, 0);
+    assert_eq!(a.reclaim(handle, 0), Err(0xb));
+    let expected = [
+        Holder { vmid: Vmid(4), stage: HolderStage::Mapped, rights: Rights::RW, pages: 3 },
+        Holder { vmid: Vmid(5), stage: HolderStage::Assigned, rights: Rights::R, pages: 0 },
+    ];
+    assert_eq!(holders(&a, handle).as_deref(), Ok(&expected[..]));
+    assert_eq!(holders(&d, handle).as_deref(), Ok(&expected[..]), "it inspects");
+    assert_eq!(holders(&b, handle), Err(3));
+    assert_eq!(name(&b, handle, "mine"), 3);
+}
+
+#[test]
+fn a_list_has_every_parcel_once_whatever_its_parts() {
+    let world = world();
+    let (a, b) = (world.caller(A), world.caller(B));
+    let handles: Vec<_> =
+        (0..30).map(|n| a.offer(LENT, &[(4, 6)], &[(PAGE + n * 0x1000, 1)]).unwrap()).collect();
+    let own = b.offer(LENT, &[(5, 6)], &[(PAGE, 1)]).unwrap();
+    b.accept_contiguous(handles[7], LENT, (WINDOW, 1)).unwrap();
+    for most in [1, 7, 100] {
+        let mut listed: Vec<_> = list(&a, ListFlags::empty(), most)
+            .unwrap()
+            .iter()
+            .map(|entry| entry.handle.0)
+            .collect();
+        listed.sort_unstable();
+        let mut expected = handles.clone();
+        expected.sort_unstable();
+        assert_eq!(listed, expected, "{most} at a time");
+        let of_b = list(&b, ListFlags::empty(), most).unwrap();
+        assert_eq!(of_b.len(), 31);
+        let all = list(&world.caller(D), ListFlags::ALL, most).unwrap();
+        assert_eq!(all.len(), 31);
+        let held = all.iter().find(|entry| entry.handle.0 == handles[7]).unwrap();
+        assert_eq!((held.holders, held.owner), (1, Vmid(3)));
+        assert!(all.iter().any(|entry| entry.handle.0 == own && entry.owner == Vmid(4)));
+    }
+}
+
+#[test]
+fn thousands_of_parcels_are_listed_in_short_steps_while_calls_go_on() {
+    const COUNT: u64 = 4000;
+    let mut owner = vm(3);
+    owner.quotas.parcels = 4096;
+    owner.quotas.frames = 400;
+    let world = World::new(&[owner, VmConfig { roles: Roles::INSPECT, ..vm(4) }]);
+    let (a, b) = (world.caller(A), world.caller(B));
+    for n in 0..COUNT {
+        a.offer(LENT, &[(4, 6)], &[(RAM.0 + n * 0x1000, 1)]).unwrap();
+    }
+    let (mut cursor, mut seen, mut turns) = (0, 0, 0_u64);
+    loop {
+        let request = ListRequest { cursor, most: 200, flags: ListFlags::ALL };
+        let mut turn = b.send(LIST, &encoded(|into| request.encode(into)));
+        while let Turn::More(token) = turn {
+            // Between two steps the owner goes on with its life.
+            let extra = a.offer(LENT, &[(4, 6)], &[(RAM.0 + COUNT * 0x1000, 1)]).unwrap();
+            a.reclaim(extra, 0).unwrap();
+            turn = b.resume(token);
+            turns += 1;
+        }
+        let Turn::Reply(reply) = turn else { panic!("{turn:?}") };
+        seen += u64::from(reply[4..].u16_at(4));
+        cursor = reply[4..].u32_at(0);
+        if cursor == 0 {
+            break;
+        }
+    }
+    assert_eq!(seen, COUNT);
+    assert!(turns > 200, "a part of 200 entries takes many steps: {turns}");
+    let through_queues = b.queue_call(
+        LIST,
+        &encoded(|into| ListRequest { cursor: 0, most: 100, flags: ListFlags::ALL }.encode(into)),
+    );
+    assert_eq!(through_queues[4..].u16_at(4), 100);
+}
+
+#[test]
+fn limits_tell_use_and_what_is_left() {
+    let world = world();
+    let (a, b, d) = (world.caller(A), world.caller(B), world.caller(D));
+    let before = limits(&a, 0).unwrap();
+    assert_eq!(before.len(), Resource::ALL.len());
+    let handle = a.offer(LENT, &[(4, 6)], &[(PAGE, 2), (PAGE + 0x8000, 1)]).unwrap();
+    b.accept_contiguous(handle, LENT, (WINDOW, 3)).unwrap();
+    let mine = limits(&a, 3).unwrap();
+    assert_eq!(used(&mine, Resource::Parcels), used(&before, Resource::Parcels) + 1);
+    assert_eq!(used(&mine, Resource::PagesLent), 3);
+    assert_eq!(used(&mine, Resource::Extents), 2);
+    assert_eq!(used(&limits(&b, 0).unwrap(), Resource::PagesAccepted), 3);
+    // Who asks itself has a frame of the reply's in use.
+    let seen = limits(&d, 3).unwrap();
+    assert_eq!(seen[..7], mine[..7], "it inspects");
+    assert_eq!(limits(&d, 99), Err(0xd));
+    for limit in mine {
+        assert!(limit.guaranteed <= limit.limit && limit.used <= limit.limit, "{limit:?}");
+    }
+}
+
+#[test]
+fn every_extension_call_grows_by_the_same_rule() {
+    let world = World::new(&[VmConfig { roles: Roles::all(), ..vm(3) }, vm(4)]);
+    let (a, handle) = {
+        let a = world.caller(A);
+        let handle = a.offer(LENT, &[(4, 6)], &[(PAGE, 1)]).unwrap();
+        (a, handle)
+    };
+    let list = ListRequest { cursor: 0, most: 1, flags: ListFlags::empty() };
+    let requests: [(u32, Vec<u8>); 10] = [
+        (DISCOVER, vec![]),
+        (LAST_REFUSAL, vec![]),
+        (SUBSCRIBE, vec![0; 4]),
+        (INFO, about(handle)),
+        (LIST, encoded(|into| list.encode(into))),
+        (
+            SET_NAME,
+            encoded(|into| NameRequest { handle: Handle(handle), name: Name::NONE }.encode(into)),
+        ),
+        (LIMITS, vec![0; 8]),
+        (HOLDERS, about(handle)),
+        (
+            SET_POLICY,
+            encoded(|into| {
+                SetPolicyRequest { handle: Handle(handle), policy: Policy::Cached }.encode(into)
+            }),
+        ),
+        (REVOKE, by_handle(handle, 0)),
+    ];
+    let tested =
+        requests.iter().fold(0, |all, (message, _)| all | 1 << (message - extension::CALLS));
+    assert_eq!(tested, extension::KNOWN_CALLS, "a call is missing here");
+    for (message, payload) in requests {
+        let longer = |byte: u8| [&payload[..], &[0, 0, byte]].concat();
+        if let Some((_, shorter)) = payload.split_last() {
+            assert_eq!(a.words(message, shorter).0, 4, "{message:#x} cut short");
+        }
+        assert_eq!(a.words(message, &longer(1)).0, 6, "{message:#x} with an unknown wish");
+        assert_eq!(a.words(message, &vec![0; 233]).0, 4, "{message:#x} of more than a packet");
+        assert_eq!(a.words(message, &longer(0)).0, 0, "{message:#x} of a newer client");
+        assert_eq!(a.words(message, &payload).0, 0, "{message:#x}");
+    }
+}
