@@ -16,6 +16,8 @@ pub const ALL: &[Scenario] = &[
     INTERRUPTS,
     KICKS,
     REVOKE,
+    CACHE_POLICY,
+    CACHE_POLICY_MAX,
     LIVES,
     LIVES_FEW,
     LIVES_BESIDE,
@@ -186,6 +188,26 @@ const FAULT_RESTARTS: Scenario = Scenario {
 };
 
 const MORTAL: Vm = Vm { cpus: [1, 0], on_fault: OnFault::Stop, ..guest("B", VMID_B) };
+
+const CACHE_POLICY: Scenario = Scenario {
+    name: "cache-policy",
+    about: "a parcel's cache policy holds for all that have it, and may change while nobody borrows it",
+    guests: &[
+        Guest { program: "cache_policy", vm: guest("A", VMID_A) },
+        Guest { program: "cache_policy", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
+    ],
+    channels: &[link(0, 1, LINK_AB)],
+    log: &["write-back is advisory", "nothing that was written was lost"],
+    ..Scenario::USUAL
+};
+
+const CACHE_POLICY_MAX: Scenario = Scenario {
+    name: "cache-policy-max",
+    about: "the same where stage 2 decides the memory type alone",
+    machine: Machine { cpu: "max", ..Machine::TESTS },
+    log: &["write-back is forced", "nothing that was written was lost"],
+    ..CACHE_POLICY
+};
 
 const FP: Scenario = Scenario {
     name: "fp",

@@ -91,7 +91,8 @@ pub use session::{LARGEST, Places, Session};
 pub use transport::{Direct, DirectCall, DirectResult, Transport, TransportError, Trap};
 
 pub use rm_abi::extension::{
-    Discovery, EventKind, EventReason, Events, LastRefusal, ParcelEvent, Policy, Resource, Rule,
+    Discovery, EventKind, EventReason, Events, LastRefusal, ParcelEvent, Policies, Policy,
+    Resource, Rule,
 };
 pub use rm_abi::vm::{ExitKind, VmExited, VmState, VmStatus};
 pub use rm_abi::{

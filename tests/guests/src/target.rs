@@ -17,6 +17,7 @@ pub mod timer;
 pub mod vectors;
 
 pub mod bench;
+pub mod cache_policy;
 pub mod demo;
 pub mod doorbells;
 pub mod example;
