@@ -6,6 +6,7 @@ use rm::machine::Machine;
 use rm::manager::Manager;
 use rm::operation::Reply;
 use rm::refusal::Refusal;
+use rm_abi::extension::{Policy, SET_POLICY, SetPolicyRequest};
 use rm_abi::memparcel::accept::Accept;
 use rm_abi::memparcel::create::Create;
 use rm_abi::memparcel::handle::HandleRequest;
@@ -104,6 +105,23 @@ pub fn reclaim<M: Machine>(
 ) -> Result<(), Refusal> {
     let request = HandleRequest { handle, flags: flag(sanitize) };
     by_handle(manager, owner, message::MEM_RECLAIM, request)
+}
+
+/// SET_POLICY.
+///
+/// # Errors
+///
+/// What the manager refused it for.
+pub fn set_policy<M: Machine>(
+    manager: &Manager<'_, M>,
+    owner: VmIndex,
+    handle: Handle,
+    policy: Policy,
+) -> Result<(), Refusal> {
+    let mut payload = [0; SetPolicyRequest::SIZE];
+    let request = SetPolicyRequest { handle, policy };
+    let length = request.encode(&mut payload).expect("eight bytes");
+    manager.perform(owner, SET_POLICY, &payload[..length]).map(drop)
 }
 
 fn by_handle<M: Machine>(

@@ -18,6 +18,9 @@ pub const WRITE_BACK: u8 = 0xff;
 /// Normal memory that is not cacheable.
 pub const UNCACHED: u8 = 0x44;
 
+/// Device nGnRnE, as stage 1 is when it is off otherwise.
+pub const DEVICE: u8 = 0;
+
 /// The hardware's answer for a page that it maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -34,9 +37,20 @@ pub struct View(());
 impl View {
     /// Loads it. The CPU is set up for guests ([`hyp::configure`]).
     pub fn of(context: TranslationContext) -> Self {
-        SCTLR_EL1.set(MMU_OFF);
         // What a guest does is cached, as what EL2 does with the same memory is.
         HCR_EL2.modify(HCR_EL2::DC::SET);
+        Self::load_tables(context)
+    }
+
+    /// As [`View::of`], for a guest whose own tables bypass the caches as far as stage 2 lets them. No
+    /// translation of the VM is in a TLB.
+    pub fn past_caches(context: TranslationContext) -> Self {
+        HCR_EL2.modify(HCR_EL2::DC::CLEAR);
+        Self::load_tables(context)
+    }
+
+    fn load_tables(context: TranslationContext) -> Self {
+        SCTLR_EL1.set(MMU_OFF);
         VTTBR_EL2.set(u64::from(context.tag.0) << 48 | context.root.0);
         isb(SY);
         Self(())

@@ -1,6 +1,7 @@
 //! The hardware's walk agrees with ours: after random calls, every page of every VM translates, for
 //! loads and for stores, to the machine address that the manager names and to the memory type of its
-//! parcel, or faults where the manager names none.
+//! parcel, or faults where the manager names none. A guest whose own tables bypass the caches gets past
+//! write-back only where the CPU does not have FEAT_S2FWB.
 //!
 //! AT answers for loads and stores. Where the manager forbids a store or a fetch on a page that may be
 //! read, a guest tries it; fetches that are allowed, or have no page, are tried here and there.
@@ -12,7 +13,7 @@ use defmt::Debug2Format;
 use el2_tests::calls;
 use el2_tests::guest::{Guest, Stop};
 use el2_tests::random::Random;
-use el2_tests::view::{Found, UNCACHED, View, WRITE_BACK};
+use el2_tests::view::{DEVICE, Found, UNCACHED, View, WRITE_BACK};
 use el2_tests::world::{
     GIANT, PROGRAM, RAM, RAM_PAGES, VMS, WINDOW, WINDOW_PAGES, build, vmid, vms,
 };
@@ -21,7 +22,9 @@ use hyp::boot::Boot;
 use hyp::machine::El2;
 use hyp::{Exit, exit};
 use rm::address::{Ipa, PAGE_SIZE, PAGES_PER_1G, PAGES_PER_2M, Pa, VmIndex};
+use rm::machine::{Machine, Scope};
 use rm::stage2::Access;
+use rm_abi::extension::Policy;
 use rm_abi::{AcceptFlags, AclEntry, Attribute, Handle, Rights, SglEntry, Transfer};
 
 hyp::entry!(QEMU_VIRT, main);
@@ -74,6 +77,7 @@ struct Done {
     lends: usize,
     donations: usize,
     uncached: usize,
+    policies: usize,
     accepts: usize,
     releases: usize,
     reclaims: usize,
@@ -91,6 +95,7 @@ impl Done {
             .all(|&calls| calls >= 20)
             && self.donations > 0
             && self.uncached > 10
+            && self.policies > 10
             && self.denied > 100
             && self.fetches > 100
     }
@@ -103,8 +108,9 @@ struct Parcel {
     pages: u64,
     /// Real memory, so that it may be zeroed.
     is_real: bool,
-    /// Start and end of its pages in the machine, if they are not cacheable.
-    uncached: Vec<(Pa, u64), 4>,
+    /// Start and end of its pages in the machine.
+    places: Vec<(Pa, u64), 4>,
+    is_uncached: bool,
     offered: [bool; VMS],
     held: [bool; VMS],
 }
@@ -123,11 +129,12 @@ impl<'a> Test<'a> {
     }
 
     fn call(&mut self) {
-        match self.random.below(10) {
+        match self.random.below(11) {
             0..4 => self.create(),
             4..7 => self.accept(),
             7 => self.release(),
             8 => self.reclaim(),
+            9 => self.set_policy(),
             _ => self.merge(),
         }
     }
@@ -159,7 +166,7 @@ impl<'a> Test<'a> {
         let sgl = self.ranges(is_real);
         let is_uncached = transfer != Transfer::Donate && self.random.once_in(5);
         let attribute = if is_uncached { Attribute::Uncached } else { Attribute::Normal };
-        let uncached = if is_uncached { self.places(owner, &sgl) } else { Vec::new() };
+        let places = self.places(owner, &sgl);
         let created = calls::create(self.manager, owner, transfer, &acl, &sgl, attribute);
         let Ok(handle) = created else { return };
         match transfer {
@@ -171,8 +178,17 @@ impl<'a> Test<'a> {
         self.done.pages += pages;
         let held = [false; VMS];
         self.done.uncached += usize::from(is_uncached);
-        let parcel = Parcel { handle, owner, transfer, pages, is_real, uncached, offered, held };
-        let _ = self.parcels.push(parcel);
+        let _ = self.parcels.push(Parcel {
+            handle,
+            owner,
+            transfer,
+            pages,
+            is_real,
+            places,
+            is_uncached,
+            offered,
+            held,
+        });
     }
 
     /// Where ranges lie in the machine. Each region of a VM's memory is one piece there.
@@ -186,7 +202,8 @@ impl<'a> Test<'a> {
 
     fn attributes(&self, pa: Pa) -> u8 {
         let holds = |&(start, end): &(Pa, u64)| (start.0..end).contains(&pa.0);
-        let is_uncached = self.parcels.iter().any(|parcel| parcel.uncached.iter().any(holds));
+        let mut uncached = self.parcels.iter().filter(|parcel| parcel.is_uncached);
+        let is_uncached = uncached.any(|parcel| parcel.places.iter().any(holds));
         if is_uncached { UNCACHED } else { WRITE_BACK }
     }
 
@@ -272,6 +289,16 @@ impl<'a> Test<'a> {
         }
     }
 
+    fn set_policy(&mut self) {
+        let Some(index) = self.pick(|parcel| !parcel.held.contains(&true)) else { return };
+        let parcel = &mut self.parcels[index];
+        let policy = if parcel.is_uncached { Policy::Cached } else { Policy::Uncached };
+        if calls::set_policy(self.manager, parcel.owner, parcel.handle, policy).is_ok() {
+            parcel.is_uncached = !parcel.is_uncached;
+            self.done.policies += 1;
+        }
+    }
+
     fn merge(&mut self) {
         for vm in vms() {
             for _ in 0..self.random.below(8) {
@@ -313,8 +340,29 @@ impl<'a> Test<'a> {
                 }
             }
         }
+        vms().for_each(|vm| self.compare_past_caches(vm));
         defmt::info!("{=usize} pages are mapped as the manager says", mapped);
         hyp::log::drain();
+    }
+
+    /// The same for a guest that would bypass the caches, on some pages.
+    fn compare_past_caches(&self, vm: VmIndex) {
+        let (context, machine) = (self.manager.context(vm), self.manager.machine());
+        let is_forced = machine.features().forced_write_back;
+        machine.invalidate(context, Scope::All);
+        let view = View::past_caches(context);
+        for (first, pages, distance) in LOOKED_AT {
+            for page in (0..pages).step_by(7 * distance as usize) {
+                let at = first.add_pages(page);
+                let named = self.manager.allows(vm, at, Access::Read).map(|pa| {
+                    let is_kept = is_forced && self.attributes(pa) == WRITE_BACK;
+                    Found { pa, attributes: if is_kept { WRITE_BACK } else { DEVICE } }
+                });
+                same(vm, at, "load past the caches", named, view.load(at));
+            }
+        }
+        drop(view);
+        machine.invalidate(context, Scope::All);
     }
 
     /// Whether the page is mapped, on which both must agree.
