@@ -12,8 +12,8 @@
 //! | `CALLS + 3` | [`REVOKE`] | [`RevokeRequest`] | none | HANDLE_INVALID: no parcel of the caller's to know of; DENIED: not its owner; BUSY: an append is at work |
 //! | `CALLS + 4` | [`INFO`] | [`ParcelRequest`] | [`ParcelInfo`] | HANDLE_INVALID |
 //! | `CALLS + 5` | [`LIST`] | [`ListRequest`] | u32 cursor, u16 count, u16 0, [`ParcelEntry`] × count | DENIED: all VMs' parcels without the role `inspect` |
-//! | `CALLS + 6` | [`SET_NAME`] | [`NameRequest`] | none | HANDLE_INVALID; DENIED: not its owner |
-//! | `CALLS + 8` | [`LIMITS`] | [`LimitsRequest`] | u32 count, u32 0, [`Limit`] × count | DENIED: another VM's without the role `inspect`; VMID_INVALID: no such VM |
+//! | `CALLS + 6` | [`SET_NAME`] | [`NameRequest`] | none | HANDLE_INVALID; DENIED: not its owner; ARGUMENT_INVALID: not UTF-8, or bytes behind its end |
+//! | `CALLS + 8` | [`LIMITS`] | [`LimitsRequest`] | u32 count, u32 handles left, [`Limit`] × count | DENIED: another VM's without the role `inspect`; VMID_INVALID: no such VM |
 //! | `CALLS + 9` | [`HOLDERS`] | [`ParcelRequest`] | u32 count, [`Holder`] × count | HANDLE_INVALID; DENIED: not its owner, without the role `inspect` |
 //! | `CALLS + 10` | [`SET_POLICY`] | [`SetPolicyRequest`] | none | HANDLE_INVALID: no parcel of the caller's to know of; DENIED: not its owner, or it was revoked; ARGUMENT_INVALID: its memory cannot have this policy; BUSY: a call on it is at work; MEM_INUSE: somebody holds it |
 //!

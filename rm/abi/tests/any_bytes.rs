@@ -1,7 +1,10 @@
 //! Whatever bytes arrive, decoding answers; and what it accepts lies within the payload.
 
 use proptest::prelude::*;
-use rm_abi::extension::{self, Discovery, LastRefusal, ParcelEvent, SubscribeRequest};
+use rm_abi::extension::{
+    self, Discovery, Holder, LastRefusal, Limit, LimitsRequest, ListRequest, NameRequest,
+    ParcelEntry, ParcelEvent, ParcelInfo, ParcelRequest, SubscribeRequest,
+};
 use rm_abi::memparcel::accept::{AcceptRequest, Accepted};
 use rm_abi::memparcel::append::AppendRequest;
 use rm_abi::memparcel::create::{Create, CreateRequest};
@@ -67,6 +70,12 @@ proptest! {
         let _ = (BorrowerNews::decode(bytes), Recall::decode(bytes));
         let _ = (Discovery::decode(bytes), ParcelEvent::decode(bytes));
         let _ = LastRefusal::decode(bytes).map(|refusal| refusal.holders().len());
+        let _ = (ParcelInfo::decode(bytes), ParcelRequest::decode(bytes));
+        let _ = (ListRequest::decode(bytes), LimitsRequest::decode(bytes));
+        let _ = (ParcelEntry::decode(bytes, 8), Holder::decode(bytes, 4), Limit::decode(bytes, 8));
+        if let Ok(request) = NameRequest::decode(bytes) {
+            prop_assert!(request.name.as_str().is_some());
+        }
         // A longer request asks for nothing more than a shorter one, or is refused.
         if extension::decode_empty(bytes).is_ok() {
             prop_assert!(bytes.iter().all(|byte| *byte == 0));

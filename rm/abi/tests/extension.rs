@@ -1,10 +1,14 @@
 //! The bytes of the extension calls and notifications, written out, and the rule by which they grow.
 
 use rm_abi::extension::{
-    self, Discovery, EventKind, EventReason, Events, LastRefusal, ParcelEvent, Policies, Policy,
-    Resource, RevokeFlags, RevokeRequest, Rule, SetPolicyRequest, SubscribeRequest,
+    self, Discovery, EventKind, EventReason, Events, Holder, HolderStage, LastRefusal, Limit,
+    LimitsRequest, ListFlags, ListRequest, Name, NameRequest, ParcelEntry, ParcelEvent,
+    ParcelFlags, ParcelInfo, ParcelPhase, ParcelRequest, Policies, Policy, Resource, RevokeFlags,
+    RevokeRequest, Rule, SetPolicyRequest, SubscribeRequest,
 };
-use rm_abi::{ErrorCode, Handle, MAX_PAYLOAD, Vmid, hypercall, message};
+use rm_abi::{
+    ErrorCode, Handle, MAX_PAYLOAD, MemoryKind, Rights, Transfer, Vmid, hypercall, message,
+};
 
 /// The bytes of a hex dump.
 fn hex(dump: &str) -> Vec<u8> {
@@ -23,6 +27,12 @@ fn ids_are_those_of_the_table() {
     assert_eq!(extension::DISCOVER, 0x5e00_0000);
     assert_eq!(extension::LAST_REFUSAL, 0x5e00_0001);
     assert_eq!(extension::SUBSCRIBE, 0x5e00_0002);
+    assert_eq!(extension::REVOKE, 0x5e00_0003);
+    assert_eq!(extension::INFO, 0x5e00_0004);
+    assert_eq!(extension::LIST, 0x5e00_0005);
+    assert_eq!(extension::SET_NAME, 0x5e00_0006);
+    assert_eq!(extension::LIMITS, 0x5e00_0008);
+    assert_eq!(extension::HOLDERS, 0x5e00_0009);
     assert_eq!(extension::SET_POLICY, 0x5e00_000a);
     assert_eq!(extension::PARCEL_EVENT, 0x5e10_0001);
 }
@@ -141,6 +151,167 @@ fn requests_are_a_few_words() {
     assert_eq!(SubscribeRequest::decode(&[3, 0, 0, 0][..]), Ok(request));
     let unknown = SubscribeRequest::decode(&[4, 0, 0, 0][..]);
     assert_eq!(unknown, Err(ErrorCode::ArgumentInvalid));
+}
+
+#[test]
+fn a_question_is_a_handle_a_cursor_or_a_vmid() {
+    let parcel = ParcelRequest { handle: Handle(0x1234_5678) };
+    let bytes = hex("78 56 34 12 00 00 00 00");
+    assert_eq!(encoded(|into| parcel.encode(into)), bytes);
+    assert_eq!(ParcelRequest::decode(&bytes[..]), Ok(parcel));
+    let list = ListRequest { cursor: 0x1_0002, most: 0x304, flags: ListFlags::ALL };
+    let bytes = hex("02 00 01 00 04 03 01 00");
+    assert_eq!(encoded(|into| list.encode(into)), bytes);
+    assert_eq!(ListRequest::decode(&bytes[..]), Ok(list));
+    let limits = LimitsRequest { vmid: Vmid(0x80) };
+    let bytes = hex("80 00 00 00 00 00 00 00");
+    assert_eq!(encoded(|into| limits.encode(into)), bytes);
+    assert_eq!(LimitsRequest::decode(&bytes[..]), Ok(limits));
+    for unknown in ["78 56 34 12 01 00 00 00", "78 56 34 12 00 00 00 80"] {
+        let refused = ParcelRequest::decode(&hex(unknown)[..]);
+        assert_eq!(refused, Err(ErrorCode::ArgumentInvalid), "a flag");
+    }
+    for unknown in ["00 00 00 00 00 00 00 00", "00 00 00 00 01 00 02 00"] {
+        let refused = ListRequest::decode(&hex(unknown)[..]);
+        assert_eq!(refused, Err(ErrorCode::ArgumentInvalid), "no entry, or a flag");
+    }
+    for unknown in ["80 00 01 00 00 00 00 00", "80 00 00 00 00 01 00 00"] {
+        let refused = LimitsRequest::decode(&hex(unknown)[..]);
+        assert_eq!(refused, Err(ErrorCode::ArgumentInvalid), "a wider VMID, or a flag");
+    }
+}
+
+/// The bytes of the name "ring".
+const RING: &str = "72 69 6e 67 00 00 00 00  00 00 00 00 00 00 00 00
+     00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00";
+
+#[test]
+fn a_name_is_text_of_at_most_32_bytes() {
+    let request = NameRequest { handle: Handle(0x2005), name: Name::new("ring") };
+    let bytes = [hex("05 20 00 00 00 00 00 00"), hex(RING)].concat();
+    assert_eq!(encoded(|into| request.encode(into)), bytes);
+    assert_eq!(NameRequest::decode(&bytes[..]), Ok(request));
+    assert_eq!(request.name.as_str(), Some("ring"));
+    let with = |at: usize, byte: u8| {
+        let mut bytes = bytes.clone();
+        bytes[at] = byte;
+        NameRequest::decode(&bytes[..]).map(|request| request.name.bytes().len())
+    };
+    assert_eq!((with(8, 0x7e), with(11, 0)), (Ok(4), Ok(3)));
+    assert_eq!(with(4, 1), Err(ErrorCode::ArgumentInvalid), "a flag");
+    assert_eq!(with(13, b'x'), Err(ErrorCode::ArgumentInvalid), "bytes behind its end");
+    assert_eq!(with(9, 0xff), Err(ErrorCode::ArgumentInvalid), "not UTF-8");
+    assert_eq!(with(11, 0xc3), Err(ErrorCode::ArgumentInvalid), "a character that is cut");
+    let longest = "0123456789abcdef0123456789abcdef";
+    assert_eq!(Name::new(longest).as_str(), Some(longest));
+    assert_eq!(Name::new(&[longest, "g"].concat()).as_str(), Some(longest));
+    assert_eq!(Name::new(&[&longest[..31], "ä"].concat()).as_str(), Some(&longest[..31]));
+    assert_eq!((Name::NONE.as_str(), Name::new("")), (Some(""), Name::NONE));
+}
+
+#[test]
+fn what_is_told_of_a_parcel() {
+    let info = ParcelInfo {
+        handle: Handle(0x2005),
+        owner: Vmid(3),
+        transfer: Transfer::Share,
+        memory: MemoryKind::NORMAL,
+        label: 0x1122_3344,
+        tag: 0x55,
+        flags: ParcelFlags::SANITIZED | ParcelFlags::HELD,
+        phase: ParcelPhase::Offered,
+        rights: Rights::RW,
+        policy: Policies::UNCACHED,
+        is_forced: true,
+        pages: 0x1_0000_0002,
+        extents: 7,
+        acl: 2,
+        address: 0x8_8000_1000,
+        name: Name::new("ring"),
+    };
+    let told = format!(
+        "05 20 00 00 03 00 02 00  44 33 22 11 55 00 00 00
+         05 00 02 06 02 00 01 00  02 00 00 00 01 00 00 00
+         07 00 00 00 02 00 00 00  00 10 00 80 08 00 00 00 {RING}"
+    );
+    let bytes = hex(&told);
+    assert_eq!(encoded(|into| info.encode(into)), bytes);
+    assert_eq!(bytes.len(), ParcelInfo::SIZE);
+    assert_eq!(ParcelInfo::decode(&bytes[..]), Some(info));
+    assert_eq!(ParcelInfo::decode(&bytes[..79]), None);
+    // A younger manager says more.
+    assert_eq!(ParcelInfo::decode(&[&bytes[..], &[9; 4]].concat()[..]), Some(info));
+
+    let entry = ParcelEntry {
+        handle: info.handle,
+        owner: info.owner,
+        transfer: Transfer::Lend,
+        phase: ParcelPhase::Closing,
+        pages: info.pages,
+        label: info.label,
+        holders: 3,
+        flags: ParcelFlags::HELD | ParcelFlags::RECALLED,
+        name: info.name,
+    };
+    let told = format!(
+        "05 20 00 00 03 00 01 03  02 00 00 00 01 00 00 00
+         44 33 22 11 03 00 14 00 {RING}"
+    );
+    let bytes = hex(&told);
+    assert_eq!(encoded(|into| entry.encode(into)), bytes);
+    assert_eq!(bytes.len(), ParcelEntry::SIZE);
+    assert_eq!(ParcelEntry::decode(&bytes[..], 0), Some(entry));
+    assert_eq!(ParcelEntry::decode(&bytes[1..], 0), None);
+}
+
+#[test]
+fn what_is_told_of_a_holder_and_of_a_limit() {
+    let holder = Holder {
+        vmid: Vmid(0x80),
+        stage: HolderStage::Mapped,
+        rights: Rights::R,
+        pages: 0x1_0000_0002,
+    };
+    let bytes = hex("80 00 02 04 00 00 00 00  02 00 00 00 01 00 00 00");
+    assert_eq!(encoded(|into| holder.encode(into)), bytes);
+    assert_eq!(bytes.len(), Holder::SIZE);
+    assert_eq!(Holder::decode(&bytes[..], 0), Some(holder));
+    assert_eq!(Holder::decode(&bytes[..], 1), None);
+
+    let limit =
+        Limit { resource: Resource::Extents as u16, used: 1, guaranteed: 0x200, limit: 0x3_0000 };
+    let bytes = hex("04 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00
+         00 02 00 00 00 00 00 00  00 00 03 00 00 00 00 00");
+    assert_eq!(encoded(|into| limit.encode(into)), bytes);
+    assert_eq!(bytes.len(), Limit::SIZE);
+    assert_eq!(Limit::decode(&bytes[..], 0), Some(limit));
+    assert_eq!(Limit::decode(&bytes[..], 1), None);
+}
+
+#[test]
+fn phases_stages_and_flags_keep_their_numbers() {
+    use HolderStage::{Assigned, Mapped, Revoking};
+    use ParcelPhase::{Closing, Initial, Offered};
+    for (number, phase) in [(1, Initial), (2, Offered), (3, Closing), (4, ParcelPhase::Changing)] {
+        assert_eq!(ParcelPhase::from_wire(number), Some(phase));
+        assert_eq!(phase as u8, number);
+    }
+    let stages = [(1, Assigned), (2, Mapped), (3, HolderStage::Changing), (4, Revoking)];
+    for (number, stage) in stages {
+        assert_eq!(HolderStage::from_wire(number), Some(stage));
+        assert_eq!(stage as u8, number);
+    }
+    for number in [0, 5] {
+        assert_eq!((ParcelPhase::from_wire(number), HolderStage::from_wire(number)), (None, None));
+    }
+    let flags = [
+        ParcelFlags::SANITIZED,
+        ParcelFlags::SANITIZE,
+        ParcelFlags::HELD,
+        ParcelFlags::MINE,
+        ParcelFlags::RECALLED,
+    ];
+    assert_eq!(flags.map(|flag| flag.bits()), [1, 2, 4, 8, 16]);
 }
 
 #[test]

@@ -235,6 +235,8 @@ fn limits<M: Machine>(
     for &resource in Resource::ALL {
         length += about.limit(resource).encode(&mut into[length..])?;
     }
+    let handles_left = about.state().account.lock(caller.machine()).handles_left();
     into[..4].copy_from_slice(&(Limit::COUNT as u32).to_le_bytes());
+    into[4..Limit::HEAD].copy_from_slice(&handles_left.to_le_bytes());
     Ok(length)
 }

@@ -82,6 +82,8 @@ pub(crate) struct FreeParcels {
     /// How many slots the VM has, and how many of them are free.
     slots: u64,
     free_slots: u64,
+    /// How many handles can still be made before all slots have used up their generations.
+    handles_left: u32,
     /// What the VM holds of others: the newest.
     newest_held: u32,
 }
@@ -101,6 +103,11 @@ impl FreeParcels {
     /// The VM's handle numbers: how many are in use or worn out, and how many there are.
     pub(crate) const fn handles(&self) -> (u64, u64) {
         (self.slots - self.free_slots, self.slots)
+    }
+
+    /// How many handles the VM can still make, one after the other.
+    pub(crate) const fn handles_left(&self) -> u32 {
+        self.handles_left
     }
 }
 
@@ -129,6 +136,9 @@ impl<'s, R: spin::RelaxStrategy> ParcelTable<'s, R> {
         free.slots = slots.len() as u64;
         free.own = records.start as u32..records.end as u32;
         for slot in slots {
+            let generation = (self.slots[slot].word.load(Ordering::Relaxed) >> 32) as u32;
+            // All slots together have fewer than 2^32: a handle has 32 bits.
+            free.handles_left += LAST_GENERATION + 1 - generation;
             self.queue_slot(free, slot as u16 + 1);
         }
         for record in records.rev() {
@@ -147,6 +157,7 @@ impl<'s, R: spin::RelaxStrategy> ParcelTable<'s, R> {
         let slot = free.oldest;
         let place = usize::from(slot).checked_sub(1).ok_or(Refusal::Quota(Resource::Handles))?;
         free.free_slots -= 1;
+        free.handles_left -= 1;
         free.oldest = self.slots[place].next.load(Ordering::Relaxed);
         if free.oldest == 0 {
             free.newest = 0;
@@ -275,8 +286,8 @@ mod tests {
     use core::sync::atomic::AtomicU32;
     use std::vec::Vec;
 
-    use rm_abi::Transfer;
-    use rm_abi::extension::{LastRefusal, Rule};
+    use rm_abi::extension::{self, LastRefusal, Rule};
+    use rm_abi::{Bytes, Transfer};
 
     use super::*;
     use crate::address::VmIndex;
@@ -317,11 +328,14 @@ mod tests {
         let world = worn();
         let owner = world.caller(VmIndex(0));
         let lend = || owner.offer(Transfer::Lend, &[(4, 6)], &[(RAM.0, 1)]);
-        let handles = [1, 2].map(|_| {
+        let left = || owner.call(extension::LIMITS, &[0; 8])[..].u32_at(8);
+        let handles = [1, 2].map(|round| {
+            assert_eq!(left(), 3 - round);
             let handle = lend().unwrap();
             owner.reclaim(handle, 0).unwrap();
             handle
         });
+        assert_eq!(left(), 0);
         assert_eq!(
             handles.map(|handle| (split(Handle(handle)).1, handle != u32::MAX)),
             [(LAST_GENERATION, true), (LAST_GENERATION, true)]

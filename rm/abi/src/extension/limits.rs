@@ -36,7 +36,8 @@ impl LimitsRequest {
     }
 }
 
-/// How a VM stands with one resource. The reply's data is a u32 count, a u32 0, and so many of these.
+/// How a VM stands with one resource. The reply's data is a u32 count, a u32 that says how many handles the
+/// VM can still make before its handle numbers are worn out, and so many of these as were counted.
 ///
 /// ```text
 /// 0: u16 resource, u16 0, u32 0    8: u64 used    16: u64 guaranteed    24: u64 limit

@@ -11,7 +11,7 @@ use crate::names::{Handle, Vmid};
 /// Bytes of a parcel's name.
 pub const MAX_NAME: usize = 32;
 
-/// What an owner calls a parcel, for people: ASCII or UTF-8, padded with zeros.
+/// What an owner calls a parcel, for people: UTF-8, padded with zeros.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Name(pub [u8; MAX_NAME]);
@@ -20,14 +20,28 @@ impl Name {
     /// No name.
     pub const NONE: Self = Self([0; MAX_NAME]);
 
-    /// A name, cut after [`MAX_NAME`] bytes.
+    /// A name, cut after the last character that ends within [`MAX_NAME`] bytes.
     pub const fn new(name: &str) -> Self {
-        let (from, mut bytes, mut index) = (name.as_bytes(), [0; MAX_NAME], 0);
-        while index < from.len() && index < MAX_NAME {
+        let (from, mut bytes, mut end) = (name.as_bytes(), [0; MAX_NAME], name.len());
+        if end > MAX_NAME {
+            end = MAX_NAME;
+            while !name.is_char_boundary(end) {
+                end -= 1;
+            }
+        }
+        let mut index = 0;
+        while index < end {
             bytes[index] = from[index];
             index += 1;
         }
         Self(bytes)
+    }
+
+    /// The name as text, or nothing if it is none: the manager takes no such name.
+    pub fn as_str(&self) -> Option<&str> {
+        let (name, padding) = self.0.split_at(self.bytes().len());
+        let is_padded = padding.iter().all(|&byte| byte == 0);
+        core::str::from_utf8(name).ok().filter(|_| is_padded)
     }
 
     /// The bytes before the padding.
@@ -337,13 +351,15 @@ impl NameRequest {
     /// Bytes of the payload.
     pub const SIZE: usize = 8 + MAX_NAME;
 
-    /// Reads a payload. A flag is a wish that cannot be granted.
+    /// Reads a payload. A flag is a wish that cannot be granted, and so is a name that is no text: whoever
+    /// lists parcels would print it.
     pub fn decode<B: Bytes + ?Sized>(payload: &B) -> Result<Self, ErrorCode> {
         check_length(payload, Self::SIZE)?;
-        if payload.u32_at(4) != 0 {
+        let name = Name::decode(payload, 8);
+        if payload.u32_at(4) != 0 || name.as_str().is_none() {
             return Err(ErrorCode::ArgumentInvalid);
         }
-        Ok(Self { handle: Handle(payload.u32_at(0)), name: Name::decode(payload, 8) })
+        Ok(Self { handle: Handle(payload.u32_at(0)), name })
     }
 
     /// Writes the payload, and returns its length.
