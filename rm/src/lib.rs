@@ -42,6 +42,22 @@
 //! | no | Held | addresses that an accept of this VM is about to fill | – |
 //! | no | Absent | nothing here | – |
 //!
+//! # Cache policy
+//!
+//! All who map a parcel, its owner too, map it with one memory type: write-back, or non-cacheable, which
+//! stage 2 can force on every CPU; write-back it can force only with FEAT_S2FWB. So that nothing is lost
+//! or seen that should not be:
+//!
+//! | edge | what is done to each page |
+//! |---|---|
+//! | it first reaches a VM: boot, start after a reset | zeroed or copied, to the point of coherency, by the embedder |
+//! | create, append, non-cacheable | once no CPU has it write-back any more: cleaned and invalidated |
+//! | accept, release, revoke | nothing: memory and caches agree where it matters |
+//! | reclaim, non-cacheable | before it is write-back again: cleaned and invalidated |
+//! | any zeroing | zeroed, to the point of coherency |
+//! | change of policy | as a creation, or as a reclaim |
+//! | a request or reply of the VM lies in it | where the VM bypasses the caches: cleaned and invalidated before, and after a write, by the embedder |
+//!
 //! # Locking order
 //!
 //! Operation slot, parcel, VMs by ascending index, VM account, frame pool, message queues, doorbells,

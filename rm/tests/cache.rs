@@ -55,7 +55,7 @@ fn pa(at: u64) -> Pa {
 }
 
 #[test]
-fn an_uncached_share_is_so_for_its_owner_too_and_keeps_what_was_written() {
+fn g3_an_uncached_share_is_so_for_its_owner_too_and_keeps_what_was_written() {
     for (world, step) in worlds() {
         let (a, b) = (world.caller(A), world.caller(B));
         a.step.set(step);

@@ -4,8 +4,12 @@
 //! the host's, so this finds deadlocks and lost updates, not every interleaving. Ranks are asserted
 //! by the locks themselves.
 
-use rm::address::VmIndex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rm::address::{Ipa, VmIndex};
 use rm::machine::fake::world::{RAM, World, offer, vm};
+use rm::stage2::Access;
+use rm_abi::extension::{Policy, SET_POLICY};
 use rm_abi::memparcel::notify::Notify;
 use rm_abi::{CreateFlags, Handle, Header, Kind, NotifyFlag, Transfer, Vmid, VmidEntry, message};
 
@@ -113,6 +117,55 @@ fn a_borrower_that_keeps_asking_gets_a_growing_parcel_when_it_is_whole() {
     world.check();
 }
 
+#[test]
+fn g3_a_policy_changes_only_while_neither_of_two_busy_borrowers_has_the_parcel() {
+    let world = World::new(&[vm(3), vm(4), vm(5)]);
+    let owner = world.caller(VmIndex(0));
+    let (at, pages) = (page(0), 3);
+    let acl = [(3, 6), (4, 6), (5, 6)];
+    let handle = owner.offer(Transfer::Share, &acl, &[(at, pages)]).unwrap();
+    let memory = |vm, at| {
+        let page = world.manager.with_page(vm, |page| page(Ipa(at), Access::Read));
+        page.expect("it is mapped").memory
+    };
+    let left = AtomicUsize::new(2);
+    let mut changes = 0_u32;
+    std::thread::scope(|scope| {
+        for borrower in [1, 2].map(VmIndex) {
+            let (world, left) = (&world, &left);
+            scope.spawn(move || {
+                let (guest, window) = (world.caller(borrower), 0x9000_0000);
+                for round in 0..200 * effort() {
+                    guest.step.set([1, rm::operation::STEP][round as usize % 2]);
+                    match guest.accept_contiguous(handle, Transfer::Share, (window, pages)) {
+                        Err(error) => assert_eq!(error, 5, "its policy changes"),
+                        Ok(_) => {
+                            // Two VMs that have it with different types are a panic of the machine.
+                            assert_eq!(memory(VmIndex(0), at), memory(borrower, window));
+                            world.cpu(borrower).write(Ipa(window), borrower.0).unwrap();
+                            guest.release(handle, 0).unwrap();
+                        }
+                    }
+                    std::thread::yield_now();
+                }
+                left.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        while left.load(Ordering::SeqCst) > 0 || changes < 2 {
+            owner.step.set([1, rm::operation::STEP][changes as usize / 2 % 2]);
+            let policy = if changes.is_multiple_of(2) { Policy::Uncached } else { Policy::Cached };
+            match owner.words(SET_POLICY, &[handle, policy as u32].map(u32::to_le_bytes).concat()).0
+            {
+                0 => changes += 1,
+                error => assert_eq!(error, 0xb, "somebody has it"),
+            }
+        }
+    });
+    owner.reclaim(handle, 0).unwrap();
+    world.check();
+    assert!([1, 2].contains(&world.cpu(VmIndex(0)).read(Ipa(at)).unwrap()), "no write was lost");
+}
+
 /// The payload of a recall of `handle` from VM 6.
 fn recall(handle: u32, tag: u32) -> Vec<u8> {
     let targets = &[VmidEntry(Vmid(6))];
@@ -127,7 +180,7 @@ fn recall(handle: u32, tag: u32) -> Vec<u8> {
 fn news_of_many_vms_and_replies_share_a_queue_and_nothing_is_lost() {
     let world = World::new(&[vm(3), vm(4), vm(5), vm(6)]);
     let rounds = 300 * effort();
-    let done = std::sync::atomic::AtomicUsize::new(0);
+    let done = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for own in 0..3u8 {
             let (world, done) = (&world, &done);
@@ -144,14 +197,14 @@ fn news_of_many_vms_and_replies_share_a_queue_and_nothing_is_lost() {
                     assert_eq!(told, [0; 4]);
                     owner.reclaim(handle, 0).unwrap();
                 }
-                done.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                done.fetch_add(1, Ordering::SeqCst);
             });
         }
         let (world, done) = (&world, &done);
         scope.spawn(move || {
             let reader = world.caller(VmIndex(3));
             let (mut sent, mut heard, mut last) = (0, 0, 0);
-            while done.load(std::sync::atomic::Ordering::SeqCst) < 3 || heard < sent {
+            while done.load(Ordering::SeqCst) < 3 || heard < sent {
                 let request = Header::request(message::VM_GET_VMID, sent + 1);
                 if sent < 2000 && reader.queue_send(&request.encode(), false).0 == 0 {
                     sent += 1;

@@ -65,7 +65,8 @@ pub const SUBSCRIBE: u32 = CALLS + 2;
 /// at the reclaim.
 pub const REVOKE: u32 = CALLS + 3;
 /// Gives a parcel of the caller's that nobody holds another cache policy: its own mapping of a share
-/// changes at once, those of others have it when they accept. To who checks them, the parcel's attributes
+/// changes at once, those of others have it when they accept; who asks while the change is at work hears
+/// BUSY. To who checks them, the parcel's attributes
 /// are from then on those of a parcel made with this policy: none if write-back, else one entry for each
 /// VM of the access list, in its order.
 pub const SET_POLICY: u32 = CALLS + 10;
