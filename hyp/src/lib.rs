@@ -87,6 +87,9 @@ impl spin::RelaxStrategy for Relax {
     }
 }
 
+#[cfg(target_os = "none")]
+impl rm::lock::Strategy for Relax {}
+
 /// Lets other CPUs go first. `core::hint::spin_loop` is ISB here, which QEMU's deterministic mode
 /// does not treat as a hint.
 #[cfg(target_os = "none")]

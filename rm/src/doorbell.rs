@@ -11,7 +11,7 @@ use rm_abi::{Capability, HypercallError, Object};
 
 use crate::address::VmIndex;
 use crate::hypercall::{Hypercall, Results};
-use crate::lock::{Lock, Rank};
+use crate::lock::{self, Lock, Rank};
 use crate::machine::{Line, Machine};
 use crate::manager::Manager;
 
@@ -50,7 +50,7 @@ impl Flags {
     }
 }
 
-impl<R: spin::RelaxStrategy> Doorbell<R> {
+impl<R: lock::Strategy> Doorbell<R> {
     pub(crate) const fn new() -> Self {
         Self { flags: Lock::new(Rank::Doorbell, Flags::RESET), peer: AtomicU32::new(0) }
     }

@@ -15,11 +15,9 @@ mod record;
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use spin::RelaxStrategy;
-
 pub use self::record::FrameRecord;
 use crate::address::VmIndex;
-use crate::lock::{Lock, Rank};
+use crate::lock::{self, Lock, Rank};
 use crate::machine::{FrameIndex, FrameUse, Machine};
 
 /// How many VMs a pool keeps accounts for.
@@ -73,7 +71,7 @@ pub struct FramePool<'s, R> {
     accounts: [Account; MAX_VMS],
 }
 
-impl<'s, R: RelaxStrategy> FramePool<'s, R> {
+impl<'s, R: lock::Strategy> FramePool<'s, R> {
     /// A pool in which every frame of the machine is free. `records` and `stack` have one entry for
     /// each frame; nobody else uses them.
     pub fn new(records: &'s [FrameRecord], stack: &'s [AtomicU32]) -> Self {

@@ -24,7 +24,7 @@ use crate::doorbell::{Doorbell, MAX_DOORBELLS};
 use crate::link::fragment::Arrival;
 use crate::link::notice::{Node, NodeId, OWN_NODES, Offering, Waiting};
 use crate::link::queue::{Lengths, Queue, Thresholds};
-use crate::lock::{Guard, Lock, Rank};
+use crate::lock::{self, Guard, Lock, Rank};
 use crate::machine::{Line, Machine};
 use crate::manager::Manager;
 use crate::memparcel::table::RecordIndex;
@@ -49,7 +49,7 @@ pub struct LinkRecord<R> {
     pub(crate) doorbells: [Doorbell<R>; MAX_DOORBELLS],
 }
 
-impl<R: spin::RelaxStrategy> LinkRecord<R> {
+impl<R: lock::Strategy> LinkRecord<R> {
     /// A mailbox with empty queues.
     #[expect(clippy::new_without_default, reason = "mailboxes are made at boot, in place")]
     pub fn new() -> Self {

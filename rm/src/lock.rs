@@ -3,6 +3,8 @@
 //! A lock has a rank, and a CPU takes locks in ascending ranks only, so no two CPUs can wait for each
 //! other. Two locks of one rank are taken in ascending order of their owner's index ([`Rank::Vm`]
 //! only). Debug builds assert it at every acquisition.
+//!
+//! Who wants to know how long locks are held watches them through [`Strategy`].
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -38,6 +40,23 @@ pub enum Rank {
     VirtualGic,
 }
 
+/// How a CPU waits for a lock, and who watches that locks are held for a short time only. Nobody does
+/// by default, which costs nothing.
+pub trait Strategy: RelaxStrategy {
+    /// The calling CPU has got a lock of this rank. The second lock of a pair is not told of: the
+    /// first outlasts it.
+    fn taken(rank: Rank) {
+        let _ = rank;
+    }
+
+    /// The calling CPU is about to free it.
+    fn freed(rank: Rank) {
+        let _ = rank;
+    }
+}
+
+impl Strategy for spin::Spin {}
+
 /// A value that one CPU at a time may use, first come, first served. `R` is what a waiting CPU does
 /// between two looks ([`Machine::Relax`]).
 pub struct Lock<T, R> {
@@ -45,7 +64,7 @@ pub struct Lock<T, R> {
     inner: TicketMutex<T, R>,
 }
 
-impl<T, R: RelaxStrategy> Lock<T, R> {
+impl<T, R: Strategy> Lock<T, R> {
     /// A free lock of the given rank.
     pub const fn new(rank: Rank, value: T) -> Self {
         Self { rank, inner: TicketMutex::new(value) }
@@ -64,7 +83,9 @@ impl<T, R: RelaxStrategy> Lock<T, R> {
             );
             held.store(ranks | bit, Ordering::Relaxed);
         }
-        Guard { held: Some(held), rank: self.rank, inner: self.inner.lock(), _cpu: PhantomData }
+        let inner = self.inner.lock();
+        R::taken(self.rank);
+        Guard { held: Some(held), rank: self.rank, inner, _cpu: PhantomData }
     }
 
     /// Waits for a second value of the rank that `first` has. The caller takes the two in ascending
@@ -82,7 +103,7 @@ impl<T, R> fmt::Debug for Lock<T, R> {
 }
 
 /// Shows that the lock is held; frees it when dropped.
-pub struct Guard<'a, T, R> {
+pub struct Guard<'a, T, R: Strategy> {
     /// Where this CPU notes the ranks it holds; none for the second lock of a pair, which must be
     /// dropped first.
     held: Option<&'a AtomicU64>,
@@ -92,21 +113,24 @@ pub struct Guard<'a, T, R> {
     _cpu: PhantomData<*const ()>,
 }
 
-impl<T, R> Deref for Guard<'_, T, R> {
+impl<T, R: Strategy> Deref for Guard<'_, T, R> {
     type Target = T;
     fn deref(&self) -> &T {
         &self.inner
     }
 }
 
-impl<T, R> DerefMut for Guard<'_, T, R> {
+impl<T, R: Strategy> DerefMut for Guard<'_, T, R> {
     fn deref_mut(&mut self) -> &mut T {
         &mut self.inner
     }
 }
 
-impl<T, R> Drop for Guard<'_, T, R> {
+impl<T, R: Strategy> Drop for Guard<'_, T, R> {
     fn drop(&mut self) {
+        if self.held.is_some() {
+            R::freed(self.rank);
+        }
         if cfg!(debug_assertions)
             && let Some(held) = self.held
         {

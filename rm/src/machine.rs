@@ -11,6 +11,7 @@ pub mod fake;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::{Ipa, Pa, TlbTag, VmIndex};
+use crate::lock;
 
 /// Index of a frame of the pool, see [`Machine::frames`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -96,7 +97,7 @@ pub enum Line {
 pub trait Machine: Sync {
     /// What a CPU does between two looks at a taken lock (`yield`; not `isb`, which QEMU's
     /// deterministic mode does not treat as a hint).
-    type Relax: spin::RelaxStrategy;
+    type Relax: lock::Strategy;
 
     /// Features of this machine, constant from boot on.
     fn features(&self) -> Features;

@@ -4,9 +4,8 @@ use core::mem::take;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use aarch64_cpu::registers::*;
-use rm::lock::{Guard, Lock, Rank};
+use rm::lock::{Guard, Lock, Rank, Strategy};
 use rm::machine::Machine;
-use spin::RelaxStrategy;
 
 use super::lists::{Lists, MAX_LISTS};
 use super::{MAX_VCPUS, Place, TIMER, VcpuSet, VirtualGic};
@@ -35,7 +34,7 @@ pub struct Vgic<R> {
     changed: [AtomicBool; MAX_VCPUS],
 }
 
-impl<R: RelaxStrategy> Vgic<R> {
+impl<R: Strategy> Vgic<R> {
     /// The controller of a VM with that many vCPUs, as after a reset.
     pub fn new(vcpus: usize) -> Self {
         let state = State {

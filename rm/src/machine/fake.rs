@@ -22,7 +22,8 @@ mod tables;
 mod tlb;
 pub mod world;
 
-use core::sync::atomic::AtomicU64;
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::boxed::Box;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -33,6 +34,7 @@ pub use self::cpu::{Fault, VirtualCpu};
 use self::tables::Tables;
 use super::{Features, Frame, FrameIndex, FrameUse, Line, Machine, Scope, TranslationContext};
 use crate::address::{PAGE_SIZE, Pa, TlbTag, VmIndex};
+use crate::lock::{self, Rank};
 
 /// Where the frames of the fake are in its physical address space, far from the RAM of tests.
 const FRAMES_BASE: Pa = Pa(0xf0_0000_0000);
@@ -55,12 +57,17 @@ pub struct Counters {
     pub zeroed: u64,
     /// Pages cleaned and invalidated.
     pub cleaned: u64,
+    /// How often the manager went to a frame of the pool.
+    pub frame_visits: u64,
+    /// Locks that the calling thread has taken, of whatever machine.
+    pub locks: u64,
 }
 
 /// The strict machine.
 pub struct FakeMachine {
     frames: Box<[Frame]>,
     features: Features,
+    frame_visits: AtomicU64,
     hardware: Mutex<Hardware>,
 }
 
@@ -100,6 +107,7 @@ impl FakeMachine {
         Self {
             frames: (0..frames).map(|_| Frame::ZERO).collect(),
             features,
+            frame_visits: AtomicU64::new(0),
             hardware: Mutex::new(hardware),
         }
     }
@@ -111,7 +119,11 @@ impl FakeMachine {
 
     /// What has been asked so far.
     pub fn counters(&self) -> Counters {
-        self.hardware().counters
+        Counters {
+            frame_visits: self.frame_visits.load(Ordering::Relaxed),
+            locks: LOCKS.get(),
+            ..self.hardware().counters
+        }
     }
 
     /// How often an interrupt of a VM was raised.
@@ -184,6 +196,16 @@ impl spin::RelaxStrategy for YieldThread {
     }
 }
 
+std::thread_local! {
+    static LOCKS: Cell<u64> = const { Cell::new(0) };
+}
+
+impl lock::Strategy for YieldThread {
+    fn taken(_: Rank) {
+        LOCKS.set(LOCKS.get() + 1);
+    }
+}
+
 impl Machine for FakeMachine {
     type Relax = YieldThread;
 
@@ -192,6 +214,7 @@ impl Machine for FakeMachine {
     }
 
     fn frames(&self) -> &[Frame] {
+        self.frame_visits.fetch_add(1, Ordering::Relaxed);
         &self.frames
     }
 

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use rm_abi::Handle;
 
 use crate::link::notice::{NODES, Node};
-use crate::lock::{Guard, Lock, Rank};
+use crate::lock::{self, Guard, Lock, Rank};
 use crate::machine::Machine;
 use crate::memparcel::{MAX_ACL, Memparcel, Phase};
 use crate::refusal::{Refusal, Resource};
@@ -50,7 +50,7 @@ struct HeldLink {
     older: AtomicU32,
 }
 
-impl<R: spin::RelaxStrategy> ParcelRecord<R> {
+impl<R: lock::Strategy> ParcelRecord<R> {
     /// A free record.
     #[expect(clippy::new_without_default, reason = "records are made at boot, in place")]
     pub fn new() -> Self {
@@ -118,7 +118,7 @@ pub(crate) struct ParcelTable<'s, R> {
     records: &'s [ParcelRecord<R>],
 }
 
-impl<'s, R: spin::RelaxStrategy> ParcelTable<'s, R> {
+impl<'s, R: lock::Strategy> ParcelTable<'s, R> {
     pub(crate) fn new(slots: &'s [HandleSlot], records: &'s [ParcelRecord<R>]) -> Self {
         Self { slots: &slots[..slots.len().min(MAX_HANDLES)], records }
     }
