@@ -6,7 +6,7 @@
 
 use core::sync::atomic::Ordering;
 
-use rm_abi::extension::{self, Discovery, LastRefusal};
+use rm_abi::extension::{self, Discovery, LastRefusal, ParcelInfo};
 use rm_abi::hypercall::HypercallError;
 use rm_abi::memparcel::accept;
 use rm_abi::vm::VmExitRequest;
@@ -118,6 +118,9 @@ const fn shortest_room(message: u32) -> u64 {
         message::VM_GET_PEERS | message::VM_GET_ID => reply::SIZE + call::vm::MAX_DATA,
         extension::DISCOVER => reply::SIZE + Discovery::SIZE,
         extension::LAST_REFUSAL => reply::SIZE + LastRefusal::SIZE,
+        extension::INFO => reply::SIZE + ParcelInfo::SIZE,
+        extension::HOLDERS => reply::SIZE + call::info::HOLDERS_SIZE,
+        extension::LIMITS => reply::SIZE + call::info::LIMITS_SIZE,
         _ => reply::SIZE,
     };
     size as u64

@@ -61,10 +61,26 @@ fn a_longer_request_may_only_bring_zeros() {
 fn a_direct_caller_without_room_for_the_data_is_told_so() {
     let world = world();
     let a = world.caller(A);
-    for (call, room) in [(extension::DISCOVER, 48), (extension::LAST_REFUSAL, 76)] {
-        a.put_request(&Header::request(call, 1).encode());
-        assert_eq!(a.direct(8, room - 1, 0), Turn::Error(2, 0));
-        assert!(matches!(a.direct(8, room, 0), Turn::Reply(_)));
+    let handle = a.offer(Transfer::Lend, &[(4, 6)], &[(PAGE, 1)]).unwrap();
+    let about = [&handle.to_le_bytes()[..], &[0; 4]].concat();
+    let calls: [(u32, &[u8], u64); 6] = [
+        (extension::DISCOVER, &[], 48),
+        (extension::LAST_REFUSAL, &[], 76),
+        (extension::INFO, &about, 92),
+        (extension::HOLDERS, &about, 272),
+        (extension::LIMITS, &[0; 8], 276),
+        // As many parcels as there is room for, in units of 16 bytes.
+        (extension::LIST, &[0, 0, 0, 0, 100, 0, 0, 0], 80),
+    ];
+    for (call, payload, room) in calls {
+        let request = [&Header::request(call, 1).encode()[..], payload].concat();
+        a.put_request(&request);
+        let length = request.len() as u64;
+        assert_eq!(a.direct(length, room - 1, 0), Turn::Error(2, 0), "{call:#x}");
+        match a.direct(length, room, 0) {
+            Turn::More(token) => assert!(matches!(a.direct(0, room, token), Turn::Reply(_))),
+            turn => assert!(matches!(turn, Turn::Reply(_)), "{call:#x}: {turn:?}"),
+        }
     }
 }
 

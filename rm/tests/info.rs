@@ -292,6 +292,181 @@ fn limits_tell_use_and_what_is_left() {
 }
 
 #[test]
+fn questions_are_answered_alike_by_both_transports_and_whatever_the_step() {
+    let world = world();
+    let (a, b, d) = (world.caller(A), world.caller(B), world.caller(D));
+    let handle = a.offer(SHARED, &[(3, 6), (4, 6)], &[(PAGE, 2)]).unwrap();
+    b.accept_contiguous(handle, SHARED, (WINDOW, 2)).unwrap();
+    assert_eq!(name(&a, handle, "ring"), 0);
+    let list = |flags| encoded(|into| ListRequest { cursor: 0, most: 9, flags }.encode(into));
+    let questions = [
+        (&a, INFO, about(handle)),
+        (&b, INFO, about(handle)),
+        (&a, HOLDERS, about(handle)),
+        (&d, HOLDERS, about(handle)),
+        (&a, LIST, list(ListFlags::empty())),
+        (&b, LIST, list(ListFlags::empty())),
+        (&d, LIST, list(ListFlags::ALL)),
+        (&d, LIMITS, encoded(|into| LimitsRequest { vmid: Vmid(3) }.encode(into))),
+    ];
+    let before = world.check();
+    for (guest, call, payload) in questions {
+        let told = guest.call(call, &payload);
+        assert_eq!(told[..4], [0; 4], "{call:#x}");
+        for step in [1, 2, rm::operation::STEP] {
+            guest.step.set(step);
+            assert_eq!(guest.call(call, &payload), told, "{call:#x} in steps of {step}");
+            assert_eq!(guest.queue_call(call, &payload), told, "{call:#x}, queued");
+        }
+    }
+    assert_eq!(world.check(), before, "a question changes nothing");
+}
+
+#[test]
+fn each_refusal_of_a_question_has_its_code_and_rule() {
+    let world = world();
+    let (a, b, c) = (world.caller(A), world.caller(B), world.caller(C));
+    let handle = a.offer(LENT, &[(4, 6)], &[(PAGE, 1)]).unwrap();
+    let named = |handle, bytes: &[u8]| {
+        let mut payload =
+            encoded(|into| NameRequest { handle: Handle(handle), name: Name::NONE }.encode(into));
+        payload[8..8 + bytes.len()].copy_from_slice(bytes);
+        payload
+    };
+    let [vmid3, vmid99] = [3, 99].map(|vmid| [vmid, 0, 0, 0, 0, 0, 0, 0].to_vec());
+    let flagged = [&handle.to_le_bytes()[..], &[1, 0, 0, 0]].concat();
+    let before = world.check();
+    let refusals = [
+        (&c, INFO, about(handle), 7, Rule::NoParcel),
+        (&c, HOLDERS, about(handle), 7, Rule::NoParcel),
+        (&c, SET_NAME, named(handle, b"x"), 7, Rule::NoParcel),
+        (&b, HOLDERS, about(handle), 3, Rule::NotOwner),
+        (&b, SET_NAME, named(handle, b"x"), 3, Rule::NotOwner),
+        (&a, SET_NAME, named(handle, b"x\0y"), 6, Rule::UnknownBits),
+        (&a, SET_NAME, named(handle, b"\xff"), 6, Rule::UnknownBits),
+        (&a, INFO, flagged.clone(), 6, Rule::UnknownBits),
+        (&a, HOLDERS, flagged, 6, Rule::UnknownBits),
+        (&a, LIST, vec![0; 8], 6, Rule::UnknownBits),
+        (&a, LIST, vec![0, 0, 0, 0, 1, 0, 2, 0], 6, Rule::UnknownBits),
+        (&a, LIST, vec![0, 0, 0, 0, 1, 0, 1, 0], 3, Rule::Role),
+        (&a, LIMITS, vmid99.clone(), 3, Rule::Role),
+        (&b, LIMITS, vmid3, 3, Rule::Role),
+        (&world.caller(D), LIMITS, vmid99, 0xd, Rule::UnknownVm),
+        (&a, INFO, vec![0; 7], 4, Rule::Malformed),
+    ];
+    for (guest, call, payload, code, rule) in refusals {
+        assert_eq!(guest.words(call, &payload).0, code, "{call:#x} {payload:x?}");
+        let last = guest.last_refusal();
+        assert_eq!((last.message, last.rule, last.error), (call, rule as u16, code));
+    }
+    assert_eq!(info(&a, handle).unwrap().name, Name::NONE);
+    assert_eq!(world.check(), before);
+}
+
+#[test]
+fn a_parcel_that_is_taken_away_is_told_of_to_its_owner_alone() {
+    let world = world();
+    let (a, b, d) = (world.caller(A), world.caller(B), world.caller(D));
+    let handle = a.offer(LENT, &[(4, 6), (5, 6)], &[(PAGE, 2)]).unwrap();
+    b.accept_contiguous(handle, LENT, (WINDOW, 2)).unwrap();
+    a.step.set(1);
+    let Turn::More(token) = a.send(REVOKE, &by_handle(handle, 0)) else { panic!("in one step") };
+    // Between two steps of its end, everybody but A is told what one is of a handle that never was.
+    assert_eq!((info(&b, handle), info(&world.caller(C), handle)), (Err(7), Err(7)));
+    assert_eq!(list(&b, ListFlags::empty(), 9), Ok(vec![]));
+    let revoked =
+        Holder { vmid: Vmid(4), stage: HolderStage::Revoking, rights: Rights::RW, pages: 0 };
+    assert_eq!(holders(&d, handle).as_deref(), Ok(&[revoked][..]));
+    let seen = list(&d, ListFlags::ALL, 9).unwrap();
+    let flags = ParcelFlags::HELD | ParcelFlags::SANITIZE;
+    assert_eq!((seen[0].phase, seen[0].flags), (ParcelPhase::Closing, flags));
+    let mut turn = a.resume(token);
+    while let Turn::More(token) = turn {
+        turn = a.resume(token);
+    }
+    let told = info(&a, handle).unwrap();
+    assert_eq!((told.phase, told.flags), (ParcelPhase::Closing, ParcelFlags::SANITIZE));
+    assert_eq!(holders(&a, handle), Ok(vec![]));
+}
+
+#[test]
+fn a_name_goes_with_its_parcel() {
+    let world = world();
+    let a = world.caller(A);
+    let first = a.offer(LENT, &[(4, 6)], &[(PAGE, 1)]).unwrap();
+    assert_eq!(name(&a, first, "first"), 0);
+    assert_eq!(name(&a, first, "a better one"), 0);
+    assert_eq!(list(&a, ListFlags::empty(), 9).unwrap()[0].name, Name::new("a better one"));
+    a.reclaim(first, 0).unwrap();
+    assert_eq!(name(&a, first, "late"), 7);
+    let second = a.offer(LENT, &[(4, 6)], &[(PAGE, 1)]).unwrap();
+    assert_eq!(info(&a, second).unwrap().name, Name::NONE);
+}
+
+#[test]
+fn what_stays_is_listed_once_while_others_come_and_go() {
+    let world = world();
+    let (a, b, d) = (world.caller(A), world.caller(B), world.caller(D));
+    let lend = |guest: &Guest<'_>, n: u64| {
+        guest.offer(LENT, &[(5, 6)], &[(PAGE + n * 0x1000, 1)]).unwrap()
+    };
+    let mut fleeting: Vec<_> = (0..8).map(|n| (n, lend(&a, n))).collect();
+    let mut stays: Vec<_> = (8..16).map(|n| lend(&a, n)).collect();
+    stays.extend((0..8).map(|n| lend(&b, n)));
+    stays.sort_unstable();
+    d.step.set(1);
+    let (mut cursor, mut listed) = (0, vec![]);
+    loop {
+        let request = ListRequest { cursor, most: 3, flags: ListFlags::ALL };
+        let mut turn = d.send(LIST, &encoded(|into| request.encode(into)));
+        while let Turn::More(token) = turn {
+            // Two go, and come again in each other's place.
+            let gone = [fleeting.remove(0), fleeting.remove(0)];
+            for (_, handle) in gone {
+                a.reclaim(handle, 0).unwrap();
+            }
+            fleeting.extend(gone.map(|(n, _)| (n, lend(&a, n))));
+            turn = d.resume(token);
+        }
+        let Turn::Reply(reply) = turn else { panic!("{turn:?}") };
+        let data = &reply[4..];
+        let entry = |n| ParcelEntry::decode(data, ParcelEntry::HEAD + n * ParcelEntry::SIZE);
+        listed.extend((0..data.u16_at(4).into()).map(|n| entry(n).unwrap().handle.0));
+        cursor = data.u32_at(0);
+        if cursor == 0 {
+            break;
+        }
+    }
+    listed.retain(|handle| stays.contains(handle));
+    listed.sort_unstable();
+    assert_eq!(listed, stays);
+    world.check();
+}
+
+#[test]
+fn a_short_question_is_answered_beside_a_long_call() {
+    let world = world();
+    let a = world.caller(A);
+    let handle = a.offer(LENT, &[(4, 6)], &[(PAGE, 1)]).unwrap();
+    a.step.set(1);
+    let payload = offer(CreateFlags::empty(), &[(4, 6)], &[(PAGE + 0x1000, 40)], &[]);
+    let Turn::More(token) = a.send(message::MEM_LEND, &payload) else { panic!("in one step") };
+    assert_eq!(info(&a, handle).map(|info| info.pages), Ok(1));
+    assert_eq!(name(&a, handle, "beside"), 0);
+    let list = ListRequest { cursor: 0, most: 9, flags: ListFlags::empty() };
+    let busy = a.send(LIST, &encoded(|into| list.encode(into)));
+    assert_eq!(busy, Turn::Error(rm_abi::HypercallError::BUSY, 0));
+    // Another VM's long call is in nobody's way, and what it makes is not there yet.
+    let seen = world.caller(D).call(LIST, &[0, 0, 0, 0, 9, 0, 1, 0]);
+    assert_eq!(seen[4..].u16_at(4), 1);
+    let mut turn = a.resume(token);
+    while let Turn::More(token) = turn {
+        turn = a.resume(token);
+    }
+    assert_eq!(self::list(&a, ListFlags::empty(), 9).map(|all| all.len()), Ok(2));
+}
+
+#[test]
 fn every_extension_call_grows_by_the_same_rule() {
     let world = World::new(&[VmConfig { roles: Roles::all(), ..vm(3) }, vm(4)]);
     let (a, handle) = {

@@ -72,6 +72,7 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+pub mod ask;
 pub mod error;
 pub mod life;
 pub mod notice;
@@ -83,6 +84,7 @@ pub mod transport;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod hvc;
 
+pub use ask::{Entries, Limits, Part};
 pub use error::Error;
 pub use notice::{Notice, Offered};
 pub use parcel::{Acceptance, NewParcel, PAGE_SIZE, grant, pages};
@@ -91,8 +93,9 @@ pub use session::{LARGEST, Places, Session};
 pub use transport::{Direct, DirectCall, DirectResult, Transport, TransportError, Trap};
 
 pub use rm_abi::extension::{
-    Discovery, EventKind, EventReason, Events, LastRefusal, ParcelEvent, Policies, Policy,
-    Resource, Rule,
+    Discovery, EventKind, EventReason, Events, Holder, HolderStage, LastRefusal, Limit, ListFlags,
+    ParcelEntry, ParcelEvent, ParcelFlags, ParcelInfo, ParcelPhase, Policies, Policy, Resource,
+    Rule,
 };
 pub use rm_abi::vm::{ExitKind, VmExited, VmState, VmStatus};
 pub use rm_abi::{

@@ -2,13 +2,17 @@
 //! client promises beside it, without QEMU, over each transport.
 
 use rm::address::{Ipa, VmIndex};
+use rm::config::{AfterEnd, Roles, VmConfig, VmName};
 use rm::machine::Line;
+use rm::machine::fake::Wish;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, vm};
 use rm::operation::budget::Budget;
+use rm_abi::EncodeError;
 use rm_client::{
-    Acceptance, Error, ErrorCode, EventKind, EventReason, Events, Handle, LARGEST, LastRefusal,
-    NewParcel, Notice, Policy, QueueTrap, Queues, Received, Rights, Rule, Sanitize, Sent, Session,
-    SglEntry, Transfer, Transport, TransportError, Vmid, Wait, grant, pages,
+    Acceptance, Error, ErrorCode, EventKind, EventReason, Events, ExitKind, Handle, Holder,
+    HolderStage, LARGEST, LastRefusal, ListFlags, NewParcel, Notice, ParcelFlags, ParcelPhase,
+    Policies, Policy, QueueTrap, Queues, Received, Resource, Rights, Rule, Sanitize, Sent, Session,
+    SglEntry, Transfer, Transport, TransportError, VmState, Vmid, Wait, grant, pages,
 };
 
 const A: VmIndex = VmIndex(0);
@@ -129,7 +133,18 @@ fn world() -> World {
     World::new(&[vm(3), vm(4), vm(5)])
 }
 
+/// VM 3 manages 4 and 5.
+fn managed() -> World {
+    let name = VmName::new("worker");
+    let managed = |vmid| VmConfig { name, after_end: AfterEnd::Wait, ..vm(vmid) };
+    World::new(&[VmConfig { roles: Roles::MANAGE, ..vm(3) }, managed(4), managed(5)])
+}
+
 fn session(world: &World, vm: VmIndex, way: Way) -> Session<Any<'_>, LARGEST> {
+    smaller_session(world, vm, way)
+}
+
+fn smaller_session<const N: usize>(world: &World, vm: VmIndex, way: Way) -> Session<Any<'_>, N> {
     let guest = world.caller(vm);
     // Many calls take more than one entry then.
     guest.step.set(200);
@@ -174,6 +189,12 @@ over_each_transport! {
     an_owner_that_subscribed_hears_of_its_parcels
     an_owner_takes_a_parcel_away_from_who_keeps_it
     an_owner_changes_the_cache_policy_of_a_parcel_that_nobody_holds
+    a_borrower_asks_what_it_is_offered
+    an_owner_asks_who_keeps_what_it_wants_back
+    a_list_longer_than_the_session_s_buffer_is_told_whole
+    a_vm_learns_its_limits_and_who_inspects_those_of_others
+    a_vm_knows_itself_and_its_peers
+    a_manager_buries_a_vm_and_starts_it_again
 }
 
 const fn refused<T>(code: ErrorCode) -> Result<T, Error> {
@@ -347,6 +368,160 @@ mod stories {
         b.release(parcel, Sanitize::empty()).unwrap();
         a.set_policy(parcel, Policy::Cached).unwrap();
         a.reclaim(parcel, Sanitize::empty()).unwrap();
+        world.check();
+    }
+
+    pub(super) fn a_borrower_asks_what_it_is_offered(way: Way) {
+        let world = world();
+        let (mut a, mut b, mut c) =
+            (session(&world, A, way), session(&world, B, way), session(&world, C, way));
+        let (acl, runs) = ([grant(Vmid(4), Rights::R)], [pages(PAGE, 2), pages(PAGE + 0x8000, 1)]);
+        let parcel = a.lend(&NewParcel::new(&runs, &acl).label(7).sanitized()).unwrap();
+        a.name_parcel(parcel, "camera frames").unwrap();
+        let offered = b.info(parcel).unwrap();
+        assert_eq!((offered.owner, offered.transfer), (Vmid(3), Transfer::Lend));
+        assert_eq!((offered.pages, offered.extents, offered.label), (3, 2, 7));
+        assert_eq!((offered.rights, offered.policy), (Rights::R, Policies::CACHED));
+        assert_eq!((offered.phase, offered.flags), (ParcelPhase::Offered, ParcelFlags::SANITIZED));
+        assert_eq!(offered.name.as_str(), Some("camera frames"));
+        let wanted = Acceptance::new(parcel, offered.transfer).contiguous();
+        b.accept_at(&wanted, &[pages(WINDOW, offered.pages)]).unwrap();
+        let held = b.info(parcel).unwrap();
+        assert_eq!(held.address, WINDOW);
+        assert_eq!(held.flags, ParcelFlags::SANITIZED | ParcelFlags::MINE);
+        assert_eq!(c.info(parcel), refused(ErrorCode::HandleInvalid));
+        assert_eq!(b.name_parcel(parcel, "mine"), refused(ErrorCode::Denied));
+        let long = "a name that has more than 32 bytes";
+        assert_eq!(a.name_parcel(parcel, long), Err(Error::Encode(EncodeError::TooLong)));
+        assert_eq!(a.name_parcel(parcel, "two\0names"), refused(ErrorCode::ArgumentInvalid));
+        assert_eq!(a.info(parcel).unwrap().name, offered.name, "refused names change nothing");
+    }
+
+    pub(super) fn an_owner_asks_who_keeps_what_it_wants_back(way: Way) {
+        let world = world();
+        let (mut a, mut b, mut c) =
+            (session(&world, A, way), session(&world, B, way), session(&world, C, way));
+        let acl = [grant(Vmid(4), Rights::RW), grant(Vmid(5), Rights::R)];
+        let parcel = a.lend(&NewParcel::new(&[pages(PAGE, 2)], &acl)).unwrap();
+        assert_eq!(a.holders(parcel).unwrap().count(), 0);
+        let wanted = Acceptance::new(parcel, Transfer::Lend).contiguous();
+        c.accept_at(&wanted, &[pages(WINDOW, 2)]).unwrap();
+        assert_eq!(a.reclaim(parcel, Sanitize::empty()), refused(ErrorCode::MemoryInUse));
+        let mapped = HolderStage::Mapped;
+        let holder = Holder { vmid: Vmid(5), stage: mapped, rights: Rights::R, pages: 2 };
+        assert_eq!(a.holders(parcel).unwrap().collect::<Vec<_>>(), [holder]);
+        assert_eq!(c.holders(parcel).map(drop), refused(ErrorCode::Denied));
+        assert_eq!(b.holders(Handle(0x7777)).map(drop), refused(ErrorCode::HandleInvalid));
+        c.release(parcel, Sanitize::empty()).unwrap();
+        a.reclaim(parcel, Sanitize::empty()).unwrap();
+        assert_eq!(a.info(parcel), refused(ErrorCode::HandleInvalid));
+    }
+
+    pub(super) fn a_list_longer_than_the_session_s_buffer_is_told_whole(way: Way) {
+        let world = World::new(&[vm(3), vm(4), VmConfig { roles: Roles::INSPECT, ..vm(5) }]);
+        let mut a = session(&world, A, way);
+        let acl = [grant(Vmid(4), Rights::RW)];
+        let mut made: Vec<_> = (0..20)
+            .map(|n| a.lend(&NewParcel::new(&[pages(RAM.0 + n * 0x1000, 1)], &acl)).unwrap())
+            .collect();
+        made.sort_unstable_by_key(|handle| handle.0);
+        let mine = ListFlags::empty();
+        for (vm, which) in [(A, mine), (B, mine), (C, ListFlags::ALL)] {
+            let mut listed = vec![];
+            let mut small: Session<_, 300> = smaller_session(&world, vm, way);
+            let parts = small.list_part(which, 0).unwrap();
+            assert_eq!((parts.parcels.len(), parts.next.is_some()), (5, true));
+            small.list_parcels(which, |entry| listed.push(entry.handle)).unwrap();
+            listed.sort_unstable_by_key(|handle| handle.0);
+            assert_eq!(listed, made);
+        }
+        let denied = session(&world, B, way).list_parcels(ListFlags::ALL, |_| {});
+        assert_eq!(denied, refused(ErrorCode::Denied));
+        session(&world, C, way)
+            .list_parcels(mine, |entry| panic!("{entry:?} is none of VM 5's"))
+            .unwrap();
+        let mut tiny: Session<_, 75> = smaller_session(&world, A, way);
+        let listed = tiny.list_part(mine, 0).map(drop);
+        assert_eq!(listed, Err(Error::Encode(EncodeError::BufferTooSmall)));
+    }
+
+    pub(super) fn a_vm_learns_its_limits_and_who_inspects_those_of_others(way: Way) {
+        let world = World::new(&[vm(3), vm(4), VmConfig { roles: Roles::INSPECT, ..vm(5) }]);
+        let (mut a, mut b, mut c) =
+            (session(&world, A, way), session(&world, B, way), session(&world, C, way));
+        let before = a.limits(Vmid(0)).unwrap().handles_left;
+        a.lend(&NewParcel::new(&[pages(PAGE, 2)], &[grant(Vmid(4), Rights::RW)])).unwrap();
+        for (session, vmid) in [(&mut a, 0), (&mut c, 3)] {
+            let limits = session.limits(Vmid(vmid)).unwrap();
+            let parcels = limits.of(Resource::Parcels).unwrap();
+            assert_eq!((parcels.used, parcels.limit), (1, vm(3).quotas.parcels.into()));
+            assert_eq!(limits.of(Resource::PagesLent).map(|limit| limit.used), Some(2));
+            assert_eq!(limits.resources.len(), Resource::ALL.len());
+            assert_eq!(limits.handles_left, before - 1);
+        }
+        assert_eq!(b.limits(Vmid(3)).map(drop), refused(ErrorCode::Denied));
+        assert_eq!(c.limits(Vmid(99)).map(drop), refused(ErrorCode::VmidInvalid));
+    }
+
+    pub(super) fn a_vm_knows_itself_and_its_peers(way: Way) {
+        let world = managed();
+        let (mut a, mut b) = (session(&world, A, way), session(&world, B, way));
+        assert_eq!((a.vm_owner(), b.vm_owner()), (Ok(Vmid(3)), Ok(Vmid(3))));
+        assert_eq!(a.vm_peers().unwrap().iter().collect::<Vec<_>>(), [Vmid(4), Vmid(5)]);
+        assert_eq!(b.vm_peers().unwrap().iter().collect::<Vec<_>>(), [Vmid(3)]);
+        for vmid in [Vmid(0), Vmid(3)] {
+            assert_eq!(b.vm_state(vmid), Ok(VmState::Running));
+        }
+        assert_eq!(b.vm_name(Vmid(0)), Ok(&b"worker"[..]));
+        assert_eq!(a.vm_name(Vmid(4)), Ok(&b"worker"[..]));
+        assert_eq!(b.vm_name(Vmid(5)), refused(ErrorCode::Denied), "no peer of its own");
+        assert_eq!(b.stop_vm(Vmid(5)), refused(ErrorCode::VmidInvalid));
+        assert_eq!(b.start_vm(Vmid(5)), refused(ErrorCode::Denied));
+    }
+
+    pub(super) fn a_manager_buries_a_vm_and_starts_it_again(way: Way) {
+        use VmState::{Exited, Init, Reset, Resetting, Running};
+        let world = managed();
+        let (mut a, mut b) = (session(&world, A, way), session(&world, B, way));
+        let machine = world.manager.machine();
+        let parcel = a.lend(&NewParcel::new(&[pages(PAGE, 1)], &[grant(Vmid(4), Rights::RW)]));
+        let parcel = parcel.unwrap();
+        b.accept_at(&Acceptance::new(parcel, Transfer::Lend).contiguous(), &[pages(WINDOW, 1)])
+            .unwrap();
+        a.ask_vm_to_stop(Vmid(4), 9).unwrap();
+        let mut ears = session(&world, B, Way::Asleep);
+        assert!(matches!(ears.transport().queues().wait_notice(), Ok(Notice::Shutdown(9))));
+        assert_eq!(a.reset_vm(Vmid(4)), refused(ErrorCode::VmState));
+        a.stop_vm(Vmid(4)).unwrap();
+        assert_eq!(machine.wishes(), [(B, Wish::Stop)]);
+        // The machine does as it was asked to.
+        world.manager.ended(B, ExitKind::Stopped);
+        assert_eq!(a.vm_state(Vmid(4)), Ok(Exited));
+        assert_eq!(a.reclaim(parcel, Sanitize::empty()), refused(ErrorCode::MemoryInUse));
+        a.reset_vm(Vmid(4)).unwrap();
+        assert_eq!(a.vm_state(Vmid(4)), Ok(Resetting));
+        world.settle(B, 1);
+        a.reclaim(parcel, Sanitize::empty()).unwrap();
+        a.start_vm(Vmid(4)).unwrap();
+        assert_eq!(machine.wishes(), [(B, Wish::Start)]);
+        world.manager.started(B);
+        assert_eq!(session(&world, B, way).vm_state(Vmid(0)), Ok(Running));
+        // What a direct caller was told meanwhile waits in its queue.
+        let mut ears = if matches!(way, Way::Direct) { session(&world, A, Way::Asleep) } else { a };
+        let mut heard = vec![];
+        while let Some(notice) = ears.transport().queues().poll_notice().unwrap() {
+            match notice {
+                Notice::Status(status) => heard.push((status.vmid, Some(status.state))),
+                Notice::Exited(exited) => {
+                    assert_eq!(exited.kind, ExitKind::Stopped);
+                    heard.push((exited.vmid, None));
+                }
+                Notice::Released(news) => assert_eq!(news.handle, parcel),
+                other => panic!("{other:?}"),
+            }
+        }
+        let told = [Some(Exited), None, Some(Resetting), Some(Reset), Some(Init), Some(Running)];
+        assert_eq!(heard, told.map(|state| (Vmid(4), state)));
         world.check();
     }
 

@@ -1,8 +1,8 @@
 //! The client against recorded replies: what it sends, and what it makes of what comes back.
 
 use rm_client::{
-    Acceptance, Direct, DirectCall, DirectResult, Error, ErrorCode, Handle, NewParcel, Rights,
-    Sanitize, Session, Transfer, Transport, TransportError, Vmid, grant, pages,
+    Acceptance, Direct, DirectCall, DirectResult, Error, ErrorCode, Handle, ListFlags, NewParcel,
+    Rights, Sanitize, Session, Transfer, Transport, TransportError, Vmid, grant, pages,
 };
 
 /// Answers the first request with `reply` and keeps what was sent.
@@ -148,4 +148,45 @@ fn a_reply_that_was_not_written_is_fetched_once_more() {
     // Without a token nothing was carried out, and there is nothing to fetch.
     let refused = DirectResult { error: 22, length: 0, token: 0 };
     assert_eq!(traps(&[refused]), (Err(TransportError::Hypercall(22)), vec![0]));
+}
+
+const LIST: [u8; 4] = [5, 0, 0, 0x5e];
+const HOLDERS: [u8; 4] = [9, 0, 0, 0x5e];
+
+#[test]
+fn entries_that_are_not_there_or_say_nothing_known_are_not_believed() {
+    let holder = |stage| [4, 0, stage, 6, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
+    let told = |count: u8, entries: &[u8]| {
+        let data = [&[0, 0, 0, 0, count, 0, 0, 0][..], entries].concat();
+        let mut session = session(&reply_to(HOLDERS, &data));
+        session.holders(Handle(5)).map(Iterator::count)
+    };
+    assert_eq!(told(0, &[]), Ok(0));
+    assert_eq!(told(2, &[holder(1), holder(4)].concat()), Ok(2));
+    assert_eq!(told(1, &[holder(1), holder(9)].concat()), Ok(1), "a longer reply may come");
+    assert_eq!(told(2, &holder(1)), Err(Error::Malformed));
+    assert_eq!(told(255, &holder(1)), Err(Error::Malformed));
+    assert_eq!(told(1, &holder(5)), Err(Error::Malformed), "a stage that is none");
+    let mut short = session(&reply_to(HOLDERS, &[0; 7]));
+    assert_eq!(short.holders(Handle(5)).map(drop), Err(Error::Malformed));
+}
+
+#[test]
+fn a_list_that_leads_in_a_circle_is_left() {
+    let mut circle = session(&reply_to(LIST, &[0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]));
+    assert_eq!(circle.list_part(ListFlags::empty(), 7).map(|part| part.next), Ok(Some(7)));
+    let mut circle = Session::<_>::new(Circle);
+    assert_eq!(circle.list_parcels(ListFlags::empty(), |_| {}), Err(Error::Malformed));
+}
+
+/// Answers every request with an empty part of a list that goes on at 7.
+struct Circle;
+
+impl Transport for Circle {
+    fn exchange(&mut self, request: &[u8], reply: &mut [u8]) -> Result<usize, TransportError> {
+        reply[..8].copy_from_slice(&request[..8]);
+        reply[1] = 2;
+        reply[8..20].copy_from_slice(&[0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
+        Ok(20)
+    }
 }

@@ -29,8 +29,10 @@ enum Question {
     Name(Handle, Name),
 }
 
-const HOLDERS_SIZE: usize = Holder::HEAD + MAX_ACL * Holder::SIZE;
-const LIMITS_SIZE: usize = Limit::HEAD + Limit::COUNT * Limit::SIZE;
+/// The most bytes of what HOLDERS tells.
+pub(crate) const HOLDERS_SIZE: usize = Holder::HEAD + MAX_ACL * Holder::SIZE;
+/// Bytes of what LIMITS tells.
+pub(crate) const LIMITS_SIZE: usize = Limit::HEAD + Limit::COUNT * Limit::SIZE;
 const LARGEST: usize = if HOLDERS_SIZE > LIMITS_SIZE { HOLDERS_SIZE } else { LIMITS_SIZE };
 
 pub(crate) fn begin<M: Machine>(
