@@ -90,6 +90,29 @@ fn g3_an_uncached_share_is_so_for_its_owner_too_and_keeps_what_was_written() {
 }
 
 #[test]
+fn an_owner_that_writes_while_its_share_turns_uncached_leaves_no_line_in_the_cache() {
+    for features in CPUS {
+        let world = World::with_features(&[vm(3), vm(4)], features);
+        let a = world.caller(A);
+        a.step.set(1);
+        let ranges = [(BLOCK, 512), (PAGE, 1), (SECOND, 3)];
+        let payload = offer(CreateFlags::empty(), acl(Transfer::Share), &ranges, &[(UNCACHED, 4)]);
+        let mut turn = a.send(message::MEM_SHARE, &payload);
+        let mut value = 0_u8;
+        while let Turn::More(token) = turn {
+            value = value.wrapping_add(1);
+            for at in [BLOCK, BLOCK + 511 * PAGE_SIZE, PAGE, SECOND + 2 * PAGE_SIZE] {
+                world.cpu(A).write(Ipa(at), value).unwrap();
+            }
+            turn = a.resume(token);
+        }
+        let Turn::Reply(reply) = turn else { panic!("{turn:?}") };
+        assert_eq!(reply[..4], [0; 4]);
+        world.check();
+    }
+}
+
+#[test]
 fn an_uncached_lend_brings_its_content_there_and_back() {
     for (world, step) in worlds() {
         let (a, b) = (world.caller(A), world.caller(B));

@@ -65,7 +65,8 @@ impl<'a> NewParcel<'a> {
         self
     }
 
-    /// Memory types other than the default.
+    /// Memory types other than the default. Those of all VMs must agree, and so they hold for the VMs that
+    /// are not named, the owner of a share included: what it writes during the call may be lost.
     #[must_use]
     pub const fn attributes(mut self, attributes: &'a [AttributeEntry]) -> Self {
         self.0.attributes = attributes;
