@@ -11,8 +11,10 @@ pub(crate) mod create;
 pub(crate) mod evict;
 pub(crate) mod extension;
 pub(crate) mod info;
+pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod lookup;
+pub(crate) mod map;
 pub(crate) mod notify;
 pub(crate) mod owner;
 pub(crate) mod policy;
@@ -85,6 +87,7 @@ pub(crate) fn begin<M: Machine>(
     room: usize,
     operation: &mut Option<Operation>,
 ) -> Result<Begun, Refusal> {
+    caller.state().counts.calls.raise();
     match message {
         message::MEM_DONATE => create::begin(caller, payload, rm_abi::Transfer::Donate, operation),
         message::MEM_LEND => create::begin(caller, payload, rm_abi::Transfer::Lend, operation),
@@ -105,6 +108,10 @@ pub(crate) fn begin<M: Machine>(
         | message::VM_RESET => vm::begin(caller, message, payload, operation),
         extensions::REVOKE => revoke::begin(caller, payload, operation),
         extensions::SET_POLICY => policy::begin(caller, payload, operation),
+        extensions::MAP => map::begin(caller, payload, room, operation),
+        extensions::VMS | extensions::COUNTERS | extensions::LEAF => {
+            inspect::begin(caller, message, payload, room, operation)
+        }
         extensions::LIST => list::begin(caller, payload, room, operation),
         extensions::INFO | extensions::HOLDERS | extensions::LIMITS | extensions::SET_NAME => {
             info::begin(caller, message, payload, operation)

@@ -75,6 +75,7 @@ pub mod address;
 pub mod audit;
 mod call;
 pub mod config;
+mod counters;
 pub mod direct;
 pub mod doorbell;
 pub mod frame_pool;

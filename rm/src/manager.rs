@@ -17,6 +17,7 @@ use crate::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
 use crate::call::extension::LastRefusals;
 use crate::call::{self, Caller};
 use crate::config::{BootError, MAX_VMS, Roles, VmConfig, VmName};
+use crate::counters::Counts;
 use crate::frame_pool::{FramePool, FrameRecord};
 use crate::life::Life;
 use crate::link::LinkRecord;
@@ -76,6 +77,7 @@ pub(crate) struct Vm<R> {
     pub(crate) direct_mapped: bool,
     pub(crate) sanitize_always: bool,
     pub(crate) meters: Meters,
+    pub(crate) counts: Counts,
     pub(crate) stage2: Lock<Stage2, R>,
     pub(crate) account: Lock<FreeParcels, R>,
     pub(crate) slot: Lock<Slot, R>,
@@ -172,6 +174,7 @@ impl<'s, M: Machine> Manager<'s, M> {
             direct_mapped: config.direct_mapped,
             sanitize_always: config.sanitize_always,
             meters: Meters::new(&config.quotas),
+            counts: Counts::new(),
             stage2: Lock::new(Rank::Vm, stage2),
             account: Lock::new(Rank::Account, free),
             slot: Lock::new(Rank::Slot, Slot::new()),

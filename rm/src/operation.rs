@@ -16,8 +16,10 @@ use crate::call::append::Append;
 use crate::call::create::Create;
 use crate::call::extension::Subscribe;
 use crate::call::info::Ask;
+use crate::call::inspect::Inspect;
 use crate::call::list::List;
 use crate::call::lookup::Lookup;
+use crate::call::map::Map;
 use crate::call::notify::Notify;
 use crate::call::policy::SetPolicy;
 use crate::call::reclaim::Reclaim;
@@ -124,6 +126,8 @@ pub(crate) enum Operation {
     Manage(Manage),
     Ask(Ask),
     List(List),
+    Inspect(Inspect),
+    Map(Map),
 }
 
 impl Operation {
@@ -150,6 +154,8 @@ impl Operation {
             Self::Manage(manage) => Step::Done(manage.step(caller)),
             Self::Ask(ask) => Step::Done(ask.step(caller, data)),
             Self::List(list) => list.step(caller, data, budget),
+            Self::Inspect(inspect) => Step::Done(inspect.step(caller, data)),
+            Self::Map(map) => map.step(caller, data, budget),
         }
     }
 
@@ -162,6 +168,8 @@ impl Operation {
             Self::SetPolicy(_) | Self::Manage(_) => 0,
             Self::Ask(ask) => ask.data_size(),
             Self::List(list) => list.data_size(),
+            Self::Inspect(inspect) => inspect.data_size(),
+            Self::Map(map) => map.data_size(),
         }
     }
 
@@ -176,6 +184,7 @@ impl Operation {
             Self::SetPolicy(policy) => policy.abandon(caller),
             Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => {}
             Self::Manage(_) | Self::Ask(_) | Self::List(_) => {}
+            Self::Inspect(_) | Self::Map(_) => {}
         }
     }
 }

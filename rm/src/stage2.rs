@@ -35,6 +35,7 @@ mod tables;
 mod walk;
 
 use rm_abi::Rights;
+use rm_abi::extension::LeafInfo;
 
 pub(crate) use self::batch::Batch;
 pub(crate) use self::change::Change;
@@ -133,6 +134,8 @@ pub(crate) struct Stage2 {
     tables: u32,
     mergeable: List,
     hint: Hint,
+    /// How often translations were invalidated.
+    invalidations: u64,
     /// A removed entry waits for its invalidation, so nothing new may be put in its place.
     unfinished: bool,
 }
@@ -156,6 +159,7 @@ impl Stage2 {
             tables: 1,
             mergeable: List::new(),
             hint: Hint::default(),
+            invalidations: 0,
             unfinished: false,
         })
     }
@@ -173,6 +177,23 @@ impl Stage2 {
     /// Tables that could be merged into a block now.
     pub(crate) const fn mergeable(&self) -> u32 {
         self.mergeable.len()
+    }
+
+    /// How often translations of the VM were invalidated.
+    pub(crate) const fn invalidations(&self) -> u64 {
+        self.invalidations
+    }
+
+    /// The descriptor that translates `at`, which lies in the address space.
+    pub(crate) fn descriptor<M: Machine>(&self, mem: Memory<'_, '_, M>, at: Ipa) -> LeafInfo {
+        let page = at.page();
+        let slot = self.find(mem, page);
+        LeafInfo {
+            level: slot.level as u8,
+            descriptor: slot.entry,
+            ipa: Ipa::of_page(page - slot.offset(page)).0,
+            pages: slot.pages(),
+        }
     }
 
     /// What the page at `at` is to this VM. Outside the address space everything is Absent.

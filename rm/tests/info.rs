@@ -5,10 +5,10 @@ use rm::config::{Roles, VmConfig};
 use rm::machine::Features;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
 use rm_abi::extension::{
-    self, DISCOVER, HOLDERS, Holder, HolderStage, INFO, LAST_REFUSAL, LIMITS, LIST, Limit,
-    LimitsRequest, ListFlags, ListRequest, Name, NameRequest, ParcelEntry, ParcelFlags, ParcelInfo,
-    ParcelPhase, ParcelRequest, Policies, Policy, REVOKE, Resource, Rule, SET_NAME, SET_POLICY,
-    SUBSCRIBE, SetPolicyRequest,
+    self, COUNTERS, DISCOVER, HOLDERS, Holder, HolderStage, INFO, LAST_REFUSAL, LEAF, LIMITS, LIST,
+    Limit, LimitsRequest, ListFlags, ListRequest, MAP, Name, NameRequest, ParcelEntry, ParcelFlags,
+    ParcelInfo, ParcelPhase, ParcelRequest, Policies, Policy, REVOKE, Resource, Rule, SET_NAME,
+    SET_POLICY, SUBSCRIBE, SetPolicyRequest, VMS,
 };
 use rm_abi::{
     AcceptFlags, Bytes, CreateFlags, EncodeError, Handle, Rights, Transfer, Vmid, message,
@@ -475,7 +475,7 @@ fn every_extension_call_grows_by_the_same_rule() {
         (a, handle)
     };
     let list = ListRequest { cursor: 0, most: 1, flags: ListFlags::empty() };
-    let requests: [(u32, Vec<u8>); 10] = [
+    let requests: [(u32, Vec<u8>); 14] = [
         (DISCOVER, vec![]),
         (LAST_REFUSAL, vec![]),
         (SUBSCRIBE, vec![0; 4]),
@@ -493,6 +493,10 @@ fn every_extension_call_grows_by_the_same_rule() {
                 SetPolicyRequest { handle: Handle(handle), policy: Policy::Cached }.encode(into)
             }),
         ),
+        (VMS, vec![0, 0, 0, 0, 1, 0, 0, 0]),
+        (MAP, [&[0, 0, 1][..], &[0; 13]].concat()),
+        (COUNTERS, vec![0; 8]),
+        (LEAF, vec![0; 16]),
         (REVOKE, by_handle(handle, 0)),
     ];
     let tested =

@@ -16,6 +16,10 @@
 //! | `CALLS + 8` | [`LIMITS`] | [`LimitsRequest`] | u32 count, u32 handles left, [`Limit`] × count | DENIED: another VM's without the role `inspect`; VMID_INVALID: no such VM |
 //! | `CALLS + 9` | [`HOLDERS`] | [`ParcelRequest`] | u32 count, [`Holder`] × count | HANDLE_INVALID; DENIED: not its owner, without the role `inspect` |
 //! | `CALLS + 10` | [`SET_POLICY`] | [`SetPolicyRequest`] | none | HANDLE_INVALID: no parcel of the caller's to know of; DENIED: not its owner, or it was revoked; ARGUMENT_INVALID: its memory cannot have this policy; BUSY: a call on it is at work; MEM_INUSE: somebody holds it |
+//! | `CALLS + 11` | [`VMS`] | [`VmsRequest`] | u32 cursor, u16 count, u16 0, [`VmEntry`] × count | DENIED: without the role `inspect` |
+//! | `CALLS + 12` | [`MAP`] | [`MapRequest`] | u64 cursor, u16 count, u16 0, u32 0, [`MapEntry`] × count | DENIED: without the role `inspect`, or the parcel is another VM's; VMID_INVALID: no such VM; HANDLE_INVALID: no such parcel, or none yet |
+//! | `CALLS + 13` | [`COUNTERS`] | [`CountersRequest`] | u32 count, u32 0, [`Count`] × count | DENIED: another VM's without the role `inspect`; VMID_INVALID: no such VM |
+//! | `CALLS + 14` | [`LEAF`] | [`LeafRequest`] | [`LeafInfo`] | DENIED: without the role `inspect`; VMID_INVALID: no such VM; ARGUMENT_INVALID: the address is outside its address space |
 //!
 //! | id | name | payload | to whom |
 //! |---|---|---|---|
@@ -28,12 +32,17 @@
 //! is behind the known fields is none of its business.
 
 mod event;
+mod inspect;
 mod limits;
 mod parcel;
 mod policy;
 mod refusal;
 
 pub use event::{EventKind, EventReason, ParcelEvent};
+pub use inspect::{
+    Count, Counter, CountersRequest, LeafInfo, LeafRequest, MapEntry, MapRequest, PageState,
+    VmEntry, VmRoles, VmsRequest,
+};
 pub use limits::{Limit, LimitsRequest};
 pub use parcel::{
     Holder, HolderStage, ListFlags, ListRequest, MAX_NAME, Name, NameRequest, ParcelEntry,
@@ -82,13 +91,22 @@ pub const LIMITS: u32 = CALLS + 8;
 /// Who holds a parcel, and how: what a refusal with MEM_INUSE is about.
 pub const HOLDERS: u32 = CALLS + 9;
 
+/// All VMs, part by part.
+pub const VMS: u32 = CALLS + 11;
+/// What a VM has where, part by part: as it is when it is looked at, while others go on.
+pub const MAP: u32 = CALLS + 12;
+/// What is counted of a VM.
+pub const COUNTERS: u32 = CALLS + 13;
+/// The stage-2 descriptor of one page of a VM.
+pub const LEAF: u32 = CALLS + 14;
+
 /// Something happened to a parcel of the receiver.
 pub const PARCEL_EVENT: u32 = NOTICES + 1;
 
 /// The version of this table: it rises when a call or a field is added.
 pub const VERSION: u32 = 3;
 /// The calls of this version, bit `n` for `CALLS + n`.
-pub const KNOWN_CALLS: u64 = 0b111_0111_1111;
+pub const KNOWN_CALLS: u64 = 0b111_1111_0111_1111;
 /// The notifications of this version, bit `n` for `NOTICES + n`.
 pub const KNOWN_NOTICES: u64 = 0b10;
 

@@ -50,7 +50,7 @@ fn discovery_says_what_there_is() {
         vms: 3,
         forced: Policies::UNCACHED | Policies::DEVICE,
     };
-    let bytes = hex("03 00 00 00 f0 01 00 00  7f 07 00 00 00 00 00 00
+    let bytes = hex("03 00 00 00 f0 01 00 00  7f 7f 00 00 00 00 00 00
          02 00 00 00 00 00 00 00  10 00 00 02 18 39 00 00
          03 00 06 00");
     assert_eq!(encoded(|into| discovery.encode(into)), bytes);

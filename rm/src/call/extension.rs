@@ -169,7 +169,9 @@ impl<M: Machine> Caller<'_, '_, M> {
         let usage = refusal.resource().map_or((0, 0), |resource| self.usage(resource));
         let Header { message, sequence, .. } = *header;
         let noted = Noted { message, sequence, refusal, usage };
-        self.state().refusals.lock(self.machine())[origin as usize] = Some(noted);
+        let mut last = self.state().refusals.lock(self.machine());
+        last[origin as usize] = Some(noted);
+        self.state().counts.refusals.raise();
     }
 
     /// How the VM stands with a resource.

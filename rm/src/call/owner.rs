@@ -72,7 +72,12 @@ pub(crate) fn maintain<M: Machine>(
     budget: &mut Budget,
 ) -> Walk {
     if zeroes(parcel) {
-        each_page(parcel, caller, weight::ZERO_PAGE, budget, M::zero_page)
+        let zeroed = &caller.manager.vm(parcel.owner).counts.zeroed;
+        let zero = |machine: &M, page| {
+            machine.zero_page(page);
+            zeroed.raise_shared();
+        };
+        each_page(parcel, caller, weight::ZERO_PAGE, budget, zero)
     } else if parcel.acl.policy() == MemoryType::NonCacheable {
         clean(parcel, caller, budget)
     } else {

@@ -563,6 +563,12 @@ impl<M: Machine> Manager<'_, M> {
         (link.waiting.detached.count_ones().into(), UNREAD as u64)
     }
 
+    /// How much news for the VM younger news replaced, and how much was dropped unread.
+    pub(crate) fn lost_news(&self, vm: VmIndex) -> (u64, u64) {
+        let link = self.link(vm).lock(self.machine());
+        (link.waiting.replaced, link.waiting.dropped)
+    }
+
     /// Whether the VM has left so much unread that no new parcel may name it.
     pub(crate) fn is_crowded(&self, vmid: Vmid) -> bool {
         self.find(vmid).is_some_and(|vm| self.link(vm).crowded.load(Ordering::Relaxed))

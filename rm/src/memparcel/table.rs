@@ -206,6 +206,17 @@ impl<'s, R: lock::Strategy> ParcelTable<'s, R> {
         (word >> 32 == u64::from(handle.0 >> SLOT_BITS)).then_some(RecordIndex(record))
     }
 
+    /// The handle whose slot number this is; 0 if it names nothing.
+    pub(crate) fn handle_of(&self, slot: u16) -> Handle {
+        let place = usize::from(slot).checked_sub(1);
+        let word = place.and_then(|place| self.slots.get(place));
+        let word = word.map_or(0, |slot| slot.word.load(Ordering::Acquire));
+        match word as u32 {
+            0 => Handle(0),
+            _ => Handle(((word >> 32) as u32) << SLOT_BITS | u32::from(slot)),
+        }
+    }
+
     /// Locks the parcel that `handle` names, in whatever phase it is.
     pub(crate) fn get<'a, M: Machine<Relax = R>>(
         &'a self,

@@ -87,6 +87,7 @@ impl Stage2 {
     pub(crate) fn finish<M: Machine>(&mut self, mem: Memory<'_, '_, M>, mut batch: Batch) {
         if let Some(scope) = batch.scope() {
             mem.machine.invalidate(self.context(), scope);
+            self.invalidations += 1;
         } else if batch.publish {
             mem.machine.publish();
         }

@@ -118,6 +118,7 @@ impl Stage2 {
         let done = self.pass(mem, batch, at, pages, (to, Phase::Break), budget);
         let broken = [IpaRange { at, pages: done }];
         mem.machine.invalidate(self.context(), Scope::Ranges(&broken));
+        self.invalidations += 1;
         let mut all = Budget::new(u32::MAX);
         let mut made = 0;
         while made < done {

@@ -125,6 +125,7 @@ impl Stage2 {
         write(mem, &slot, 0);
         let broken = [IpaRange { at: Ipa::of_page(first_page), pages: slot.pages() }];
         mem.machine.invalidate(self.context, Scope::Ranges(&broken));
+        self.invalidations += 1;
         write(mem, &slot, new);
         mem.machine.publish();
         let record = mem.pool.record(slot.table);
