@@ -74,6 +74,7 @@
 
 pub mod ask;
 pub mod error;
+pub mod inspect;
 pub mod life;
 pub mod notice;
 pub mod parcel;
@@ -92,6 +93,7 @@ pub use queue::{Poll, QueueTrap, Queues, Received, Sent, Wait};
 pub use session::{LARGEST, Places, Session};
 pub use transport::{Direct, DirectCall, DirectResult, Transport, TransportError, Trap};
 
+pub use rm_abi::extension::{Counter, LeafInfo, MapEntry, PageState, VmEntry, VmRoles};
 pub use rm_abi::extension::{
     Discovery, EventKind, EventReason, Events, Holder, HolderStage, LastRefusal, Limit, ListFlags,
     ParcelEntry, ParcelEvent, ParcelFlags, ParcelInfo, ParcelPhase, Policies, Policy, Resource,
