@@ -193,7 +193,7 @@ const CACHE_POLICY: Scenario = Scenario {
     name: "cache-policy",
     about: "a parcel's cache policy holds for all that have it, and may change while nobody borrows it",
     guests: &[
-        Guest { program: "cache_policy", vm: guest("A", VMID_A) },
+        Guest { program: "cache_policy", vm: Vm { roles: Roles::INSPECT, ..guest("A", VMID_A) } },
         Guest { program: "cache_policy", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
     ],
     channels: &[link(0, 1, LINK_AB)],
