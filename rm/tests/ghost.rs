@@ -1,4 +1,4 @@
-//! Random calls by all VMs against a model that knows nothing of descriptors.
+//! Random calls, revocations and deaths of all VMs against a model that knows nothing of descriptors.
 //!
 //! The model is a map from a VM's page to what the VM may do there and which machine page it is, and a
 //! list of parcels, and what was last written to a machine page. VMs write between the calls, over caches
@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rm::address::{Ipa, Pa, VmIndex};
 use rm::machine::Features;
-use rm::machine::fake::world::{RAM, World, offer, vm};
+use rm::machine::fake::world::{RAM, World, by_handle, offer, vm};
 use rm::stage2::{Access, MemoryType};
-use rm_abi::extension::{Policy, SET_POLICY, SetPolicyRequest};
+use rm_abi::extension::{Policy, REVOKE, SET_POLICY, SetPolicyRequest};
 use rm_abi::{CreateFlags, Handle, Transfer};
 
 const VMS: u8 = 3;
@@ -42,6 +42,10 @@ struct Parcel {
     /// Its owner may append.
     open: bool,
     uncached: bool,
+    /// Its owner has taken it away.
+    revoked: bool,
+    /// Its pages are wiped when they come home.
+    sanitize: bool,
 }
 
 #[derive(Default)]
@@ -103,6 +107,8 @@ impl Model {
             mapped: BTreeMap::new(),
             open,
             uncached,
+            revoked: false,
+            sanitize: false,
         });
         Ok(())
     }
@@ -161,6 +167,9 @@ impl Model {
         if parcel.transfer == Transfer::Donate && uncached {
             return Err(6);
         }
+        if parcel.revoked {
+            return Err(3);
+        }
         if !parcel.mapped.is_empty() {
             return Err(0xb);
         }
@@ -193,8 +202,8 @@ impl Model {
     fn find(&self, vm: u8, handle: u32) -> Result<usize, u32> {
         let found = self.parcels.iter().position(|parcel| parcel.handle == handle).ok_or(7u32)?;
         let parcel = &self.parcels[found];
-        let party =
-            parcel.owner == vm || !parcel.open && parcel.acl.iter().any(|(named, _)| *named == vm);
+        let named = parcel.acl.iter().any(|(named, _)| *named == vm);
+        let party = parcel.owner == vm || !parcel.open && !parcel.revoked && named;
         if party { Ok(found) } else { Err(7) }
     }
 
@@ -263,16 +272,55 @@ impl Model {
         if !parcel.mapped.is_empty() {
             return Err(0xb);
         }
+        self.take_home(index, zero);
+        Ok(())
+    }
+
+    /// Ends a parcel that nobody holds.
+    fn take_home(&mut self, index: usize, zero: bool) {
         let parcel = self.parcels.remove(index);
         self.set_cached(&parcel.pages, true);
         for (at, pa) in parcel.pages {
-            if zero {
+            if zero || parcel.sanitize {
                 self.content.remove(&pa);
             }
-            self.pages.insert((vm, at), Page::Owned(pa));
+            self.pages.insert((parcel.owner, at), Page::Owned(pa));
         }
-        self.gone.push(handle);
+        self.gone.push(parcel.handle);
+    }
+
+    /// Takes a parcel away from a VM that has it, which cannot take its data with it.
+    fn evict(&mut self, index: usize, vm: u8) {
+        let parcel = &mut self.parcels[index];
+        if let Some(at) = parcel.mapped.remove(&vm) {
+            parcel.sanitize |= parcel.transfer == Transfer::Lend;
+            for page in 0..parcel.pages.len() as u64 {
+                self.pages.remove(&(vm, at + page * 4096));
+            }
+        }
+    }
+
+    fn revoke(&mut self, vm: u8, handle: u32) -> Result<(), u32> {
+        let index = self.find(vm, handle)?;
+        if self.parcels[index].owner != vm {
+            return Err(3);
+        }
+        if !self.parcels[index].open {
+            (0..VMS).for_each(|other| self.evict(index, other));
+            self.parcels[index].revoked = true;
+        }
         Ok(())
+    }
+
+    /// A VM dies and starts again: it has no part in anything any more.
+    fn die(&mut self, vm: u8) {
+        for index in 0..self.parcels.len() {
+            self.evict(index, vm);
+        }
+        while let Some(index) = self.parcels.iter().position(|parcel| parcel.owner == vm) {
+            (0..VMS).for_each(|other| self.evict(index, other));
+            self.take_home(index, true);
+        }
     }
 
     /// A VM and a parcel, mostly such that `fits` and the call has a chance.
@@ -296,7 +344,7 @@ impl Model {
         }
     }
 
-    fn compare(&self, world: &World) {
+    fn compare(&self, world: &World, turn: u64) {
         for vm in 0..VMS {
             let ram = (0..SPAN).map(|page| FIRST + page * 4096);
             let window = (0..2 * SPAN).map(|page| WINDOW + page * 4096);
@@ -311,7 +359,8 @@ impl Model {
                     let found = world.manager.allows(VmIndex(vm), Ipa(at), access);
                     assert_eq!(found, expected, "VM {vm} at {at:#x}, {access:?}");
                 }
-                if rights & 4 != 0 {
+                // Reading is slow in a machine that models caches: each page has its turn.
+                if rights & 4 != 0 && (at / 4096 + turn).is_multiple_of(8) {
                     self.compare_content(world, VmIndex(vm), at, pa);
                 }
             }
@@ -372,7 +421,25 @@ fn turn(world: &World, model: &mut Model, dice: &mut Dice) -> (Result<(), u32>, 
         guest.step.set(step);
         guest
     };
-    match dice.roll(10) {
+    match dice.roll(12) {
+        10 => {
+            let (vm, handle) =
+                model.pick(dice, |parcel, vm| parcel.owner == vm && !parcel.mapped.is_empty());
+            let said = match caller(vm).words(REVOKE, &by_handle(handle, 0)).0 {
+                0 => Ok(()),
+                error => Err(error),
+            };
+            (said, model.revoke(vm, handle))
+        }
+        // Rarely: it ends many histories at once.
+        11 if dice.roll(4) == 0 => {
+            let vm = dice.roll(VMS.into()) as u8;
+            world.end(VmIndex(vm));
+            world.settle(VmIndex(vm), step);
+            world.start(VmIndex(vm));
+            model.die(vm);
+            (Ok(()), Ok(()))
+        }
         0..3 => {
             let vm = dice.roll(VMS.into()) as u8;
             let guest = caller(vm);
@@ -471,7 +538,7 @@ fn no_sequence_of_calls_leaves_the_model() {
             if dice.roll(4) == 0 {
                 world.manager.idle(VmIndex(dice.roll(VMS.into()) as u8));
             }
-            model.compare(&world);
+            model.compare(&world, call);
             model.write(&world, &mut dice);
             let report = world.check();
             assert_eq!(report.parcels, model.parcels.len() as u64, "call {call}");

@@ -72,8 +72,9 @@ impl Cache {
     /// Writes lines back that are newer in the cache, and fetches all of the page anew.
     pub(super) fn clean_invalidate(&mut self, page: Pa) {
         let copies = self.copies(page);
-        for at in (0..copies.memory.len()).filter(|at| copies.dirty & line(*at) != 0) {
-            copies.memory[at] = copies.cache[at];
+        for at in (0..copies.memory.len()).step_by(LINE).filter(|at| copies.dirty & line(*at) != 0)
+        {
+            copies.memory[at..][..LINE].copy_from_slice(&copies.cache[at..][..LINE]);
         }
         copies.cache = copies.memory;
         copies.dirty = 0;
@@ -110,9 +111,10 @@ impl Cache {
                 }
                 Some(Path::Cached) => {
                     let stale = |at: &usize| {
-                        copies.dirty & line(*at) == 0 && copies.cache[*at] != copies.memory[*at]
+                        copies.dirty & line(*at) == 0
+                            && copies.cache[*at..][..LINE] != copies.memory[*at..][..LINE]
                     };
-                    let stale = (0..copies.cache.len()).find(stale);
+                    let stale = (0..copies.cache.len()).step_by(LINE).find(stale);
                     assert!(
                         stale.is_none(),
                         "cache: {pa:?} is used cached, but was not invalidated ({stale:?})"
