@@ -10,7 +10,6 @@ use crate::call::Caller;
 use crate::machine::Machine;
 use crate::manager::Manager;
 use crate::memparcel::borrower::{Place, Stage};
-use crate::memparcel::extents::Extent;
 use crate::memparcel::units::{self, Walk};
 use crate::memparcel::{Memparcel, Phase};
 use crate::operation::STEP;
@@ -93,12 +92,14 @@ impl<M: Machine> Manager<'_, M> {
             match parcel.phase {
                 Phase::Vacant => continue,
                 Phase::Initial | Phase::Offered | Phase::Closing => {}
-                Phase::Creating | Phase::Appending | Phase::Retyping | Phase::Reclaiming => {
-                    return Err(Broken::Busy);
-                }
+                Phase::Creating
+                | Phase::Appending
+                | Phase::Retyping
+                | Phase::Trimming
+                | Phase::Reclaiming => return Err(Broken::Busy),
             }
             report.parcels += 1;
-            lent_or_shared += self.check_owner(&parcel)?;
+            lent_or_shared += self.check_owner(&mut parcel)?;
             borrowed += self.check_borrowers(&mut parcel)?;
         }
         if charged != report.parcels {
@@ -142,36 +143,39 @@ impl<M: Machine> Manager<'_, M> {
         }
     }
 
-    /// Every page of the parcel stands in its owner's tree as lent or shared; the result is how
-    /// many.
-    fn check_owner(&self, parcel: &Memparcel) -> Result<u64, Broken> {
+    /// Every page that is left of the parcel stands in its owner's tree as lent or shared; the result is
+    /// how many.
+    fn check_owner(&self, parcel: &mut Memparcel) -> Result<u64, Broken> {
         let caller = Caller { manager: self, vm: parcel.owner, step: STEP };
         let wanted = match parcel.transfer {
             rm_abi::Transfer::Share => State::Shared,
             rm_abi::Transfer::Lend | rm_abi::Transfer::Donate => State::Lent,
         };
         let stage2 = caller.stage2();
-        let mut place = Place::START;
-        while let Some(record) = parcel.extents.next(self.mem(), &mut place.extent) {
-            let extent = Extent::decode(record);
-            let mut done = 0;
-            while done < extent.pages {
-                let at = extent.at.add_pages(done);
-                let leaf = stage2.leaf(self.mem(), at);
-                if leaf.state != wanted || leaf.pa != extent.pa.add_pages(done) {
-                    return Err(Broken::OwnerPage(at));
-                }
-                done += leaf.pages;
+        let (end, budget) = (parcel.end(), &mut Budget::new(u32::MAX));
+        let (mut pages, mut wrong) = (0, None);
+        parcel.place = Place::START;
+        let walk = units::owner(parcel, self.mem(), end, budget, |piece, _| {
+            let leaf = stage2.leaf(self.mem(), piece.at);
+            if leaf.state != wanted || leaf.pa != piece.pa {
+                wrong.get_or_insert(piece.at);
             }
+            let done = leaf.pages.min(piece.pages);
+            pages += done;
+            done
+        });
+        assert!(walk == Walk::End, "G8: a walk without a budget did not end");
+        match wrong {
+            Some(at) => Err(Broken::OwnerPage(at)),
+            None if pages != parcel.pages_left() => Err(Broken::Charges),
+            None => Ok(pages),
         }
-        Ok(parcel.pages)
     }
 
     /// Every page that a borrower has mapped stands in its tree with the parcel's address and no more
     /// than the ACL's rights; the result is how many.
     fn check_borrowers(&self, parcel: &mut Memparcel) -> Result<u64, Broken> {
         let mut pages = 0;
-        let end = parcel.end();
         for index in 0..parcel.acl.len() {
             match parcel.borrowers[index].stage {
                 Stage::Away | Stage::Assigned => continue,
@@ -182,30 +186,27 @@ impl<M: Machine> Manager<'_, M> {
             let vm = self.all().find(|&vm| self.vmid(vm) == entry.vmid);
             let Some(vm) = vm else { return Err(Broken::Unaccounted) };
             let stage2 = self.vm(vm).stage2.lock(self.machine());
-            let Memparcel { extents, borrowers, .. } = &mut *parcel;
-            borrowers[index].place = Place::START;
-            let mut wrong = None;
-            let budget = &mut Budget::new(u32::MAX);
-            let walk = units::borrower(
-                extents,
-                &mut borrowers[index],
-                self.mem(),
-                end,
-                budget,
-                |at, piece, _| {
-                    let leaf = stage2.leaf(self.mem(), at);
-                    let agrees = leaf.state == State::Borrowed && leaf.pa == piece.pa;
-                    if !agrees || !entry.rights.contains(leaf.rights) {
-                        wrong.get_or_insert(at);
-                    }
-                    leaf.pages.min(piece.pages)
-                },
-            );
+            let (end, budget) = (parcel.end(), &mut Budget::new(u32::MAX));
+            let (mut mapped, mut wrong) = (0, None);
+            parcel.borrowers[index].place = Place::START;
+            let walk = units::borrower(parcel, index, self.mem(), end, budget, |at, piece, _| {
+                let leaf = stage2.leaf(self.mem(), at);
+                let agrees = leaf.state == State::Borrowed && leaf.pa == piece.pa;
+                if !agrees || !entry.rights.contains(leaf.rights) {
+                    wrong.get_or_insert(at);
+                }
+                let done = leaf.pages.min(piece.pages);
+                mapped += done;
+                done
+            });
             assert!(walk == Walk::End, "G8: a walk without a budget did not end");
             if let Some(at) = wrong {
                 return Err(Broken::BorrowerPage(at));
             }
-            pages += parcel.pages;
+            if mapped != parcel.borrowers[index].pages {
+                return Err(Broken::Charges);
+            }
+            pages += mapped;
         }
         Ok(pages)
     }

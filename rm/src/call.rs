@@ -21,6 +21,7 @@ pub(crate) mod policy;
 pub(crate) mod reclaim;
 pub(crate) mod release;
 pub(crate) mod revoke;
+pub(crate) mod trim;
 pub(crate) mod vm;
 
 use rm_abi::{Bytes, Vmid, extension as extensions, message};
@@ -106,6 +107,7 @@ pub(crate) fn begin<M: Machine>(
         | message::VM_START
         | message::VM_STOP
         | message::VM_RESET => vm::begin(caller, message, payload, operation),
+        extensions::TRIM => trim::begin(caller, payload, operation),
         extensions::REVOKE => revoke::begin(caller, payload, operation),
         extensions::SET_POLICY => policy::begin(caller, payload, operation),
         extensions::MAP => map::begin(caller, payload, room, operation),

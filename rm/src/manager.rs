@@ -446,7 +446,7 @@ impl<'s, M: Machine> Manager<'s, M> {
         self.detach_news(parcel, record);
         let owner = self.vm(parcel.owner);
         owner.meters.extents.refund(parcel.extents.forget().into());
-        owner.meters.pages_lent.refund(parcel.pages);
+        owner.meters.pages_lent.refund(parcel.pages_left());
         owner.meters.parcels.refund(1);
         if parcel.unfinished {
             owner.meters.unfinished.refund(1);
@@ -455,6 +455,7 @@ impl<'s, M: Machine> Manager<'s, M> {
         parcel.phase = Phase::Vacant;
         parcel.unfinished = false;
         parcel.pages = 0;
+        parcel.holes.clear();
         self.parcels.put(&mut owner.account.lock(&self.machine), handle, record);
         self.wake_teardown(parcel.owner);
     }

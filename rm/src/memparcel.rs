@@ -12,6 +12,7 @@
 pub(crate) mod acl;
 pub(crate) mod borrower;
 pub(crate) mod extents;
+pub(crate) mod holes;
 pub(crate) mod table;
 pub(crate) mod units;
 pub(crate) mod words;
@@ -26,6 +27,7 @@ use crate::address::VmIndex;
 use crate::memparcel::acl::Acl;
 use crate::memparcel::borrower::{Borrower, Place};
 use crate::memparcel::extents::Extents;
+use crate::memparcel::holes::{Holes, OWNER_HOLES};
 use crate::refusal::Refusal;
 
 /// Where a parcel is in its life.
@@ -44,6 +46,8 @@ pub(crate) enum Phase {
     Offered,
     /// A call that changes its cache policy has not ended.
     Retyping,
+    /// Its owner's call that takes some of its pages back has not ended.
+    Trimming,
     /// The owner has revoked it: it is nobody else's business any more.
     Closing,
     /// The call that ends it has not ended.
@@ -77,7 +81,11 @@ pub(crate) struct Memparcel {
     pub(crate) sanitize: bool,
     pub(crate) acl: Acl,
     pub(crate) extents: Extents,
+    /// Pages of all extents.
     pub(crate) pages: u64,
+    /// Pages of the extents that the owner has taken back. While they are in a parcel whose end has not
+    /// come, no VM that holds it reaches them.
+    pub(crate) holes: Holes<OWNER_HOLES>,
     /// How many of the extents are decided: those behind them belong to an append that may still be
     /// refused.
     pub(crate) settled: u32,
@@ -106,6 +114,7 @@ impl Memparcel {
             acl: Acl::new(),
             extents: Extents::new(),
             pages: 0,
+            holes: Holes::new(),
             settled: 0,
             borrowers: [const { Borrower::new() }; MAX_ACL],
             place: Place::START,
@@ -119,7 +128,7 @@ impl Memparcel {
             Phase::Vacant | Phase::Creating | Phase::Reclaiming => false,
             Phase::Initial | Phase::Appending | Phase::Closing => self.owner == vm,
             Phase::Offered => self.owner == vm || self.acl.position(vmid).is_some(),
-            Phase::Retyping => {
+            Phase::Retyping | Phase::Trimming => {
                 self.owner == vm || !self.unfinished && self.acl.position(vmid).is_some()
             }
         };

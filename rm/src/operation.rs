@@ -25,6 +25,7 @@ use crate::call::policy::SetPolicy;
 use crate::call::reclaim::Reclaim;
 use crate::call::release::Release;
 use crate::call::revoke::Revoke;
+use crate::call::trim::Trim;
 use crate::call::vm::Manage;
 use crate::life::teardown::Teardown;
 use crate::link::fragment::Assembly;
@@ -122,6 +123,7 @@ pub(crate) enum Operation {
     Notify(Notify),
     Subscribe(Subscribe),
     Revoke(Revoke),
+    Trim(Trim),
     SetPolicy(SetPolicy),
     Manage(Manage),
     Ask(Ask),
@@ -150,6 +152,7 @@ impl Operation {
             Self::Notify(notify) => notify.step(caller, payload, budget),
             Self::Subscribe(subscribe) => Step::Done(subscribe.step(caller)),
             Self::Revoke(revoke) => revoke.step(caller, budget),
+            Self::Trim(trim) => trim.step(caller, budget),
             Self::SetPolicy(policy) => policy.step(caller, budget),
             Self::Manage(manage) => Step::Done(manage.step(caller)),
             Self::Ask(ask) => Step::Done(ask.step(caller, data)),
@@ -165,7 +168,7 @@ impl Operation {
             Self::Accept(accept) => accept.data_size(),
             Self::Create(_) | Self::Append(_) | Self::Release(_) | Self::Reclaim(_) => 0,
             Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => 0,
-            Self::SetPolicy(_) | Self::Manage(_) => 0,
+            Self::Trim(_) | Self::SetPolicy(_) | Self::Manage(_) => 0,
             Self::Ask(ask) => ask.data_size(),
             Self::List(list) => list.data_size(),
             Self::Inspect(inspect) => inspect.data_size(),
@@ -182,6 +185,7 @@ impl Operation {
             Self::Release(release) => release.abandon(caller),
             Self::Reclaim(reclaim) => reclaim.abandon(caller),
             Self::SetPolicy(policy) => policy.abandon(caller),
+            Self::Trim(trim) => trim.abandon(caller),
             Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => {}
             Self::Manage(_) | Self::Ask(_) | Self::List(_) => {}
             Self::Inspect(_) | Self::Map(_) => {}

@@ -134,6 +134,12 @@ pub enum Refusal {
     NoSuchVm,
     /// The VM is not in a state for this (VM_STATE).
     VmState,
+    /// A range to trim is empty, not of whole pages, or not in the parcel (ARGUMENT_INVALID).
+    TrimRange,
+    /// A page to trim has left the parcel, or the caller's mapping of it, before (MEM_RELEASED).
+    Trimmed,
+    /// The parcel, or the caller's mapping of it, has too many holes for another (NORESOURCE).
+    TooManyHoles,
     /// The parcel's memory cannot have this cache policy (ARGUMENT_INVALID).
     Policy,
 }
@@ -164,10 +170,13 @@ impl Refusal {
             | Self::TargetNotInAcl
             | Self::UnknownBits
             | Self::Policy
+            | Self::TrimRange
             | Self::Unassigned => ErrorCode::ArgumentInvalid,
-            Self::AclTooLong | Self::Quota(_) | Self::NoRange | Self::NoSuchVm => {
-                ErrorCode::NoResource
-            }
+            Self::AclTooLong
+            | Self::Quota(_)
+            | Self::NoRange
+            | Self::TooManyHoles
+            | Self::NoSuchVm => ErrorCode::NoResource,
             Self::NoFrame => ErrorCode::NoMemory,
             Self::DonateRights
             | Self::NotOwner
@@ -185,7 +194,7 @@ impl Refusal {
             Self::InProgress => ErrorCode::Busy,
             Self::NoParcel => ErrorCode::HandleInvalid,
             Self::Validation => ErrorCode::ValidateFailed,
-            Self::NotHeld => ErrorCode::MemoryReleased,
+            Self::NotHeld | Self::Trimmed => ErrorCode::MemoryReleased,
             Self::Held(_) | Self::StillHeld => ErrorCode::MemoryInUse,
             Self::NoMatch => ErrorCode::LookupFailed,
         }
@@ -242,6 +251,9 @@ impl Refusal {
             Self::NoVm | Self::NoSuchVm => Rule::UnknownVm,
             Self::VmState => Rule::VmState,
             Self::Policy => Rule::Policy,
+            Self::TrimRange => Rule::TrimRange,
+            Self::Trimmed => Rule::Trimmed,
+            Self::TooManyHoles => Rule::TooManyHoles,
         }
     }
 

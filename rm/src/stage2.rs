@@ -6,7 +6,8 @@
 //!
 //! Work comes in two halves. What may fail comes first and changes nothing that the VM can observe:
 //! `Stage2::claim` and `Stage2::cut` cut blocks so that a range consists of whole leaves,
-//! `Stage2::hold` reserves an address range together with its tables. `Stage2::change` cannot
+//! `Stage2::part` does that to leaves of a parcel, `Stage2::hold` reserves an address range together with
+//! its tables. `Stage2::change` cannot
 //! fail. Undoing needs no memory either: LENT and HELD entries keep the tables they stand in, and
 //! those tables are the reserve for the way back.
 //!
@@ -30,6 +31,7 @@ mod claim;
 mod descriptor;
 mod hold;
 mod mergeable;
+mod part;
 mod search;
 mod tables;
 mod walk;
@@ -42,6 +44,7 @@ pub(crate) use self::change::Change;
 pub(crate) use self::claim::ClaimError;
 pub use self::descriptor::{MemoryType, State};
 pub(crate) use self::hold::HoldError;
+pub(crate) use self::part::PART;
 pub(crate) use self::search::{FreeCursor, Search};
 pub(crate) use self::walk::Next;
 

@@ -8,7 +8,7 @@ use rm_abi::extension::{
     self, COUNTERS, DISCOVER, HOLDERS, Holder, HolderStage, INFO, LAST_REFUSAL, LEAF, LIMITS, LIST,
     Limit, LimitsRequest, ListFlags, ListRequest, MAP, Name, NameRequest, ParcelEntry, ParcelFlags,
     ParcelInfo, ParcelPhase, ParcelRequest, Policies, Policy, REVOKE, Resource, Rule, SET_NAME,
-    SET_POLICY, SUBSCRIBE, SetPolicyRequest, VMS,
+    SET_POLICY, SUBSCRIBE, SetPolicyRequest, TRIM, TrimFlags, TrimRequest, VMS,
 };
 use rm_abi::{
     AcceptFlags, Bytes, CreateFlags, EncodeError, Handle, Rights, Transfer, Vmid, message,
@@ -475,7 +475,9 @@ fn every_extension_call_grows_by_the_same_rule() {
         (a, handle)
     };
     let list = ListRequest { cursor: 0, most: 1, flags: ListFlags::empty() };
-    let requests: [(u32, Vec<u8>); 14] = [
+    let trim =
+        TrimRequest { handle: Handle(handle), flags: TrimFlags::empty(), offset: 0, size: 4096 };
+    let requests: [(u32, Vec<u8>); 15] = [
         (DISCOVER, vec![]),
         (LAST_REFUSAL, vec![]),
         (SUBSCRIBE, vec![0; 4]),
@@ -497,6 +499,7 @@ fn every_extension_call_grows_by_the_same_rule() {
         (MAP, [&[0, 0, 1][..], &[0; 13]].concat()),
         (COUNTERS, vec![0; 8]),
         (LEAF, vec![0; 16]),
+        (TRIM, encoded(|into| trim.encode(into))),
         (REVOKE, by_handle(handle, 0)),
     ];
     let tested =
@@ -510,6 +513,8 @@ fn every_extension_call_grows_by_the_same_rule() {
         assert_eq!(a.words(message, &longer(1)).0, 6, "{message:#x} with an unknown wish");
         assert_eq!(a.words(message, &vec![0; 233]).0, 4, "{message:#x} of more than a packet");
         assert_eq!(a.words(message, &longer(0)).0, 0, "{message:#x} of a newer client");
-        assert_eq!(a.words(message, &payload).0, 0, "{message:#x}");
+        // What has left a parcel cannot leave it again.
+        let again = if message == TRIM { 0xc } else { 0 };
+        assert_eq!(a.words(message, &payload).0, again, "{message:#x}");
     }
 }

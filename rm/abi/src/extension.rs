@@ -13,6 +13,7 @@
 //! | `CALLS + 4` | [`INFO`] | [`ParcelRequest`] | [`ParcelInfo`] | HANDLE_INVALID |
 //! | `CALLS + 5` | [`LIST`] | [`ListRequest`] | u32 cursor, u16 count, u16 0, [`ParcelEntry`] × count | DENIED: all VMs' parcels without the role `inspect` |
 //! | `CALLS + 6` | [`SET_NAME`] | [`NameRequest`] | none | HANDLE_INVALID; DENIED: not its owner; ARGUMENT_INVALID: not UTF-8, or bytes behind its end |
+//! | `CALLS + 7` | [`TRIM`] | [`TrimRequest`] | none | HANDLE_INVALID: no parcel of the caller's to know of; ARGUMENT_INVALID: the range is empty, not of whole pages or not in the parcel, or zeroing is not the caller's to ask for; MEM_RELEASED: a borrower has not mapped the parcel, or a page of the range has left it; NORESOURCE: too many holes; NOMEM: no table to cut a block; BUSY: a call on it is at work; DENIED: the owner has revoked it; MEM_INUSE: a borrower still has a page that its owner wants |
 //! | `CALLS + 8` | [`LIMITS`] | [`LimitsRequest`] | u32 count, u32 handles left, [`Limit`] × count | DENIED: another VM's without the role `inspect`; VMID_INVALID: no such VM |
 //! | `CALLS + 9` | [`HOLDERS`] | [`ParcelRequest`] | u32 count, [`Holder`] × count | HANDLE_INVALID; DENIED: not its owner, without the role `inspect` |
 //! | `CALLS + 10` | [`SET_POLICY`] | [`SetPolicyRequest`] | none | HANDLE_INVALID: no parcel of the caller's to know of; DENIED: not its owner, or it was revoked; ARGUMENT_INVALID: its memory cannot have this policy; BUSY: a call on it is at work; MEM_INUSE: somebody holds it |
@@ -37,6 +38,7 @@ mod limits;
 mod parcel;
 mod policy;
 mod refusal;
+mod trim;
 
 pub use event::{EventKind, EventReason, ParcelEvent};
 pub use inspect::{
@@ -50,6 +52,7 @@ pub use parcel::{
 };
 pub use policy::{Policy, SetPolicyRequest};
 pub use refusal::{LastRefusal, MAX_HOLDERS, Resource, Rule};
+pub use trim::{TrimFlags, TrimRequest};
 
 use bitflags::bitflags;
 
@@ -79,6 +82,12 @@ pub const REVOKE: u32 = CALLS + 3;
 /// are from then on those of a parcel made with this policy: none if write-back, else one entry for each
 /// VM of the access list, in its order.
 pub const SET_POLICY: u32 = CALLS + 10;
+/// Takes some pages out of a parcel, the rest of which stays as it is. A borrower that has mapped it gives
+/// them up. Its owner, when no borrower has them any more, takes them back, where they always were, under
+/// the rules of a reclaim; who accepts the parcel later finds nothing in their place. Addresses, sizes and
+/// offsets stay what they were. The owner can make 8 holes, of any size, and each borrower 4; holes that
+/// touch are one.
+pub const TRIM: u32 = CALLS + 7;
 
 /// What there is to say about a parcel.
 pub const INFO: u32 = CALLS + 4;
@@ -106,7 +115,7 @@ pub const PARCEL_EVENT: u32 = NOTICES + 1;
 /// The version of this table: it rises when a call or a field is added.
 pub const VERSION: u32 = 3;
 /// The calls of this version, bit `n` for `CALLS + n`.
-pub const KNOWN_CALLS: u64 = 0b111_1111_0111_1111;
+pub const KNOWN_CALLS: u64 = 0b111_1111_1111_1111;
 /// The notifications of this version, bit `n` for `NOTICES + n`.
 pub const KNOWN_NOTICES: u64 = 0b10;
 

@@ -4,7 +4,7 @@ use rm_abi::extension::{
     self, Discovery, EventKind, EventReason, Events, Holder, HolderStage, LastRefusal, Limit,
     LimitsRequest, ListFlags, ListRequest, Name, NameRequest, ParcelEntry, ParcelEvent,
     ParcelFlags, ParcelInfo, ParcelPhase, ParcelRequest, Policies, Policy, Resource, RevokeFlags,
-    RevokeRequest, Rule, SetPolicyRequest, SubscribeRequest,
+    RevokeRequest, Rule, SetPolicyRequest, SubscribeRequest, TrimFlags, TrimRequest,
 };
 use rm_abi::{
     ErrorCode, Handle, MAX_PAYLOAD, MemoryKind, Rights, Transfer, Vmid, hypercall, message,
@@ -31,6 +31,7 @@ fn ids_are_those_of_the_table() {
     assert_eq!(extension::INFO, 0x5e00_0004);
     assert_eq!(extension::LIST, 0x5e00_0005);
     assert_eq!(extension::SET_NAME, 0x5e00_0006);
+    assert_eq!(extension::TRIM, 0x5e00_0007);
     assert_eq!(extension::LIMITS, 0x5e00_0008);
     assert_eq!(extension::HOLDERS, 0x5e00_0009);
     assert_eq!(extension::SET_POLICY, 0x5e00_000a);
@@ -50,7 +51,7 @@ fn discovery_says_what_there_is() {
         vms: 3,
         forced: Policies::UNCACHED | Policies::DEVICE,
     };
-    let bytes = hex("03 00 00 00 f0 01 00 00  7f 7f 00 00 00 00 00 00
+    let bytes = hex("03 00 00 00 f0 01 00 00  ff 7f 00 00 00 00 00 00
          02 00 00 00 00 00 00 00  10 00 00 02 18 39 00 00
          03 00 06 00");
     assert_eq!(encoded(|into| discovery.encode(into)), bytes);
@@ -145,6 +146,21 @@ fn requests_are_a_few_words() {
         let refused = SetPolicyRequest::decode(&bytes[..]);
         assert_eq!(refused, Err(ErrorCode::ArgumentInvalid), "{number}");
     }
+
+    let trim = TrimRequest {
+        handle: Handle(0x1234_5678),
+        flags: TrimFlags::SANITIZE,
+        offset: 0x12_3456_7000,
+        size: 0x1000,
+    };
+    let bytes = hex("78 56 34 12 01 00 00 00  00 70 56 34 12 00 00 00  00 10 00 00 00 00 00 00");
+    assert_eq!(encoded(|into| trim.encode(into)), bytes);
+    assert_eq!(bytes.len(), TrimRequest::SIZE);
+    assert_eq!(TrimRequest::decode(&bytes[..]), Ok(trim));
+    assert_eq!(TrimRequest::decode(&bytes[..23]), Err(ErrorCode::MessageInvalid));
+    let mut flagged = bytes.clone();
+    flagged[4] = 2;
+    assert_eq!(TrimRequest::decode(&flagged[..]), Err(ErrorCode::ArgumentInvalid));
 
     let request = SubscribeRequest { events: Events::ACCEPTED | Events::RELEASED };
     assert_eq!(encoded(|into| request.encode(into)), [3, 0, 0, 0]);

@@ -97,7 +97,7 @@ pub use rm_abi::extension::{Counter, LeafInfo, MapEntry, PageState, VmEntry, VmR
 pub use rm_abi::extension::{
     Discovery, EventKind, EventReason, Events, Holder, HolderStage, LastRefusal, Limit, ListFlags,
     ParcelEntry, ParcelEvent, ParcelFlags, ParcelInfo, ParcelPhase, Policies, Policy, Resource,
-    Rule,
+    Rule, TrimFlags,
 };
 pub use rm_abi::vm::{ExitKind, VmExited, VmState, VmStatus};
 pub use rm_abi::{

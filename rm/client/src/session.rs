@@ -2,7 +2,7 @@
 
 use rm_abi::extension::{
     self, Discovery, Events, LastRefusal, Policy, RevokeFlags, RevokeRequest, SetPolicyRequest,
-    SubscribeRequest,
+    SubscribeRequest, TrimFlags, TrimRequest,
 };
 use rm_abi::list::List;
 use rm_abi::memparcel::accept::{Accept, Accepted};
@@ -308,6 +308,23 @@ impl<T: Transport, const N: usize> Session<T, N> {
     pub fn recall(&mut self, parcel: Handle) -> Result<(), Error> {
         let request = RevokeRequest { handle: parcel, flags: RevokeFlags::RECALL };
         self.order(extension::REVOKE, |into| request.encode(into))
+    }
+
+    /// Takes `size` bytes from byte `offset` on out of a parcel, which stays as it is for the rest. A
+    /// borrower that has accepted it gives them up; its owner, when no borrower has them any more (else
+    /// [`MemoryInUse`](rm_abi::ErrorCode::MemoryInUse), and [`Session::last_refusal`] says who), has them back
+    /// where they always were. Offsets count through all ranges of the parcel as its owner named them, and
+    /// like sizes are multiples of a page; they do not shift by what was trimmed before. With
+    /// [`TrimFlags::SANITIZE`] these pages are zeroed.
+    pub fn trim(
+        &mut self,
+        parcel: Handle,
+        offset: u64,
+        size: u64,
+        flags: TrimFlags,
+    ) -> Result<(), Error> {
+        let request = TrimRequest { handle: parcel, flags, offset, size };
+        self.order(extension::TRIM, |into| request.encode(into))
     }
 
     /// Gives a parcel that nobody has accepted another cache policy. A share's own mapping changes too,

@@ -12,7 +12,7 @@ use rm_client::{
     Acceptance, Error, ErrorCode, EventKind, EventReason, Events, ExitKind, Handle, Holder,
     HolderStage, LARGEST, LastRefusal, ListFlags, NewParcel, Notice, ParcelFlags, ParcelPhase,
     Policies, Policy, QueueTrap, Queues, Received, Resource, Rights, Rule, Sanitize, Sent, Session,
-    SglEntry, Transfer, Transport, TransportError, VmState, Vmid, Wait, grant, pages,
+    SglEntry, Transfer, Transport, TransportError, TrimFlags, VmState, Vmid, Wait, grant, pages,
 };
 
 const A: VmIndex = VmIndex(0);
@@ -195,6 +195,7 @@ over_each_transport! {
     a_vm_learns_its_limits_and_who_inspects_those_of_others
     a_vm_knows_itself_and_its_peers
     a_manager_buries_a_vm_and_starts_it_again
+    a_page_leaves_a_parcel_that_stays_mapped_around_it
 }
 
 const fn refused<T>(code: ErrorCode) -> Result<T, Error> {
@@ -522,6 +523,30 @@ mod stories {
         }
         let told = [Some(Exited), None, Some(Resetting), Some(Reset), Some(Init), Some(Running)];
         assert_eq!(heard, told.map(|state| (Vmid(4), state)));
+        world.check();
+    }
+
+    pub(super) fn a_page_leaves_a_parcel_that_stays_mapped_around_it(way: Way) {
+        let world = world();
+        let (mut a, mut b) = (session(&world, A, way), session(&world, B, way));
+        let parcel = a.lend(&NewParcel::new(&[pages(PAGE, 3)], &[grant(Vmid(4), Rights::RW)]));
+        let parcel = parcel.unwrap();
+        let wanted = Acceptance::new(parcel, Transfer::Lend).contiguous();
+        b.accept_at(&wanted, &[pages(WINDOW, 3)]).unwrap();
+        world.cpu(B).write(Ipa(WINDOW + 0x1000), 7).unwrap();
+        let early = a.trim(parcel, 0x1000, 0x1000, TrimFlags::empty());
+        assert_eq!(early, refused(ErrorCode::MemoryInUse));
+        assert_eq!(a.last_refusal().unwrap().holders(), [Vmid(4)]);
+        b.trim(parcel, 0x1000, 0x1000, TrimFlags::empty()).unwrap();
+        a.trim(parcel, 0x1000, 0x1000, TrimFlags::empty()).unwrap();
+        assert_eq!(world.cpu(A).read(Ipa(PAGE + 0x1000)), Ok(7));
+        assert!(world.cpu(B).read(Ipa(WINDOW + 0x1000)).is_err());
+        assert!(world.cpu(B).read(Ipa(WINDOW + 0x2000)).is_ok());
+        let twice = a.trim(parcel, 0, 0x2000, TrimFlags::SANITIZE);
+        assert_eq!(twice, refused(ErrorCode::MemoryReleased));
+        assert_eq!(a.last_refusal().unwrap().rule, Rule::Trimmed as u16);
+        b.release(parcel, Sanitize::empty()).unwrap();
+        a.reclaim(parcel, Sanitize::empty()).unwrap();
         world.check();
     }
 

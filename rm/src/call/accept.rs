@@ -14,6 +14,7 @@ use crate::call::{Caller, extension, owner, release};
 use crate::machine::Machine;
 use crate::memparcel::borrower::{Borrower, Place, Stage as Progress};
 use crate::memparcel::extents::Extent;
+use crate::memparcel::holes::Gone;
 use crate::memparcel::table::RecordIndex;
 use crate::memparcel::units::{self, End, Walk, end_at};
 use crate::memparcel::words::Mark;
@@ -86,13 +87,15 @@ pub(crate) fn begin<M: Machine>(
     }
     let before = (state.stage, state.place, state.addresses.mark(), state.contiguous);
     if state.stage == Progress::Away {
-        caller.state().meters.pages_accepted.charge(parcel.pages)?;
+        caller.state().meters.pages_accepted.charge(parcel.pages_left())?;
         caller.manager.list_held(caller.vm, record, index);
     }
-    let short = caller.fits_step(parcel.pages, parcel.extents.len(), weight::SHORT_PAGE)
+    let short = caller.fits_step(parcel.pages, parcel.pieces(Some(index)), weight::SHORT_PAGE)
         && request.sgl.len() <= 1
         && (!chooses || wanted <= SHORT_RANGES);
+    let pages_left = parcel.pages_left();
     let state = &mut parcel.borrowers[index];
+    state.pages = pages_left;
     state.stage = Progress::Assigning;
     state.contiguous = contiguous;
     *operation = Some(Operation::Accept(Accept {
@@ -147,7 +150,7 @@ fn check<M: Machine>(
     if parcel.recalled {
         return Err(Refusal::Closing);
     }
-    if parcel.phase == Phase::Retyping {
+    if matches!(parcel.phase, Phase::Retyping | Phase::Trimming) {
         return Err(Refusal::InProgress);
     }
     let contiguous = flags.contains(AcceptFlags::MAP_CONTIGUOUS);
@@ -184,10 +187,10 @@ impl Accept {
     /// The caller stands again where it stood before.
     fn forget<M: Machine>(&self, parcel: &mut Memparcel, caller: Caller<'_, '_, M>) {
         let (stage, place, _, contiguous) = self.before;
-        let pages = parcel.pages;
         let state = &mut parcel.borrowers[self.borrower];
         (state.stage, state.place, state.contiguous) = (stage, place, contiguous);
         if stage == Progress::Away {
+            let pages = core::mem::take(&mut state.pages);
             caller.state().meters.pages_accepted.refund(pages);
             caller.manager.unlist_held(caller.vm, self.record, self.borrower);
         }
@@ -422,6 +425,7 @@ impl Accept {
         budget: &mut Budget,
     ) -> Result<Walk, Refusal> {
         let mem = caller.mem();
+        let gone = Gone(parcel.holes.all(), &[]);
         let Borrower { place, contiguous, .. } = &mut parcel.borrowers[self.borrower];
         while let Some(record) = parcel.extents.peek(mem, place.extent) {
             let extent = Extent::decode(record);
@@ -429,9 +433,16 @@ impl Accept {
                 if budget.is_spent() {
                     return Ok(Walk::More);
                 }
+                let (page, rest) = (place.before + place.offset, extent.pages - place.offset);
+                // What has left the parcel stays Absent in the unit.
+                let missing = gone.skip(page).min(rest);
+                if missing > 0 {
+                    place.offset += missing;
+                    continue;
+                }
                 let before = if *contiguous { place.before } else { 0 };
                 let at = unit.add_pages(before + place.offset);
-                let (pa, rest) = (extent.pa.add_pages(place.offset), extent.pages - place.offset);
+                let (pa, rest) = (extent.pa.add_pages(place.offset), rest.min(gone.until(page)));
                 place.offset +=
                     stage2.hold(mem, at, pa, rest, budget).map_err(|error| match error {
                         HoldError::Taken => Refusal::NoRange,
@@ -517,9 +528,7 @@ pub(crate) fn change_borrower<M: Machine>(
     let mem = caller.mem();
     let mut stage2 = caller.stage2();
     let mut batch = Batch::new();
-    let Memparcel { extents, borrowers, .. } = parcel;
-    let state = &mut borrowers[borrower];
-    let walk = units::borrower(extents, state, mem, end, budget, |at, piece, budget| {
+    let walk = units::borrower(parcel, borrower, mem, end, budget, |at, piece, budget| {
         stage2.change(mem, &mut batch, at, piece.pages, change, budget)
     });
     stage2.finish(mem, batch);

@@ -64,11 +64,11 @@ pub(crate) fn begin<M: Machine>(
     match parcel.phase {
         Phase::Initial => {}
         Phase::Appending => return Err(Refusal::InProgress),
-        Phase::Retyping if parcel.unfinished => return Err(Refusal::InProgress),
+        Phase::Retyping | Phase::Trimming if parcel.unfinished => return Err(Refusal::InProgress),
         _ => return Err(Refusal::NotAppending),
     }
     let single = request.sgl.len() == 1;
-    let start = Place { extent: parcel.extents.end(), ..Place::START };
+    let start = Place { extent: parcel.extents.end(), before: parcel.pages, ..Place::START };
     parcel.phase = Phase::Appending;
     parcel.place = start;
     *operation = Some(Operation::Append(Append {

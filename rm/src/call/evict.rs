@@ -35,16 +35,22 @@ pub(crate) fn evict<M: Machine>(
     take_over(parcel, entry);
     loop {
         let state = &parcel.borrowers[entry];
-        let (end, is_rest) = (state.end, state.stage == Stage::Unassigning);
+        let (end, stage) = (state.end, state.stage);
         if change_borrower(parcel, borrower, entry, end, Change::Unmap, budget) == Walk::More {
             return Walk::More;
         }
-        if !is_rest {
-            break;
-        }
-        // What earlier accepts have reserved comes after what the last one was giving back.
+        let whole = parcel.end();
         let state = &mut parcel.borrowers[entry];
-        (state.stage, state.place, state.end) = (Stage::Revoking, Place::START, state.kept);
+        let end = match stage {
+            // What earlier accepts have reserved comes after what the last one was giving back.
+            Stage::Unassigning => state.kept,
+            Stage::Trimming => {
+                borrower.state().meters.pages_accepted.refund(state.end_trim());
+                whole
+            }
+            _ => break,
+        };
+        (state.stage, state.place, state.end) = (Stage::Revoking, Place::START, end);
     }
     release::forget(parcel, record, borrower, entry, budget)
 }
@@ -59,15 +65,18 @@ fn take_over(parcel: &mut Memparcel, entry: usize) {
     state.epoch = state.epoch.wrapping_add(1);
     let all = match state.stage {
         Stage::Assigning | Stage::Assigned => Some(end_at(&state.place)),
-        Stage::Mapping | Stage::Mapped => Some(whole),
+        Stage::Mapping | Stage::Mapped | Stage::Cutting => Some(whole),
         // These go on from where they are.
-        Stage::Releasing | Stage::Unassigning | Stage::Revoking | Stage::Away => None,
+        Stage::Releasing | Stage::Unassigning | Stage::Trimming => None,
+        Stage::Revoking | Stage::Away => None,
     };
     if let Some(end) = all {
         (state.place, state.end) = (Place::START, end);
     }
-    if state.stage != Stage::Unassigning {
+    let (_, wipes) = state.trimmed;
+    if !matches!(state.stage, Stage::Unassigning | Stage::Trimming) {
         state.stage = Stage::Revoking;
     }
-    parcel.sanitize |= parcel.transfer == Transfer::Lend;
+    // A trim that has not wiped its range yet leaves that to who has the pages next.
+    parcel.sanitize |= wipes || parcel.transfer == Transfer::Lend;
 }

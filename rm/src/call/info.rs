@@ -192,6 +192,7 @@ pub(crate) fn phase(parcel: &Memparcel) -> ParcelPhase {
         Phase::Closing => ParcelPhase::Closing,
         Phase::Appending
         | Phase::Retyping
+        | Phase::Trimming
         | Phase::Creating
         | Phase::Reclaiming
         | Phase::Vacant => ParcelPhase::Changing,
@@ -214,11 +215,14 @@ fn holders(parcel: &Memparcel, into: &mut [u8]) -> Result<usize, EncodeError> {
             Stage::Assigned => HolderStage::Assigned,
             Stage::Mapped => HolderStage::Mapped,
             Stage::Revoking => HolderStage::Revoking,
-            Stage::Assigning | Stage::Unassigning | Stage::Mapping | Stage::Releasing => {
-                HolderStage::Changing
-            }
+            Stage::Assigning
+            | Stage::Unassigning
+            | Stage::Mapping
+            | Stage::Cutting
+            | Stage::Trimming
+            | Stage::Releasing => HolderStage::Changing,
         };
-        let pages = if stage == HolderStage::Mapped { parcel.pages } else { 0 };
+        let pages = if stage == HolderStage::Mapped { state.pages } else { 0 };
         let holder = Holder { vmid: entry.vmid, stage, rights: entry.rights, pages };
         length += holder.encode(&mut into[length..])?;
         count += 1;

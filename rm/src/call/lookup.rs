@@ -1,7 +1,8 @@
 //! MEM_LOOKUP: the handle of a parcel of one's own, by its description.
 //!
 //! The caller's records are visited one by one; of a parcel whose kind, access list and attributes
-//! match, the extents are compared with the list of the request. A page is in one parcel at most, so
+//! match, the extents, as far as their pages have not left the parcel, are compared with the list of the
+//! request. A page is in one parcel at most, so
 //! there is no second match. The label is not compared: in the original it is the caller's to set.
 
 use rm_abi::memparcel::lookup::LookupRequest;
@@ -10,9 +11,10 @@ use rm_abi::{Bytes, Handle, SglEntry};
 use crate::address::PAGE_SIZE;
 use crate::call::Caller;
 use crate::machine::Machine;
-use crate::memparcel::extents::Extent;
+use crate::memparcel::borrower::Place;
+use crate::memparcel::holes::Gone;
 use crate::memparcel::table::RecordIndex;
-use crate::memparcel::words::Cursor;
+use crate::memparcel::units::{self, Next};
 use crate::memparcel::{Memparcel, Phase};
 use crate::operation::budget::{Budget, weight};
 use crate::operation::{Begun, Operation, Reply, Step};
@@ -25,8 +27,8 @@ pub(crate) struct Lookup {
     /// The record that is visited, and the one behind the caller's last.
     record: u32,
     end: u32,
-    /// The parcel there whose extents are being compared, and how far.
-    candidate: Option<(Handle, Cursor)>,
+    /// The parcel there whose pages are being compared, and how far in both lists.
+    candidate: Option<(Handle, Place, usize)>,
 }
 
 pub(crate) fn begin<M: Machine>(
@@ -82,26 +84,33 @@ impl Lookup {
         budget: &mut Budget,
     ) -> Option<bool> {
         // Since the last step the record may have become another parcel's.
-        let mut cursor = match self.candidate {
-            Some((handle, cursor)) if handle == parcel.handle && is_offered(parcel) => cursor,
+        let (mut place, mut index) = match self.candidate {
+            Some((handle, place, index)) if handle == parcel.handle && is_offered(parcel) => {
+                (place, index)
+            }
             Some(_) => return Some(false),
-            None if self.is_described(parcel, caller, payload) => Cursor::START,
+            None if self.is_described(parcel, caller, payload) => (Place::START, 0),
             None => return Some(false),
         };
+        let (gone, end) = (Gone(parcel.holes.all(), &[]), parcel.end());
         loop {
-            let index = cursor.index() as usize;
-            if index == self.request.sgl.len() {
-                return Some(true);
-            }
-            if !budget.spend(weight::REGION) {
-                self.candidate = Some((parcel.handle, cursor));
-                return None;
-            }
-            let record = parcel.extents.next(caller.mem(), &mut cursor);
-            let extent = Extent::decode(record.expect("G3: as many extents as were counted"));
-            let region = SglEntry { ipa: extent.at.0, size: extent.pages * PAGE_SIZE };
-            if self.request.sgl.get(payload, index) != region {
-                return Some(false);
+            match units::next((&parcel.extents, gone), caller.mem(), &mut place, end, budget) {
+                Next::End => return Some(index == self.request.sgl.len()),
+                Next::More => {
+                    self.candidate = Some((parcel.handle, place, index));
+                    return None;
+                }
+                Next::Piece(piece) => {
+                    let region = SglEntry { ipa: piece.at.0, size: piece.pages * PAGE_SIZE };
+                    let is_listed = index < self.request.sgl.len()
+                        && self.request.sgl.get(payload, index) == region;
+                    if !is_listed {
+                        return Some(false);
+                    }
+                    place.offset += piece.pages;
+                    index += 1;
+                    let _ = budget.spend(weight::REGION);
+                }
             }
         }
     }
@@ -117,7 +126,7 @@ impl Lookup {
         is_offered(parcel)
             && parcel.owner == caller.vm
             && parcel.memory == memory
-            && parcel.extents.len() as usize == sgl.len()
+            && (parcel.extents.len() as usize == sgl.len() || parcel.holes.pages() > 0)
             && parcel.acl.matches(payload, acl, attributes)
     }
 }

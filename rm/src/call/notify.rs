@@ -45,8 +45,8 @@ pub(crate) fn begin<M: Machine>(
     let request = NotifyRequest::decode(payload).map_err(Refusal::Malformed)?;
     let (record, parcel) = caller.manager.parcels().get(caller.machine(), request.handle)?;
     parcel.check_party(caller.vm, caller.vmid())?;
-    let is_retyped = parcel.phase == Phase::Retyping && parcel.owner == caller.vm;
-    if parcel.phase == Phase::Appending || is_retyped {
+    let is_changed = matches!(parcel.phase, Phase::Retyping | Phase::Trimming);
+    if parcel.phase == Phase::Appending || is_changed && parcel.owner == caller.vm {
         return Err(Refusal::InProgress);
     }
     if parcel.tag.is_some_and(|tag| tag != request.tag) {

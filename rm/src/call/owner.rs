@@ -5,7 +5,7 @@ use rm_abi::{Transfer, Vmid};
 use crate::address::Pa;
 use crate::call::Caller;
 use crate::machine::Machine;
-use crate::memparcel::units::{self, Walk};
+use crate::memparcel::units::{self, End, Piece, Walk};
 use crate::memparcel::{Memparcel, Phase};
 use crate::operation::budget::{Budget, weight};
 use crate::stage2::{Batch, Change, MemoryType};
@@ -33,11 +33,21 @@ pub(crate) fn change<M: Machine>(
     change: Change,
     budget: &mut Budget,
 ) -> Walk {
+    change_until(parcel, caller, parcel.end(), change, budget)
+}
+
+/// Changes the owner's leaves from the parcel's place on, up to `end`.
+pub(crate) fn change_until<M: Machine>(
+    parcel: &mut Memparcel,
+    caller: Caller<'_, '_, M>,
+    end: End,
+    change: Change,
+    budget: &mut Budget,
+) -> Walk {
     let mem = caller.mem();
     let mut stage2 = caller.stage2();
     let mut batch = Batch::new();
-    let Memparcel { extents, place, .. } = parcel;
-    let walk = units::owner(extents, mem, place, budget, |piece, budget| {
+    let walk = units::owner(parcel, mem, end, budget, |piece, budget| {
         stage2.change(mem, &mut batch, piece.at, piece.pages, change, budget)
     });
     stage2.finish(mem, batch);
@@ -71,15 +81,23 @@ pub(crate) fn maintain<M: Machine>(
     caller: Caller<'_, '_, M>,
     budget: &mut Budget,
 ) -> Walk {
-    if zeroes(parcel) {
-        let zeroed = &caller.manager.vm(parcel.owner).counts.zeroed;
-        let zero = |machine: &M, page| {
-            machine.zero_page(page);
-            zeroed.raise_shared();
-        };
-        each_page(parcel, caller, weight::ZERO_PAGE, budget, zero)
+    maintain_until(parcel, caller, parcel.end(), zeroes(parcel), budget)
+}
+
+/// As [`maintain`], up to `end`; with `zero`, zeroes the pages.
+pub(crate) fn maintain_until<M: Machine>(
+    parcel: &mut Memparcel,
+    caller: Caller<'_, '_, M>,
+    end: End,
+    zero: bool,
+    budget: &mut Budget,
+) -> Walk {
+    if zero {
+        let owner = Caller { vm: parcel.owner, ..caller };
+        let zero = |_: &M, page| owner.zero_page(page);
+        each_page(parcel, caller, end, weight::ZERO_PAGE, budget, zero)
     } else if parcel.acl.policy() == MemoryType::NonCacheable {
-        clean(parcel, caller, budget)
+        each_page(parcel, caller, end, weight::COPY_PAGE, budget, M::clean_invalidate_page)
     } else {
         Walk::End
     }
@@ -91,22 +109,42 @@ pub(crate) fn clean<M: Machine>(
     caller: Caller<'_, '_, M>,
     budget: &mut Budget,
 ) -> Walk {
-    each_page(parcel, caller, weight::COPY_PAGE, budget, M::clean_invalidate_page)
+    let end = parcel.end();
+    each_page(parcel, caller, end, weight::COPY_PAGE, budget, M::clean_invalidate_page)
 }
 
 fn each_page<M: Machine>(
     parcel: &mut Memparcel,
     caller: Caller<'_, '_, M>,
+    end: End,
     weight: u32,
     budget: &mut Budget,
     work: impl Fn(&M, Pa),
 ) -> Walk {
     let machine = caller.machine();
-    let Memparcel { extents, place, .. } = parcel;
-    units::owner(extents, caller.mem(), place, budget, |piece, budget| {
-        let affordable = (0..piece.pages).take_while(|_| budget.spend(weight));
-        affordable.map(|page| work(machine, piece.pa.add_pages(page))).count() as u64
+    units::owner(parcel, caller.mem(), end, budget, |piece, budget| {
+        touch(machine, piece, weight, budget, &work)
     })
+}
+
+impl<M: Machine> Caller<'_, '_, M> {
+    /// Zeroes a page for this VM.
+    pub(crate) fn zero_page(&self, page: Pa) {
+        self.machine().zero_page(page);
+        self.state().counts.zeroed.raise_shared();
+    }
+}
+
+/// Does work of a weight on each page of a piece, as far as the budget goes; says on how many.
+pub(crate) fn touch<M: Machine>(
+    machine: &M,
+    piece: Piece,
+    weight: u32,
+    budget: &mut Budget,
+    work: impl Fn(&M, Pa),
+) -> u64 {
+    let affordable = (0..piece.pages).take_while(|_| budget.spend(weight));
+    affordable.map(|page| work(machine, piece.pa.add_pages(page))).count() as u64
 }
 
 /// Forgets the extents and returns their frames and charges.

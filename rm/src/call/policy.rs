@@ -67,7 +67,7 @@ pub(crate) fn begin<M: Machine>(
     parcel.place = Place::START;
     let stage = stages(&parcel, policy)[0].expect("content has to move whatever the kind");
     *operation = Some(Operation::SetPolicy(SetPolicy { record, handle, policy, stage, before }));
-    let short = caller.fits_step(parcel.pages, parcel.extents.len(), owner::MAINTAINED_PAGE);
+    let short = caller.fits_step(parcel.pages, parcel.pieces(None), owner::MAINTAINED_PAGE);
     Ok(if short { Begun::Short } else { Begun::Long })
 }
 

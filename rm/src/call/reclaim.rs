@@ -43,7 +43,7 @@ pub(crate) fn begin<M: Machine>(
     if parcel.owner != caller.vm {
         return Err(Refusal::NotOwner);
     }
-    if matches!(parcel.phase, Phase::Appending | Phase::Retyping) {
+    if matches!(parcel.phase, Phase::Appending | Phase::Retyping | Phase::Trimming) {
         return Err(Refusal::InProgress);
     }
     if parcel.is_held() {
@@ -62,7 +62,7 @@ pub(crate) fn begin<M: Machine>(
     *operation =
         Some(Operation::Reclaim(Reclaim { record, handle: request.handle, stage, before }));
     let weight = if maintained { owner::MAINTAINED_PAGE } else { weight::SHORT_PAGE };
-    let short = caller.fits_step(parcel.pages, parcel.extents.len(), weight);
+    let short = caller.fits_step(parcel.pages, parcel.pieces(None), weight);
     Ok(if short { Begun::Short } else { Begun::Long })
 }
 

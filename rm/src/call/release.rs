@@ -56,7 +56,7 @@ pub(crate) fn begin<M: Machine>(
     let (handle, epoch) = (request.handle, state.epoch);
     let release = Release { record, handle, borrower: index, epoch, before };
     *operation = Some(Operation::Release(release));
-    let short = caller.fits_step(parcel.pages, parcel.extents.len(), weight::SHORT_PAGE);
+    let short = caller.fits_step(parcel.pages, parcel.pieces(Some(index)), weight::SHORT_PAGE);
     Ok(if short { Begun::Short } else { Begun::Long })
 }
 
@@ -106,14 +106,14 @@ pub(crate) fn forget<M: Machine>(
     borrower: usize,
     budget: &mut Budget,
 ) -> Walk {
-    let pages = parcel.pages;
     let state = &mut parcel.borrowers[borrower];
     if !state.addresses.clear(caller.mem(), caller.vm, budget) {
         return Walk::More;
     }
     state.stage = Stage::Away;
     state.place = Place::START;
-    caller.state().meters.pages_accepted.refund(pages);
+    state.holes.clear();
+    caller.state().meters.pages_accepted.refund(core::mem::take(&mut state.pages));
     caller.manager.unlist_held(caller.vm, record, borrower);
     caller.manager.wake_teardown(parcel.owner);
     Walk::End

@@ -47,7 +47,7 @@ pub(crate) fn begin<M: Machine>(
     match parcel.phase {
         // Before it is offered nobody has it.
         Phase::Initial => return Ok(Begun::Answer(Reply::Empty)),
-        Phase::Appending | Phase::Retyping => return Err(Refusal::InProgress),
+        Phase::Appending | Phase::Retyping | Phase::Trimming => return Err(Refusal::InProgress),
         _ => {}
     }
     let polite = request.flags.contains(RevokeFlags::RECALL);
@@ -66,7 +66,7 @@ impl Revoke {
         if parcel.handle != self.handle {
             return Step::Done(Ok(Reply::Empty));
         }
-        if matches!(parcel.phase, Phase::Reclaiming | Phase::Retyping) {
+        if matches!(parcel.phase, Phase::Reclaiming | Phase::Retyping | Phase::Trimming) {
             return Step::More;
         }
         if self.polite {

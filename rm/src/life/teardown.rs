@@ -163,7 +163,7 @@ impl Teardown {
                 self.waits = true;
                 self.next_record(budget);
             }
-            Phase::Creating | Phase::Appending | Phase::Retyping => {
+            Phase::Creating | Phase::Appending | Phase::Retyping | Phase::Trimming => {
                 panic!("G4: a VM is taken apart in the middle of its call")
             }
         }

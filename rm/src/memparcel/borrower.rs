@@ -1,6 +1,7 @@
 //! What a VM of the ACL has done with a parcel.
 
 use crate::memparcel::extents::Addresses;
+use crate::memparcel::holes::{BORROWER_HOLES, Hole, Holes};
 use crate::memparcel::units::End;
 use crate::memparcel::words::Cursor;
 
@@ -22,6 +23,10 @@ pub(crate) enum Stage {
     Mapping,
     /// All units are mapped.
     Mapped,
+    /// A trim is looking for its range; nothing has changed.
+    Cutting,
+    /// A trim is unmapping its range.
+    Trimming,
     /// A release is unmapping.
     Releasing,
     /// The mapping is being taken away, without this VM's help.
@@ -35,7 +40,7 @@ pub(crate) struct Place {
     pub(crate) address: Cursor,
     /// Pages of the current extent that are done.
     pub(crate) offset: u64,
-    /// Pages of earlier extents in the same unit: what a contiguous mapping adds to its address.
+    /// Pages of earlier extents: what a contiguous mapping adds to its address.
     pub(crate) before: u64,
 }
 
@@ -51,6 +56,12 @@ pub(crate) struct Borrower {
     pub(crate) stage: Stage,
     /// All extents behind one another at one address, instead of one address for each.
     pub(crate) contiguous: bool,
+    /// Pages that the VM is charged for.
+    pub(crate) pages: u64,
+    /// Pages that it has mapped and given up.
+    pub(crate) holes: Holes<BORROWER_HOLES>,
+    /// Those that a trim is giving up, and whether they are to be wiped then.
+    pub(crate) trimmed: (Hole, bool),
     /// Where each unit is, or will be.
     pub(crate) addresses: Addresses,
     /// Progress of the call that is at work on the mapping.
@@ -68,6 +79,9 @@ impl Borrower {
         Self {
             stage: Stage::Away,
             contiguous: false,
+            pages: 0,
+            holes: Holes::new(),
+            trimmed: (Hole::NONE, false),
             addresses: Addresses::new(),
             place: Place::START,
             end: (0, 0),
@@ -79,6 +93,21 @@ impl Borrower {
     /// A call is at work on what this VM has.
     pub(crate) const fn is_busy(&self) -> bool {
         !matches!(self.stage, Stage::Away | Stage::Assigned | Stage::Mapped)
+    }
+
+    /// Whether this VM may still reach a page of the range.
+    pub(crate) fn reaches(&self, range: Hole) -> bool {
+        self.holds() && !(self.stage == Stage::Mapped && self.holes.covers(range))
+    }
+
+    /// The range that a trim was giving up is unmapped: from now on it is a hole. The result is how many
+    /// pages the VM is to be refunded.
+    pub(crate) fn end_trim(&mut self) -> u64 {
+        let (range, _) = core::mem::replace(&mut self.trimmed, (Hole::NONE, false));
+        self.holes.insert(range);
+        self.pages -= range.pages();
+        self.stage = Stage::Mapped;
+        range.pages()
     }
 
     /// Whether the owner must wait for this VM before it can reclaim.

@@ -1,13 +1,15 @@
 //! Walking the pages of a parcel piece by piece.
 //!
 //! Every call that touches a parcel's pages does it through here: the walk stops when the budget is
-//! spent and goes on from the [`Place`] where it stopped, however many extents there are.
+//! spent and goes on from the [`Place`] where it stopped, however many extents there are. Pages that
+//! have left the parcel, or that a borrower has given up, are passed over.
 
 use crate::address::{Ipa, Pa};
 use crate::machine::Machine;
 use crate::memparcel::Memparcel;
 use crate::memparcel::borrower::{Borrower, Place};
-use crate::memparcel::extents::{Extent, Extents};
+use crate::memparcel::extents::{Addresses, Extent, Extents};
+use crate::memparcel::holes::Gone;
 use crate::operation::budget::{Budget, weight};
 use crate::stage2::Memory;
 
@@ -39,78 +41,161 @@ pub(crate) const fn end_at(place: &Place) -> End {
     (place.extent.index(), place.offset)
 }
 
-/// The piece at `place` that ends before `end`; moves `place` over extents that are done.
-fn piece<M: Machine>(
-    extents: &Extents,
+/// What a walk meets next.
+pub(crate) enum Next {
+    /// Pages that are there.
+    Piece(Piece),
+    /// The budget is spent.
+    More,
+    /// No page is left.
+    End,
+}
+
+/// The piece at `place` that ends before `end`; moves `place` over extents that are done and pages that
+/// are gone.
+pub(crate) fn next<M: Machine>(
+    (extents, gone): (&Extents, Gone<'_>),
     mem: Memory<'_, '_, M>,
     place: &mut Place,
     end: End,
-) -> Option<Piece> {
+    budget: &mut Budget,
+) -> Next {
     loop {
         if end_at(place) >= end {
-            return None;
+            return Next::End;
         }
-        let extent = Extent::decode(extents.peek(mem, place.extent)?);
+        let Some(record) = extents.peek(mem, place.extent) else { return Next::End };
+        let extent = Extent::decode(record);
         let until = if place.extent.index() == end.0 { end.1 } else { extent.pages };
         if place.offset < until {
-            return Some(Piece {
+            if budget.is_spent() {
+                return Next::More;
+            }
+            let (rest, page) = (until - place.offset, place.before + place.offset);
+            let missing = gone.skip(page).min(rest);
+            if missing > 0 {
+                place.offset += missing;
+                let _ = budget.spend(weight::REGION);
+                continue;
+            }
+            return Next::Piece(Piece {
                 at: extent.at.add_pages(place.offset),
                 pa: extent.pa.add_pages(place.offset),
-                pages: until - place.offset,
+                pages: rest.min(gone.until(page)),
             });
         }
         place.before += extent.pages;
         place.offset = 0;
-        extents.next(mem, &mut place.extent)?;
+        if extents.next(mem, &mut place.extent).is_none() {
+            return Next::End;
+        }
     }
 }
 
-/// Walks the owner's view of all extents. `work` does the beginning of a piece and says how many
-/// pages.
-pub(crate) fn owner<M: Machine>(
-    extents: &Extents,
+/// Walks the pages of a parcel from `place` up to `end`, as its owner has them. `work` does the beginning
+/// of a piece and says how many pages.
+pub(crate) fn pages<M: Machine>(
+    (extents, gone): (&Extents, Gone<'_>),
     mem: Memory<'_, '_, M>,
     place: &mut Place,
+    end: End,
     budget: &mut Budget,
     mut work: impl FnMut(Piece, &mut Budget) -> u64,
 ) -> Walk {
-    while let Some(piece) = piece(extents, mem, place, (u32::MAX, 0)) {
-        if budget.is_spent() {
-            return Walk::More;
+    loop {
+        match next((extents, gone), mem, place, end, budget) {
+            Next::Piece(piece) => place.offset += work(piece, budget),
+            Next::More => return Walk::More,
+            Next::End => return Walk::End,
         }
-        place.offset += work(piece, budget);
         // Paid afterwards, so that a budget of one still does a page.
         let _ = budget.spend(weight::PIECE);
     }
-    Walk::End
 }
 
-/// Walks a borrower's view up to `end`. `work` gets the borrower's address of a piece, does the
-/// beginning of it and says how many pages.
+/// Walks the owner's view up to `end`, from the parcel's place on; see [`pages`].
+pub(crate) fn owner<M: Machine>(
+    parcel: &mut Memparcel,
+    mem: Memory<'_, '_, M>,
+    end: End,
+    budget: &mut Budget,
+    work: impl FnMut(Piece, &mut Budget) -> u64,
+) -> Walk {
+    let Memparcel { extents, holes, place, .. } = parcel;
+    pages((extents, Gone(holes.all(), &[])), mem, place, end, budget, work)
+}
+
+/// Walks the view of the borrower at `entry` up to `end`, from its place on. `work` gets the borrower's
+/// address of a piece, does the beginning of it and says how many pages.
 pub(crate) fn borrower<M: Machine>(
-    extents: &Extents,
-    borrower: &mut Borrower,
+    parcel: &mut Memparcel,
+    entry: usize,
     mem: Memory<'_, '_, M>,
     end: End,
     budget: &mut Budget,
     mut work: impl FnMut(Ipa, Piece, &mut Budget) -> u64,
 ) -> Walk {
-    let Borrower { place, contiguous, addresses, .. } = borrower;
+    let Memparcel { extents, holes, borrowers, .. } = parcel;
+    let Borrower { place, contiguous, addresses, holes: own, .. } = &mut borrowers[entry];
+    let gone = Gone(holes.all(), own.all());
     loop {
-        let extent = place.extent;
-        let Some(piece) = piece(extents, mem, place, end) else { return Walk::End };
-        if !*contiguous && place.extent != extent {
+        let extent = place.extent.index();
+        let next = next((extents, gone), mem, place, end, budget);
+        if !*contiguous {
             // One address for each extent: both cursors move together.
-            addresses.next(mem, &mut place.address);
+            for _ in extent..place.extent.index() {
+                addresses.next(mem, &mut place.address);
+            }
+        }
+        let piece = match next {
+            Next::Piece(piece) => piece,
+            Next::More => return Walk::More,
+            Next::End => return Walk::End,
+        };
+        place.offset += work(place.address_in(*contiguous, addresses, mem), piece, budget);
+        let _ = budget.spend(weight::PIECE);
+    }
+}
+
+/// Moves `place` forward to the page with this number, which is in the parcel, and with it the cursor of
+/// the addresses that a borrower has for each extent.
+pub(crate) fn seek<M: Machine>(
+    extents: &Extents,
+    addresses: Option<&Addresses>,
+    mem: Memory<'_, '_, M>,
+    (place, page): (&mut Place, u64),
+    budget: &mut Budget,
+) -> Walk {
+    loop {
+        let record = extents.peek(mem, place.extent).expect("G3: a page is in an extent");
+        let Extent { pages, .. } = Extent::decode(record);
+        if page - place.before < pages {
+            place.offset = page - place.before;
+            return Walk::End;
         }
         if budget.is_spent() {
             return Walk::More;
         }
-        let address = addresses.peek(mem, place.address).expect("G3: a mapped unit has an address");
-        let [unit] = address;
-        let offset = if *contiguous { place.before + place.offset } else { place.offset };
-        place.offset += work(Ipa(unit).add_pages(offset), piece, budget);
-        let _ = budget.spend(weight::PIECE);
+        place.before += pages;
+        extents.next(mem, &mut place.extent);
+        if let Some(addresses) = addresses {
+            addresses.next(mem, &mut place.address);
+        }
+        let _ = budget.spend(weight::REGION);
+    }
+}
+
+impl Place {
+    /// Where a borrower has the page at this place.
+    pub(crate) fn address_in<M: Machine>(
+        &self,
+        contiguous: bool,
+        addresses: &Addresses,
+        mem: Memory<'_, '_, M>,
+    ) -> Ipa {
+        let [unit] = addresses.peek(mem, self.address).expect("G3: a mapped unit has an address");
+        let before = if contiguous { self.before } else { 0 };
+        Ipa(unit).add_pages(before + self.offset)
     }
 }
 
@@ -118,6 +203,18 @@ impl Memparcel {
     /// How many addresses a borrower has to give: one for each extent, or one for all.
     pub(crate) const fn units(&self, contiguous: bool) -> u32 {
         if contiguous { 1 } else { self.extents.len() }
+    }
+
+    /// Pages that have not left it. [`Memparcel::pages`] counts the others too, since extents stay.
+    pub(crate) fn pages_left(&self) -> u64 {
+        self.pages - self.holes.pages()
+    }
+
+    /// Pieces that a walk meets at most, extents and what holes make of them, for a borrower or, with
+    /// `None`, the owner.
+    pub(crate) fn pieces(&self, borrower: Option<usize>) -> u32 {
+        let own = borrower.map_or(0, |entry| self.borrowers[entry].holes.all().len());
+        self.extents.len() + (self.holes.all().len() + own) as u32
     }
 
     /// The end of the last extent.

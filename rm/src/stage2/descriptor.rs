@@ -184,6 +184,13 @@ pub(super) const fn retag(entry: u64, state: State) -> u64 {
     entry & !STATE | state.bits()
 }
 
+/// What an entry of `level` says of the first part of the leaf `entry` of the level above.
+pub(super) const fn lowered(entry: u64, level: Level) -> u64 {
+    // Invalid leaves are alike at all levels.
+    let page = if level == PAGE_LEVEL && is_valid(entry) { PAGE_OR_TABLE } else { 0 };
+    entry | page
+}
+
 /// What the hardware looks at.
 pub(super) const fn hardware(entry: u64) -> u64 {
     if is_valid(entry) { entry & !STATE } else { 0 }

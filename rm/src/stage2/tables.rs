@@ -5,7 +5,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::descriptor::{self, Level, pages_of};
+use super::descriptor::{self, Level, State, pages_of};
 use super::walk::{Slot, pay};
 use super::{Batch, Memory, Stage2};
 use crate::address::{Ipa, PAGE_SIZE, TlbTag, VmIndex};
@@ -100,18 +100,34 @@ impl Stage2 {
                 return Err(error);
             }
         };
-        let home = descriptor::address(slot.entry);
+        self.replace_by_table(mem, slot, first_page, child);
+        Ok(())
+    }
+
+    /// Puts an empty table in the place of a leaf, from whose first page on it translates, and lets it
+    /// say the same. What is the VM's own is at home there, so that it merges when all of it is OWNED.
+    pub(super) fn replace_by_table<M: Machine>(
+        &mut self,
+        mem: Memory<'_, '_, M>,
+        slot: Slot<'_>,
+        first_page: u64,
+        table: FrameIndex,
+    ) {
+        let level = slot.level + 1;
         let step = pages_of(level) * PAGE_SIZE;
-        let mut entry = self.encoder.owned(level) | home.0;
-        sweep(mem, &Slot::first(mem, child), 512, |_| {
+        let mut entry = descriptor::lowered(slot.entry, level);
+        sweep(mem, &Slot::first(mem, table), 512, |_| {
             let this = entry;
             entry = entry.wrapping_add(step);
             Some(this)
         });
-        let record = mem.pool.record(child);
-        record.set_home(home);
-        self.replace(mem, slot, first_page, descriptor::table(mem.address(child)));
-        Ok(())
+        let record = mem.pool.record(table);
+        let state = State::of(slot.entry);
+        if !matches!(state, State::Borrowed | State::Held | State::Device) {
+            record.set_home(descriptor::address(slot.entry));
+        }
+        record.set_counts(512, if state == State::Owned { 0 } else { 512 });
+        self.replace(mem, slot, first_page, descriptor::table(mem.address(table)));
     }
 
     /// Break-before-make of one entry that stays in use.
@@ -122,10 +138,15 @@ impl Stage2 {
         first_page: u64,
         new: u64,
     ) {
-        write(mem, &slot, 0);
-        let broken = [IpaRange { at: Ipa::of_page(first_page), pages: slot.pages() }];
-        mem.machine.invalidate(self.context, Scope::Ranges(&broken));
-        self.invalidations += 1;
+        if descriptor::is_valid(slot.entry) {
+            write(mem, &slot, 0);
+            let broken = [IpaRange { at: Ipa::of_page(first_page), pages: slot.pages() }];
+            mem.machine.invalidate(self.context, Scope::Ranges(&broken));
+            self.invalidations += 1;
+        } else {
+            // No TLB keeps an invalid entry; a new table must be written before it is linked.
+            mem.machine.publish();
+        }
         write(mem, &slot, new);
         mem.machine.publish();
         let record = mem.pool.record(slot.table);

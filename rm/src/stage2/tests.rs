@@ -6,6 +6,7 @@ mod concurrent;
 mod frames;
 mod model;
 mod order;
+mod part;
 mod search;
 
 use std::boxed::Box;

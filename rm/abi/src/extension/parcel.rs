@@ -168,7 +168,7 @@ pub struct ParcelInfo {
     pub policy: Policies,
     /// The policy holds whatever a VM's own tables say; otherwise the VMs must agree to it.
     pub is_forced: bool,
-    /// How long it is.
+    /// How long it is, with what was trimmed from it.
     pub pages: u64,
     /// Physically contiguous runs.
     pub extents: u32,
@@ -287,7 +287,7 @@ pub struct ParcelEntry {
     pub transfer: Transfer,
     /// Where it is in its life.
     pub phase: ParcelPhase,
-    /// How long it is.
+    /// How long it is, with what was trimmed from it.
     pub pages: u64,
     /// Its label.
     pub label: u32,

@@ -91,6 +91,9 @@ numbered! {
     Closing = 45, "the parcel was recalled or is ending";
     UnknownVm = 46, "there is no such VM";
     VmState = 47, "the VM is not in a state for this";
+    TrimRange = 50, "the range is empty, not of whole pages, or not in the parcel";
+    Trimmed = 51, "a page of the range has left the parcel before";
+    TooManyHoles = 52, "the parcel, or the caller's mapping of it, would have too many holes";
     Policy = 53, "the memory cannot have this cache policy";
 }
 

@@ -99,6 +99,28 @@ fn a_claim_that_finds_no_frame_can_be_taken_back() {
 }
 
 #[test]
+fn a_parcel_that_finds_no_frame_to_be_parted_stays_as_it_is() {
+    let lent = |ram, from, pages, needed| {
+        let part = |vm: &mut Vm| {
+            // All of the RAM is one parcel, in the largest blocks.
+            vm.change(RAM, ram, Change::Lend { parcel: 1 });
+            let at = RAM.add_pages(from);
+            let parted = vm.stage2.part(vm.mem, [at, at.add_pages(pages)], &mut plenty());
+            vm.check();
+            vm.change(RAM, ram, Change::Restore);
+            parted
+        };
+        assert_eq!(at_every_frame(ram, part, |error| Some(*error)), needed);
+    };
+    lent(PAGES_PER_1G, 700, 1, 2);
+    lent(PAGES_PER_1G, 700, 600, 3);
+    lent(PAGES_PER_1G, 512, 512, 1);
+    lent(2 * PAGES_PER_1G, 5, PAGES_PER_1G, 4);
+    lent(2 * PAGES_PER_2M, 5, 512, 2);
+    lent(2 * PAGES_PER_2M, 5, 7, 1);
+}
+
+#[test]
 fn a_hold_that_finds_no_frame_undoes_itself() {
     let hold = |vm: &mut Vm| vm.hold(WINDOW.add_pages(400), Pa(0x1_0000_0000), 1000);
     let out_of_frames = |error: &HoldError| match error {
