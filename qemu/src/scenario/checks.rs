@@ -16,6 +16,7 @@ pub const ALL: &[Scenario] = &[
     INTERRUPTS,
     KICKS,
     REVOKE,
+    REVOKE_TWO,
     CACHE_POLICY,
     CACHE_POLICY_MAX,
     LIVES,
@@ -112,6 +113,18 @@ const REVOKE: Scenario = Scenario {
     guests: &[
         Guest { program: "revoke", vm: guest("A", VMID_A) },
         Guest { program: "revoke", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
+    ],
+    channels: &[link(0, 1, LINK_AB)],
+    log: &["as zeros, without being asked to"],
+    ..Scenario::USUAL
+};
+
+const REVOKE_TWO: Scenario = Scenario {
+    name: "revoke-from-two-cpus",
+    about: "an owner takes memory back from a VM that writes to it on two CPUs",
+    guests: &[
+        Guest { program: "revoke", vm: guest("A", VMID_A) },
+        Guest { program: "revoke_two", vm: Vm { vcpus: 2, cpus: [1, 0], ..guest("B", VMID_B) } },
     ],
     channels: &[link(0, 1, LINK_AB)],
     log: &["as zeros, without being asked to"],
