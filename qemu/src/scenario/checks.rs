@@ -17,6 +17,7 @@ pub const ALL: &[Scenario] = &[
     KICKS,
     REVOKE,
     REVOKE_TWO,
+    ASK,
     CACHE_POLICY,
     CACHE_POLICY_MAX,
     LIVES,
@@ -128,6 +129,24 @@ const REVOKE_TWO: Scenario = Scenario {
     ],
     channels: &[link(0, 1, LINK_AB)],
     log: &["as zeros, without being asked to"],
+    ..Scenario::USUAL
+};
+
+const ASK: Scenario = Scenario {
+    name: "ask",
+    about: "VMs ask what they are offered and who keeps what they want back; one inspects all",
+    guests: &[
+        Guest { program: "ask", vm: guest("A", VMID_A) },
+        Guest { program: "ask", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
+        Guest { program: "ask", vm: Vm { roles: Roles::INSPECT, ..guest("C", VMID_C) } },
+    ],
+    channels: &[link(0, 1, LINK_AB), link(0, 2, LINK_AC)],
+    log: &[
+        "\"camera frames\" is not mine to reclaim: VM 0x11 has all 5 pages mapped",
+        "\"camera frames\" of VM 0x10: 5 pages, 1 holders",
+        "VM 0x10 uses 7 of ",
+        "VM 0x11 uses 6 of ",
+    ],
     ..Scenario::USUAL
 };
 

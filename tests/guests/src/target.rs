@@ -16,6 +16,7 @@ pub mod start;
 pub mod timer;
 pub mod vectors;
 
+pub mod ask;
 pub mod bench;
 pub mod cache_policy;
 pub mod demo;
