@@ -36,6 +36,8 @@ pub struct AuditReport {
     pub mergeable: u64,
     /// Live parcels.
     pub parcels: u64,
+    /// Pages of those that the machine does not vouch for: they stay where they are.
+    pub poisoned: u64,
 }
 
 impl AuditReport {
@@ -99,6 +101,7 @@ impl<M: Machine> Manager<'_, M> {
                 | Phase::Reclaiming => return Err(Broken::Busy),
             }
             report.parcels += 1;
+            report.poisoned += if parcel.poisoned { parcel.pages } else { 0 };
             lent_or_shared += self.check_owner(&mut parcel)?;
             borrowed += self.check_borrowers(&mut parcel)?;
         }

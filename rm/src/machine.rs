@@ -124,6 +124,17 @@ pub trait Machine: Sync {
     /// Cleans and invalidates one page of guest memory to the point of coherency.
     fn clean_invalidate_page(&self, page: Pa);
 
+    /// Whether [`Machine::is_sound`] may ever say no. It is not asked otherwise.
+    const MAY_POISON: bool = false;
+
+    /// Whether the machine vouches for pages of guest memory that are about to come home: no device can
+    /// reach them any more, and no memory error was reported of them. Pages that it does not vouch for
+    /// are given to nobody again: their parcel is *poisoned*, and stays.
+    fn is_sound(&self, from: Pa, pages: u64) -> bool {
+        let _ = (from, pages);
+        true
+    }
+
     /// Makes an interrupt of the VM pending, as an edge. Whoever of its vCPUs it is for must notice,
     /// also one that sleeps or runs on another CPU; nothing waits for that.
     fn interrupt(&self, vm: VmIndex, line: Line);

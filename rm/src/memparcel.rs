@@ -73,6 +73,8 @@ pub(crate) struct Memparcel {
     pub(crate) told: u16,
     /// The owner wants it back: nobody may begin to use it any more.
     pub(crate) recalled: bool,
+    /// A page of it cannot be vouched for: it never goes home. One way.
+    pub(crate) poisoned: bool,
     /// The owner may still append.
     pub(crate) unfinished: bool,
     /// Every page was zeroed at creation.
@@ -108,6 +110,7 @@ impl Memparcel {
             name: Name::NONE,
             told: 0,
             recalled: false,
+            poisoned: false,
             unfinished: false,
             sanitized: false,
             sanitize: false,

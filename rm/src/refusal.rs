@@ -124,6 +124,8 @@ pub enum Refusal {
     NoMatch,
     /// A bit or byte is set that has no meaning (ARGUMENT_INVALID).
     UnknownBits,
+    /// The machine does not vouch for a page of the parcel, which stays (MEM_INVALID).
+    Poisoned,
     /// The caller's configuration does not give it the role for this (DENIED).
     Role,
     /// The owner has recalled the parcel, or it ends (DENIED).
@@ -190,7 +192,7 @@ impl Refusal {
                 ErrorCode::VmidInvalid
             }
             Self::VmState => ErrorCode::VmState,
-            Self::NotOwned => ErrorCode::MemoryInvalid,
+            Self::NotOwned | Self::Poisoned => ErrorCode::MemoryInvalid,
             Self::InProgress => ErrorCode::Busy,
             Self::NoParcel => ErrorCode::HandleInvalid,
             Self::Validation => ErrorCode::ValidateFailed,
@@ -247,6 +249,7 @@ impl Refusal {
             Self::UnknownBits => Rule::UnknownBits,
             Self::StillHeld => Rule::StillHeld,
             Self::Role => Rule::Role,
+            Self::Poisoned => Rule::Poisoned,
             Self::Closing => Rule::Closing,
             Self::NoVm | Self::NoSuchVm => Rule::UnknownVm,
             Self::VmState => Rule::VmState,

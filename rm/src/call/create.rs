@@ -115,6 +115,7 @@ impl Create {
         parcel.name = Name::NONE;
         parcel.told = 0;
         parcel.recalled = false;
+        parcel.poisoned = false;
         parcel.sanitized = request.flags.contains(CreateFlags::SANITIZE);
         parcel.sanitize = transfer != Transfer::Share && caller.state().sanitize_always;
         parcel.place = Place::START;

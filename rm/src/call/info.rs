@@ -177,6 +177,7 @@ pub(crate) fn flags<M: Machine>(parcel: &Memparcel, caller: Caller<'_, '_, M>) -
     flags.set(ParcelFlags::HELD, sees_holders(parcel, caller) && parcel.is_held());
     flags.set(ParcelFlags::MINE, mine.is_some_and(|entry| parcel.borrowers[entry].holds()));
     flags.set(ParcelFlags::RECALLED, parcel.recalled);
+    flags.set(ParcelFlags::POISONED, parcel.poisoned);
     flags
 }
 

@@ -54,6 +54,24 @@ pub(crate) fn change_until<M: Machine>(
     walk
 }
 
+/// Asks the machine whether it vouches for the pages from the parcel's place on, up to `end`. If not, the
+/// parcel is poisoned from here on.
+pub(crate) fn inspect_until<M: Machine>(
+    parcel: &mut Memparcel,
+    caller: Caller<'_, '_, M>,
+    end: End,
+    budget: &mut Budget,
+) -> Walk {
+    let machine = caller.machine();
+    let mut sound = true;
+    let walk = units::owner(parcel, caller.mem(), end, budget, |piece, _| {
+        sound &= machine.is_sound(piece.pa, piece.pages);
+        piece.pages
+    });
+    parcel.poisoned |= !sound;
+    walk
+}
+
 /// Whether EL2 must touch the pages themselves at the change that the parcel is in: at the creation,
 /// an append or the reclaim.
 pub(crate) fn needs_maintenance(parcel: &Memparcel) -> bool {

@@ -14,7 +14,7 @@ use crate::operation::{Begun, Operation, Reply, Step};
 use crate::refusal::Refusal;
 use crate::stage2::Change;
 
-/// A reclaim at work. It cannot be refused any more.
+/// A reclaim at work. Only the machine can refuse it now.
 #[derive(Debug)]
 pub(crate) struct Reclaim {
     record: RecordIndex,
@@ -26,6 +26,8 @@ pub(crate) struct Reclaim {
 
 #[derive(Clone, Copy, Debug)]
 enum Stage {
+    /// Ask the machine whether the pages may go home.
+    Inspect,
     /// Zero the pages, or clean them where their policy is not write-back.
     Maintain,
     Restore,
@@ -46,6 +48,9 @@ pub(crate) fn begin<M: Machine>(
     if matches!(parcel.phase, Phase::Appending | Phase::Retyping | Phase::Trimming) {
         return Err(Refusal::InProgress);
     }
+    if parcel.poisoned {
+        return Err(Refusal::Poisoned);
+    }
     if parcel.is_held() {
         return Err(Refusal::Held(extension::holders(caller, &parcel)));
     }
@@ -58,7 +63,7 @@ pub(crate) fn begin<M: Machine>(
     parcel.phase = Phase::Reclaiming;
     parcel.place = Place::START;
     let maintained = owner::needs_maintenance(&parcel);
-    let stage = if maintained { Stage::Maintain } else { Stage::Restore };
+    let stage = first_stage::<M>(&parcel);
     *operation =
         Some(Operation::Reclaim(Reclaim { record, handle: request.handle, stage, before }));
     let weight = if maintained { owner::MAINTAINED_PAGE } else { weight::SHORT_PAGE };
@@ -66,14 +71,23 @@ pub(crate) fn begin<M: Machine>(
     Ok(if short { Begun::Short } else { Begun::Long })
 }
 
+/// What is done first: what is not needed is left out.
+fn first_stage<M: Machine>(parcel: &Memparcel) -> Stage {
+    if M::MAY_POISON { Stage::Inspect } else { after_inspection(parcel) }
+}
+
+fn after_inspection(parcel: &Memparcel) -> Stage {
+    if owner::needs_maintenance(parcel) { Stage::Maintain } else { Stage::Restore }
+}
+
 impl Reclaim {
     /// The end of a parcel that nobody holds and whose owner has ended: its pages are zeroed.
-    pub(crate) fn of_dead_owner(parcel: &mut Memparcel, record: RecordIndex) -> Self {
+    pub(crate) fn of_dead_owner<M: Machine>(parcel: &mut Memparcel, record: RecordIndex) -> Self {
         let before = (parcel.phase, parcel.sanitize);
         parcel.sanitize = true;
         parcel.phase = Phase::Reclaiming;
         parcel.place = Place::START;
-        Self { record, handle: parcel.handle, stage: Stage::Maintain, before }
+        Self { record, handle: parcel.handle, stage: first_stage::<M>(parcel), before }
     }
 
     pub(crate) fn abandon<M: Machine>(self, caller: Caller<'_, '_, M>) {
@@ -90,6 +104,10 @@ impl Reclaim {
         assert!(parcel.handle == self.handle, "G6: a parcel went while its reclaim was at work");
         loop {
             let walk = match self.stage {
+                Stage::Inspect => {
+                    let end = parcel.end();
+                    owner::inspect_until(&mut parcel, caller, end, budget)
+                }
                 Stage::Maintain => owner::maintain(&mut parcel, caller, budget),
                 Stage::Restore => owner::change(&mut parcel, caller, Change::Restore, budget),
                 Stage::Clear => owner::clear(&mut parcel, caller, budget),
@@ -99,6 +117,11 @@ impl Reclaim {
             }
             parcel.place = Place::START;
             self.stage = match self.stage {
+                Stage::Inspect if parcel.poisoned => {
+                    parcel.phase = Phase::Closing;
+                    return Step::Done(Err(Refusal::Poisoned));
+                }
+                Stage::Inspect => after_inspection(&parcel),
                 Stage::Maintain => Stage::Restore,
                 Stage::Restore => Stage::Clear,
                 Stage::Clear => {

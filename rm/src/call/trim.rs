@@ -57,6 +57,7 @@ enum Stage {
     /// Cut the blocks that they are in. From here on nothing can be refused.
     Cut,
     /// The owner's: zero the pages, or clean them where their policy is not write-back.
+    Inspect,
     Maintain,
     Restore,
     /// A borrower's.
@@ -217,6 +218,7 @@ impl Trim {
                         return Step::Done(Err(refusal));
                     }
                 },
+                (Stage::Inspect, _) => owner::inspect_until(parcel, caller, self.end(), budget),
                 (Stage::Maintain, _) => {
                     let zero = self.wipe || parcel.sanitize;
                     owner::maintain_until(parcel, caller, self.end(), zero, budget)
@@ -233,7 +235,11 @@ impl Trim {
             if walk == Walk::More {
                 return Step::More;
             }
-            match self.next(parcel) {
+            if matches!(self.stage, Stage::Inspect) && parcel.poisoned {
+                self.undo(parcel);
+                return Step::Done(Err(Refusal::Poisoned));
+            }
+            match self.next(parcel, M::MAY_POISON) {
                 Some(stage) => self.stage = stage,
                 None => {
                     self.finish(parcel, caller);
@@ -244,7 +250,7 @@ impl Trim {
     }
 
     /// What comes behind a stage.
-    fn next(&mut self, parcel: &mut Memparcel) -> Option<Stage> {
+    fn next(&mut self, parcel: &mut Memparcel, inspect: bool) -> Option<Stage> {
         match (self.stage, self.side) {
             (Stage::First, _) => {
                 self.last = self.first;
@@ -252,6 +258,10 @@ impl Trim {
             }
             (Stage::Last, _) => Some(Stage::Cut),
             (Stage::Cut, Side::Owner(_)) => {
+                parcel.place = self.first;
+                Some(if inspect { Stage::Inspect } else { Stage::Maintain })
+            }
+            (Stage::Inspect, _) => {
                 parcel.place = self.first;
                 Some(Stage::Maintain)
             }

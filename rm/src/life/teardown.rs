@@ -147,7 +147,8 @@ impl Teardown {
         let mut parcel = caller.manager.parcels().lock(caller.machine(), record);
         match parcel.phase {
             Phase::Vacant => self.next_record(budget),
-            _ if parcel.owner != caller.vm => self.next_record(budget),
+            // What cannot be vouched for stays.
+            _ if parcel.owner != caller.vm || parcel.poisoned => self.next_record(budget),
             Phase::Initial | Phase::Offered | Phase::Closing => {
                 if self.keeps(&mut parcel, record, caller) {
                     self.waits = true;
@@ -155,7 +156,7 @@ impl Teardown {
                 } else if revoke_from(&mut parcel, record, caller, &mut self.entry, budget)
                     == Walk::End
                 {
-                    self.reclaim = Some(Reclaim::of_dead_owner(&mut parcel, record));
+                    self.reclaim = Some(Reclaim::of_dead_owner::<M>(&mut parcel, record));
                 }
             }
             // Its own call was finished before, so this one is a donation that another VM accepts.

@@ -78,6 +78,7 @@ struct Hardware {
     counters: Counters,
     interrupts: HashMap<(VmIndex, Line), u64>,
     wishes: Vec<(VmIndex, Wish)>,
+    spoiled: Vec<Pa>,
 }
 
 /// What the manager asked the embedder to do with a VM.
@@ -103,6 +104,7 @@ impl FakeMachine {
             counters: Counters::default(),
             interrupts: HashMap::new(),
             wishes: Vec::new(),
+            spoiled: Vec::new(),
         };
         Self {
             frames: (0..frames).map(|_| Frame::ZERO).collect(),
@@ -129,6 +131,12 @@ impl FakeMachine {
     /// How often an interrupt of a VM was raised.
     pub fn interrupts(&self, vm: VmIndex, line: Line) -> u64 {
         self.hardware().interrupts.get(&(vm, line)).copied().unwrap_or(0)
+    }
+
+    /// From now on the machine does not vouch for the page: it reports a memory error, or cannot stop a
+    /// device.
+    pub fn spoil(&self, page: Pa) {
+        self.hardware().spoiled.push(page);
     }
 
     /// What was asked of the embedder since this was asked last.
@@ -242,6 +250,13 @@ impl Machine for FakeMachine {
         hardware.counters.zeroed += 1;
         hardware.tables.check_out_of_reach(page);
         hardware.cache.settle(page, &[0; PAGE_SIZE as usize]);
+    }
+
+    const MAY_POISON: bool = true;
+
+    fn is_sound(&self, from: Pa, pages: u64) -> bool {
+        let spoiled = &self.hardware().spoiled;
+        !spoiled.iter().any(|page| (from.page()..from.page() + pages).contains(&page.page()))
     }
 
     fn clean_invalidate_page(&self, page: Pa) {

@@ -100,6 +100,8 @@ bitflags! {
         const MINE = 8;
         /// Its owner wants it back: nobody may begin to use it.
         const RECALLED = 16;
+        /// A page of it cannot be vouched for: it stays.
+        const POISONED = 32;
         const _ = !0;
     }
 }
