@@ -233,7 +233,7 @@ fn a_list_has_every_parcel_once_whatever_its_parts() {
 
 #[test]
 fn thousands_of_parcels_are_listed_in_short_steps_while_calls_go_on() {
-    const COUNT: u64 = 4000;
+    const COUNT: u64 = 4095;
     let mut owner = vm(3);
     owner.quotas.parcels = 4096;
     owner.quotas.frames = 400;

@@ -1,5 +1,22 @@
 //! Questions about parcels and limits: what a program asks when it wants to know where it stands, or
 //! why it was refused.
+//!
+//! ```
+//! use rm_client::{Error, ErrorCode, Handle, Sanitize, Session, Transport};
+//!
+//! /// Reclaims a parcel, or asks those that still have it mapped to release it.
+//! fn want_back<T: Transport>(session: &mut Session<T>, parcel: Handle) -> Result<(), Error> {
+//!     match session.reclaim(parcel, Sanitize::empty()) {
+//!         Err(Error::Refused(ErrorCode::MemoryInUse)) => {}
+//!         outcome => return outcome,
+//!     }
+//!     for holder in session.holders(parcel)? {
+//!         // ... say that VM holder.vmid has holder.pages pages of it ...
+//!         # let _ = holder;
+//!     }
+//!     session.recall(parcel)
+//! }
+//! ```
 
 use rm_abi::extension::{
     self, Holder, Limit, LimitsRequest, ListFlags, ListRequest, MAX_NAME, Name, NameRequest,
