@@ -180,6 +180,21 @@ impl FakeMachine {
         self.hardware().cache.page(pa, Path::Uncached)
     }
 
+    /// The pages of all RAM that hold these bytes, in a cache or in memory; lowest first.
+    pub fn pages_with(&self, bytes: &[u8]) -> Vec<Pa> {
+        self.hardware().cache.holding(bytes)
+    }
+
+    /// The frames of the pool that hold these bytes, in use or free; lowest first.
+    pub fn frames_with(&self, bytes: &[u8]) -> Vec<FrameIndex> {
+        let holds = |frame: &Frame| {
+            let content: Vec<u8> = (0..512).flat_map(|i| frame.read(i).to_le_bytes()).collect();
+            content.windows(bytes.len()).any(|window| window == bytes)
+        };
+        let holders = (0..).zip(&self.frames).filter(|(_, frame)| holds(frame));
+        holders.map(|(index, _)| FrameIndex(index)).collect()
+    }
+
     /// Changes a page of RAM behind every CPU's back, for every observer.
     pub fn edit_page(&self, pa: Pa, edit: impl FnOnce(&mut Page)) {
         let mut hardware = self.hardware();

@@ -8,6 +8,7 @@
 
 use std::boxed::Box;
 use std::collections::HashMap;
+use std::vec::Vec;
 
 use super::Page;
 use crate::address::{PAGE_SIZE, Pa};
@@ -92,6 +93,15 @@ impl Cache {
             Path::Cached => copies.cache,
             Path::Uncached => copies.memory,
         }
+    }
+
+    /// The pages that hold these bytes, wherever in them and for whatever observer; lowest first.
+    pub(super) fn holding(&self, bytes: &[u8]) -> Vec<Pa> {
+        let is_in = |page: &Page| page.windows(bytes.len()).any(|window| window == bytes);
+        let holders = self.0.iter().filter(|(_, page)| is_in(&page.memory) || is_in(&page.cache));
+        let mut pages: Vec<_> = holders.map(|(page, _)| Pa(page * PAGE_SIZE)).collect();
+        pages.sort_unstable();
+        pages
     }
 
     /// Between two calls: a line that nobody reaches through the cache any more is not newer there,
