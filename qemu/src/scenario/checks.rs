@@ -16,6 +16,7 @@ pub const ALL: &[Scenario] = &[
     INTERRUPTS,
     KICKS,
     REVOKE,
+    TRIM,
     REVOKE_TWO,
     ASK,
     CACHE_POLICY,
@@ -147,6 +148,18 @@ const ASK: Scenario = Scenario {
         "VM 0x10 uses 7 of ",
         "VM 0x11 uses 6 of ",
     ],
+    ..Scenario::USUAL
+};
+
+const TRIM: Scenario = Scenario {
+    name: "trim",
+    about: "a page leaves a block that two VMs have mapped, and both keep what is around it",
+    guests: &[
+        Guest { program: "trim", vm: guest("A", VMID_A) },
+        Guest { program: "trim", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
+    ],
+    channels: &[link(0, 1, LINK_AB)],
+    log: &["and came home before the others"],
     ..Scenario::USUAL
 };
 

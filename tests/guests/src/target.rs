@@ -34,3 +34,4 @@ pub mod replay;
 pub mod revoke;
 pub mod second_life;
 pub mod smp;
+pub mod trim;
