@@ -1,7 +1,7 @@
 //! The boot image: hypervisor, package behind it, and the header patched to say so.
 
 use anyhow::{Context, Result, ensure};
-use package::{Board, Vm, Writer};
+use package::{Amounts, Board, Vm, Writer};
 
 use crate::build::Programs;
 use crate::elf::{self, Flat};
@@ -45,6 +45,7 @@ fn package(scenario: &Scenario, programs: &Programs, nonce: [u8; 16]) -> Result<
         hlt_allowed: scenario.semihosting,
         cpus: scenario.machine.cpus,
         nonce,
+        shared: Amounts::default(),
         vms: Vec::new(),
         channels: scenario.channels.to_vec(),
         images: Vec::new(),
@@ -60,6 +61,7 @@ fn package(scenario: &Scenario, programs: &Programs, nonce: [u8; 16]) -> Result<
             writer.images.push(flat.bytes);
         }
     }
+    writer.shared = Amounts::enough_for(&writer.vms);
     writer.write().with_context(|| format!("scenario {} cannot be packed", scenario.name))
 }
 

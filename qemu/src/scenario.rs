@@ -168,6 +168,7 @@ mod tests {
                 hlt_allowed: scenario.semihosting,
                 cpus: scenario.machine.cpus,
                 nonce: [0; 16],
+                shared: package::Amounts::default(),
                 vms: scenario.guests.iter().map(small).collect(),
                 channels: scenario.channels.to_vec(),
                 images: vec![vec![0; 4]],

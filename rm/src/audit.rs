@@ -14,6 +14,8 @@ use crate::memparcel::units::{self, Walk};
 use crate::memparcel::{Memparcel, Phase};
 use crate::operation::STEP;
 use crate::operation::budget::Budget;
+use crate::quota::COUNTED;
+use crate::refusal::Resource;
 use crate::stage2::{Next, State};
 
 /// Pages by what they are to the VMs, over all VMs.
@@ -68,6 +70,8 @@ pub enum Broken {
     Unaccounted,
     /// The VMs are charged for other parcels than there are.
     Charges,
+    /// What the VMs use beyond their guarantees is not what is missing in the shared pool.
+    Shared(Resource),
     /// The frames in use are not those of the VMs.
     Frames,
 }
@@ -87,7 +91,7 @@ impl<M: Machine> Manager<'_, M> {
             let stage2 = self.vm(vm).stage2.lock(self.machine());
             report.tables += u64::from(stage2.tables());
             report.mergeable += u64::from(stage2.mergeable());
-            charged += self.vm(vm).meters.parcels.used();
+            charged += self.vm(vm).meters.of(Resource::Parcels).used();
         }
         for record in self.parcels().all() {
             let mut parcel = self.parcels().lock(self.machine(), record);
@@ -108,6 +112,7 @@ impl<M: Machine> Manager<'_, M> {
         if charged != report.parcels {
             return Err(Broken::Charges);
         }
+        self.check_shared()?;
         if lent_or_shared != report.lent + report.shared || borrowed != report.borrowed {
             return Err(Broken::Unaccounted);
         }
@@ -120,6 +125,16 @@ impl<M: Machine> Manager<'_, M> {
             return Err(Broken::Frames);
         }
         Ok(report)
+    }
+
+    fn check_shared(&self) -> Result<(), Broken> {
+        for resource in COUNTED {
+            let used = self.all().map(|vm| self.vm(vm).meters.of(resource).shared());
+            if used.sum::<u64>() != self.pools().of(resource).taken() {
+                return Err(Broken::Shared(resource));
+            }
+        }
+        Ok(())
     }
 
     fn count_leaves(&self, vm: VmIndex, report: &mut AuditReport) -> Result<(), Broken> {

@@ -27,11 +27,13 @@ pub(crate) mod vm;
 use rm_abi::{Bytes, Vmid, extension as extensions, message};
 
 use crate::address::VmIndex;
+use crate::frame_pool::NoFrame;
 use crate::lock::Guard;
-use crate::machine::Machine;
+use crate::machine::{FrameIndex, FrameUse, Machine};
 use crate::manager::{Manager, Vm};
 use crate::operation::budget::weight;
 use crate::operation::{Begun, Operation, SHORT_PAGES};
+use crate::quota::Ledger;
 use crate::refusal::Refusal;
 use crate::stage2::{Memory, Stage2};
 
@@ -63,6 +65,11 @@ impl<'a, 's, M: Machine> Caller<'a, 's, M> {
         self.manager.vm(self.vm)
     }
 
+    /// What the VM is charged with.
+    pub(crate) fn ledger(&self) -> Ledger<'a> {
+        self.manager.ledger(self.vm)
+    }
+
     pub(crate) fn vmid(&self) -> Vmid {
         self.state().vmid
     }
@@ -72,6 +79,15 @@ impl<'a, 's, M: Machine> Caller<'a, 's, M> {
     pub(crate) fn fits_step(&self, pages: u64, extents: u32, page: u32) -> bool {
         let pieces = u64::from(extents) * u64::from(weight::PIECE);
         pages <= SHORT_PAGES && pages * u64::from(page) + pieces <= self.step.into()
+    }
+
+    /// A frame, all zero, that the VM is charged for. Nothing of rank VM or behind it is locked.
+    pub(crate) fn take_frame(&self, user: FrameUse) -> Result<FrameIndex, NoFrame> {
+        let mem = self.mem();
+        match mem.pool.take(mem.machine, self.vm, user) {
+            Err(NoFrame::Empty) => self.stage2().take_frame(mem, user),
+            taken => taken,
+        }
     }
 
     pub(crate) fn stage2(&self) -> Guard<'a, Stage2, M::Relax> {

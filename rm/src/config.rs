@@ -95,7 +95,7 @@ pub struct VmConfig {
     /// What the VM accepts lies in it at its machine address: of a VM with a device that no SMMU
     /// confines, and of Gunyah's primary VM.
     pub direct_mapped: bool,
-    /// Its limits.
+    /// Its limits, and what of them is guaranteed.
     pub quotas: Quotas,
     /// Whether what it has borrowed as a lend is wiped before the owner has it back, whatever the
     /// calls said.
@@ -134,8 +134,12 @@ pub enum BootError {
     VmCount,
     /// Two VMs have the same VMID or tag.
     Ambiguous,
-    /// The parcel quotas together exceed the records or handles of the storage.
+    /// The parcels that are guaranteed and shared exceed the records of the storage, or the VMs' limits
+    /// together its handles.
     Parcels,
+    /// A VM is not guaranteed room for a single piece of unread news, or may leave more than
+    /// [`Quotas::MAX_UNREAD`].
+    Unread,
     /// The frames kept for the VMs together exceed the pool, or one keeps fewer than
     /// [`Quotas::MIN_FRAMES`].
     Frames,

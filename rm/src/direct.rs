@@ -255,7 +255,7 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         let (mem, vm) = (self.caller.mem(), self.caller.vm);
         slot.drop_reply(self.caller);
         let length = self.call.length as usize - Header::SIZE;
-        slot.request.resize(mem, vm, length).map_err(|_| HypercallError::NOMEM)?;
+        slot.request.resize(self.caller, length).map_err(|_| HypercallError::NOMEM)?;
         slot.request.write(mem, 0, first);
         let mut at = first.len();
         let mut chunk = [0; CHUNK];
@@ -376,10 +376,10 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
             slot.request.store(mem, packet.0);
         }
         let size = begun.as_ref().map_or(0, Operation::data_size);
-        if slot.data.resize(mem, vm, size).is_err() {
+        if let Err(none) = slot.data.resize(self.caller, size) {
             self.abandon(begun);
             slot.request.clear(mem, vm);
-            return Ok(self.answer(slot, &Err(Refusal::NoFrame)));
+            return Ok(self.answer(slot, &Err(none.into())));
         }
         slot.occupy(Origin::Direct, self.header);
         slot.run(begun);

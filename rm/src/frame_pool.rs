@@ -7,9 +7,9 @@
 //!
 //! Each VM has a *reserve* and a *limit*. The reserve is a promise about real frames: the pool never
 //! drops below what it still owes to VMs that have taken less than their reserve, so a VM's reserve is
-//! out of every other VM's reach (G7). The limit bounds what a VM *uses*. A table that could be merged
-//! back into a block is credited to its VM: it does not count as used, because it is given back as
-//! soon as its page is wanted.
+//! out of every other VM's reach (G7). What is owed to nobody is shared. The limit bounds what a VM
+//! *uses*. A table that could be merged back into a block is credited to its VM: it does not count as
+//! used, because it is given back as soon as its page is wanted, or a frame that the pool does not have.
 
 mod record;
 
@@ -154,6 +154,17 @@ impl<'s, R: lock::Strategy> FramePool<'s, R> {
         stack.free += 1;
     }
 
+    /// A frame that a VM has taken is put to another use. It is all zero, and no table walk can reach it.
+    pub(crate) fn reuse<M: Machine<Relax = R>>(
+        &self,
+        machine: &M,
+        frame: FrameIndex,
+        user: FrameUse,
+    ) {
+        machine.frame_use(frame, None);
+        machine.frame_use(frame, Some(user));
+    }
+
     /// Frames that count against the VM's limit.
     pub fn used(&self, vm: VmIndex) -> u32 {
         self.account(vm).used()
@@ -172,6 +183,12 @@ impl<'s, R: lock::Strategy> FramePool<'s, R> {
     /// Frames that the VM holds, mergeable tables included.
     pub fn taken(&self, vm: VmIndex) -> u32 {
         self.account(vm).taken.load(Ordering::Relaxed)
+    }
+
+    /// Frames that nobody holds and that are kept for nobody.
+    pub fn shared<M: Machine<Relax = R>>(&self, machine: &M) -> u32 {
+        let stack = self.stack.lock(machine);
+        (stack.free as u64 - stack.owed) as u32
     }
 
     /// Frames that nobody holds.

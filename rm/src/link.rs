@@ -13,7 +13,7 @@ pub(crate) mod notice;
 pub(crate) mod queue;
 mod reply;
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::Ordering;
 
 use rm_abi::vm::VmExitRequest;
 use rm_abi::{Header, MAX_ENTRIES, message};
@@ -44,8 +44,6 @@ pub struct LinkRecord<R> {
     link: Lock<Link, R>,
     /// For news of parcels that are gone, and of VMs.
     nodes: [Node; OWN_NODES],
-    /// All of them are in use.
-    crowded: AtomicBool,
     pub(crate) doorbells: [Doorbell<R>; MAX_DOORBELLS],
 }
 
@@ -56,7 +54,6 @@ impl<R: lock::Strategy> LinkRecord<R> {
         Self {
             link: Lock::new(Rank::Queue, Link::new()),
             nodes: core::array::from_fn(|_| Node::default()),
-            crowded: AtomicBool::new(false),
             doorbells: [const { Doorbell::new() }; MAX_DOORBELLS],
         }
     }
@@ -364,7 +361,7 @@ impl<M: Machine> Manager<'_, M> {
             link.to_manager.pop();
             packet
         };
-        match slot.assembly.packet(caller.mem(), caller.vm, &packet) {
+        match slot.assembly.packet(caller, &packet) {
             Arrival::Nothing => None,
             Arrival::Single(header) => {
                 self.serve(caller, slot, header, Some(Packet(&packet[Header::SIZE..])), budget)
@@ -373,9 +370,9 @@ impl<M: Machine> Manager<'_, M> {
                 slot.take_assembled();
                 self.serve(caller, slot, header, None, budget)
             }
-            Arrival::Starved(header) => {
+            Arrival::Starved(header, none) => {
                 slot.occupy(Origin::Queue, header);
-                slot.work = Work::Answered(Err(Refusal::NoFrame));
+                slot.work = Work::Answered(Err(none.into()));
                 None
             }
         }
@@ -417,10 +414,10 @@ impl<M: Machine> Manager<'_, M> {
             });
             return None;
         };
-        if slot.data.resize(mem, caller.vm, work.data_size()).is_err() {
+        if let Err(none) = slot.data.resize(caller, work.data_size()) {
             operation.take().into_iter().for_each(|operation| operation.abandon(caller));
             slot.request.clear(mem, caller.vm);
-            slot.work = Work::Answered(Err(Refusal::NoFrame));
+            slot.work = Work::Answered(Err(none.into()));
             return None;
         }
         match packet {

@@ -28,8 +28,8 @@ use crate::memparcel::{HandleSlot, Memparcel, ParcelRecord, Phase};
 use crate::operation::budget::Budget;
 use crate::operation::message::{Message, Packet};
 use crate::operation::{Answer, Begun, Reply, Slot, Step};
-use crate::quota::{Meters, Quotas};
-use crate::refusal::Refusal;
+use crate::quota::{Amounts, Ledger, Meters, Pools, Quotas};
+use crate::refusal::{Refusal, Resource};
 use crate::stage2::{Access, HoldError, Memory, Page, Stage2};
 
 /// Memory for the manager's own state. How much there is decides how many VMs, parcels and frames
@@ -38,13 +38,13 @@ pub struct Storage<'s, R> {
     /// One for each VM, at most [`MAX_VMS`] are used.
     pub vms: &'s [VmSlot<R>],
     /// At most [`MAX_HANDLES`](crate::memparcel::MAX_HANDLES) are used; they are dealt out to the VMs
-    /// in proportion to their parcel quotas.
+    /// in proportion to the parcels that they may have, at least one for each of those.
     pub handles: &'s [HandleSlot],
-    /// As many as the VMs' parcel quotas together.
+    /// As many as the VMs' guaranteed parcels together, and those that they share.
     pub parcels: &'s [ParcelRecord<R>],
     /// One for each VM.
     pub links: &'s [LinkRecord<R>],
-    /// One for each frame of the machine's pool.
+    /// One for each frame of the machine's pool. What of the frames is kept for no VM is shared.
     pub frame_records: &'s [FrameRecord],
     /// One for each frame of the machine's pool.
     pub frame_stack: &'s [AtomicU32],
@@ -99,13 +99,14 @@ pub struct Manager<'s, M: Machine> {
     parcels: ParcelTable<'s, M::Relax>,
     vms: &'s [VmSlot<M::Relax>],
     links: &'s [LinkRecord<M::Relax>],
+    pools: Pools,
     /// Pages that boot gave to the VMs: what G8 adds up to.
     given: AtomicU64,
 }
 
 impl<'s, M: Machine> Manager<'s, M> {
-    /// A manager of `vms`, none of which has memory yet. A VM's [`VmIndex`] is its place in the
-    /// slice.
+    /// A manager of `vms`, none of which has memory yet, with so much to share that each can have
+    /// everything up to its limits, whatever others do. A VM's [`VmIndex`] is its place in the slice.
     ///
     /// # Errors
     ///
@@ -114,6 +115,21 @@ impl<'s, M: Machine> Manager<'s, M> {
         machine: M,
         storage: Storage<'s, M::Relax>,
         vms: &[VmConfig],
+    ) -> Result<Self, BootError> {
+        let above = vms.iter().map(|config| config.quotas.above_guarantees());
+        Self::with_shared(machine, storage, vms, above.fold(Amounts::NONE, |a, b| a + b))
+    }
+
+    /// As [`Manager::new`], with pools of these sizes for what the VMs use beyond their guarantees.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::new`].
+    pub fn with_shared(
+        machine: M,
+        storage: Storage<'s, M::Relax>,
+        vms: &[VmConfig],
+        shared: Amounts,
     ) -> Result<Self, BootError> {
         if vms.is_empty() || vms.len() > MAX_VMS.min(storage.vms.len()).min(storage.links.len()) {
             return Err(BootError::VmCount);
@@ -126,21 +142,19 @@ impl<'s, M: Machine> Manager<'s, M> {
             parcels,
             vms: &storage.vms[..vms.len()],
             links: storage.links,
+            pools: Pools::new(&shared),
             given: AtomicU64::new(0),
         };
-        let quota = |config: &VmConfig| config.quotas.parcels as usize;
-        let records = vms.iter().map(quota).sum::<usize>();
-        if records > manager.parcels.records() || records > manager.parcels.slots() {
-            return Err(BootError::Parcels);
-        }
-        let mut dealt = 0;
+        let (limits, guaranteed) = manager.check_parcels(vms, shared.parcels)?;
+        let (mut limit, mut record) = (0, 0);
         for (index, config) in vms.iter().enumerate() {
-            let mine = dealt..dealt + quota(config);
             // Rounded down at both ends, so neighbours never overlap and nobody gets fewer slots
-            // than records.
-            let slot = |record: usize| record * manager.parcels.slots() / records.max(1);
-            let slots = slot(mine.start)..slot(mine.end);
-            dealt = mine.end;
+            // than it may have parcels.
+            let slot = |limit: usize| limit * manager.parcels.slots() / limits.max(1);
+            let next = limit + config.quotas.parcels as usize;
+            let slots = slot(limit)..slot(next);
+            let records = record..record + config.quotas.parcels_guaranteed() as usize;
+            (limit, record) = (next, records.end);
             let unique = vms[..index]
                 .iter()
                 .all(|other| other.vmid != config.vmid && other.tag != config.tag);
@@ -148,16 +162,33 @@ impl<'s, M: Machine> Manager<'s, M> {
                 return Err(BootError::Ambiguous);
             }
             let mut free = FreeParcels::default();
-            manager.parcels.deal(&mut free, slots, mine);
+            manager.parcels.deal(&mut free, slots, records);
             manager.add(VmIndex(index as u8), config, free)?;
         }
+        manager.parcels.share(guaranteed..guaranteed + shared.parcels as usize);
         Ok(manager)
     }
 
+    /// Whether the storage suffices for the parcels; the sums of what the VMs may have and of what they
+    /// are guaranteed.
+    fn check_parcels(&self, vms: &[VmConfig], shared: u64) -> Result<(usize, usize), BootError> {
+        let limits: u64 = vms.iter().map(|config| u64::from(config.quotas.parcels)).sum();
+        let guaranteed: u64 = vms.iter().map(|config| config.quotas.parcels_guaranteed()).sum();
+        let records = guaranteed.saturating_add(shared);
+        if limits > self.parcels.slots() as u64 || records > self.parcels.records() as u64 {
+            return Err(BootError::Parcels);
+        }
+        Ok((limits as usize, guaranteed as usize))
+    }
+
     fn add(&self, vm: VmIndex, config: &VmConfig, free: FreeParcels) -> Result<(), BootError> {
-        let Quotas { frames, frames_reserved, .. } = config.quotas;
+        let Quotas { frames, frames_reserved, unread, .. } = config.quotas;
         if frames_reserved < Quotas::MIN_FRAMES {
             return Err(BootError::Frames);
+        }
+        let one = unread > 0 && config.quotas.guaranteed.unread > 0;
+        if !one || unread > Quotas::MAX_UNREAD {
+            return Err(BootError::Unread);
         }
         self.pool
             .set_quota(&self.machine, vm, frames_reserved, frames)
@@ -302,7 +333,7 @@ impl<'s, M: Machine> Manager<'s, M> {
         let mut operation = operation.expect("G4: a call that has work has an operation");
         let mut data = Message::new();
         let size = operation.data_size();
-        data.resize(self.mem(), vm, size).map_err(|_| Refusal::NoFrame)?;
+        data.resize(caller, size)?;
         loop {
             let budget = &mut Budget::new(u32::MAX);
             if let Step::Done(answer) = operation.step(caller, &Packet(payload), &mut data, budget)
@@ -428,7 +459,16 @@ impl<'s, M: Machine> Manager<'s, M> {
 
     /// Takes a handle and a record out of the VM's share.
     pub(crate) fn take_parcel(&self, vm: VmIndex) -> Result<(Handle, RecordIndex), Refusal> {
-        self.parcels.take(&mut self.vm(vm).account.lock(&self.machine))
+        self.parcels.take(vm, &mut self.vm(vm).account.lock(&self.machine))
+    }
+
+    /// The VM's counters, and the pools that it shares with others.
+    pub(crate) fn ledger(&self, vm: VmIndex) -> Ledger<'_> {
+        Ledger { meters: &self.vm(vm).meters, pools: &self.pools }
+    }
+
+    pub(crate) const fn pools(&self) -> &Pools {
+        &self.pools
     }
 
     /// Notes that a VM begins to hold a parcel, by its ACL entry.
@@ -444,19 +484,21 @@ impl<'s, M: Machine> Manager<'s, M> {
     /// Ends a parcel whose pages are back and whose lists are cleared.
     pub(crate) fn retire(&self, parcel: &mut Memparcel, record: RecordIndex) {
         self.detach_news(parcel, record);
-        let owner = self.vm(parcel.owner);
-        owner.meters.extents.refund(parcel.extents.forget().into());
-        owner.meters.pages_lent.refund(parcel.pages_left());
-        owner.meters.parcels.refund(1);
+        let ledger = self.ledger(parcel.owner);
+        ledger.refund(Resource::Extents, parcel.extents.forget().into());
+        ledger.refund(Resource::PagesLent, parcel.pages_left());
         if parcel.unfinished {
-            owner.meters.unfinished.refund(1);
+            ledger.refund(Resource::Unfinished, 1);
         }
         let handle = core::mem::replace(&mut parcel.handle, Handle::INVALID);
         parcel.phase = Phase::Vacant;
         parcel.unfinished = false;
         parcel.pages = 0;
         parcel.holes.clear();
-        self.parcels.put(&mut owner.account.lock(&self.machine), handle, record);
+        let account = &self.vm(parcel.owner).account;
+        self.parcels.put(&mut account.lock(&self.machine), handle, record);
+        // Whoever can pay must find a record.
+        ledger.refund(Resource::Parcels, 1);
         self.wake_teardown(parcel.owner);
     }
 }

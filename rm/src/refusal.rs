@@ -11,6 +11,7 @@ use rm_abi::extension::Rule;
 
 use crate::address::VmIndex;
 use crate::config::MAX_VMS;
+use crate::frame_pool::NoFrame;
 
 /// VMs, as a set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -49,7 +50,10 @@ pub enum Refusal {
     DonateToMany,
     /// A quota of the caller is used up (NORESOURCE).
     Quota(Resource),
-    /// No frame is left for the caller, by its quota or at all (NOMEM).
+    /// The caller has used what it is guaranteed, and the pool that it shares with others does not have
+    /// as much as it wants (NORESOURCE, for frames NOMEM).
+    SharedQuota(Resource),
+    /// The caller uses as many frames as it may (NOMEM).
     NoFrame,
     /// Device memory cannot be sanitised or mapped contiguously (ARGUMENT_INVALID).
     DeviceMemory,
@@ -146,6 +150,15 @@ pub enum Refusal {
     Policy,
 }
 
+impl From<NoFrame> for Refusal {
+    fn from(none: NoFrame) -> Self {
+        match none {
+            NoFrame::Quota => Self::NoFrame,
+            NoFrame::Empty => Self::SharedQuota(Resource::Frames),
+        }
+    }
+}
+
 impl Refusal {
     /// The error word that the wire carries.
     pub const fn code(self) -> ErrorCode {
@@ -174,12 +187,13 @@ impl Refusal {
             | Self::Policy
             | Self::TrimRange
             | Self::Unassigned => ErrorCode::ArgumentInvalid,
+            Self::NoFrame | Self::SharedQuota(Resource::Frames) => ErrorCode::NoMemory,
             Self::AclTooLong
             | Self::Quota(_)
+            | Self::SharedQuota(_)
             | Self::NoRange
             | Self::TooManyHoles
             | Self::NoSuchVm => ErrorCode::NoResource,
-            Self::NoFrame => ErrorCode::NoMemory,
             Self::DonateRights
             | Self::NotOwner
             | Self::IsOwner
@@ -212,6 +226,7 @@ impl Refusal {
             Self::AclTooLong => Rule::AclTooLong,
             Self::DonateToMany => Rule::DonateToMany,
             Self::Quota(_) => Rule::Quota,
+            Self::SharedQuota(_) => Rule::SharedQuota,
             Self::NoFrame => Rule::NoFrame,
             Self::DeviceMemory => Rule::DeviceMemory,
             Self::AclRepeats => Rule::AclRepeats,
@@ -263,7 +278,7 @@ impl Refusal {
     /// What ran out, if something did.
     pub const fn resource(self) -> Option<Resource> {
         match self {
-            Self::Quota(resource) => Some(resource),
+            Self::Quota(resource) | Self::SharedQuota(resource) => Some(resource),
             Self::NoFrame => Some(Resource::Frames),
             _ => None,
         }

@@ -53,7 +53,7 @@ use self::mergeable::List;
 use self::search::Hint;
 use crate::address::{Ipa, PAGES_PER_1G, Pa, TlbTag, VmIndex};
 use crate::frame_pool::{FramePool, NoFrame};
-use crate::machine::{Frame, FrameIndex, Machine, TranslationContext};
+use crate::machine::{Frame, FrameIndex, FrameUse, Machine, TranslationContext};
 
 /// The largest guest address space: 512 entries of the root table (T0SZ = 25, start level 1).
 pub const MAX_IPA_PAGES: u64 = 512 * PAGES_PER_1G;
@@ -152,7 +152,8 @@ impl Stage2 {
         ipa_pages: u64,
     ) -> Result<Self, NoFrame> {
         assert!(ipa_pages <= MAX_IPA_PAGES, "boot: a guest address space has at most 39 bits");
-        let root = tables::take(mem, vm, tag, descriptor::ROOT_LEVEL, 0)?;
+        let root = mem.pool.take(mem.machine, vm, FrameUse::Table(tag))?;
+        mem.pool.record(root).adopt(descriptor::ROOT_LEVEL, 0);
         Ok(Self {
             vm,
             context: TranslationContext { tag, root: mem.address(root) },

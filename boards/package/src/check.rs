@@ -3,7 +3,7 @@
 use zerocopy::FromBytes;
 
 use crate::vm::{Channel, Vm};
-use crate::wire::{self, ChannelEntry, ConfigHeader, Header, SectionEntry, VmEntry};
+use crate::wire::{self, AmountsEntry, ChannelEntry, ConfigHeader, Header, SectionEntry, VmEntry};
 use crate::{Board, MAGIC, MAX_VCPUS, MAX_VMS, MEMORY_GRANULE, Package, PackageError};
 use crate::{VERSION, VM_MEMORY_BASE};
 
@@ -71,8 +71,11 @@ fn contents<'a>(bytes: &'a [u8], section: &SectionEntry) -> Option<&'a [u8]> {
     bytes.get(start..start.checked_add(length)?)
 }
 
-/// Splits the boot configuration into its tables.
-pub(crate) fn config(bytes: &[u8]) -> Result<(&[VmEntry], &[ChannelEntry]), PackageError> {
+/// What is shared, the VMs and the channels of a boot configuration.
+type Config<'a> = (&'a AmountsEntry, &'a [VmEntry], &'a [ChannelEntry]);
+
+/// Splits the boot configuration into its parts.
+pub(crate) fn config(bytes: &[u8]) -> Result<Config<'_>, PackageError> {
     let (header, rest) =
         ConfigHeader::ref_from_prefix(bytes).map_err(|_| PackageError::BootConfig)?;
     let vms = header.vms.get();
@@ -84,7 +87,7 @@ pub(crate) fn config(bytes: &[u8]) -> Result<(&[VmEntry], &[ChannelEntry]), Pack
     let channels = header.channels.get() as usize;
     let channels = <[ChannelEntry]>::ref_from_bytes_with_elems(rest, channels)
         .map_err(|_| PackageError::BootConfig)?;
-    Ok((vms, channels))
+    Ok((&header.shared, vms, channels))
 }
 
 /// What the VMs and channels say, against each other and against the images.
@@ -136,7 +139,7 @@ fn vm(package: &Package<'_>, index: usize, vm: &Vm) -> Result<(), PackageError> 
     if offset >= image.len() as u64 || !vm.entry.is_multiple_of(4) {
         return Err(PackageError::Entry(index));
     }
-    if vm.quotas.frames_reserved > vm.quotas.frames {
+    if !vm.quotas.guaranteed.fits(&vm.quotas.limit) {
         return Err(PackageError::Quotas(index));
     }
     Ok(())

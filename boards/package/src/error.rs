@@ -43,7 +43,7 @@ pub enum PackageError {
     Entry(usize),
     /// A policy has a value that this version does not know.
     Policy(usize),
-    /// A quota that contradicts another (reserve above limit).
+    /// A quota that contradicts another (guarantee above limit).
     Quotas(usize),
     /// A channel names a VM that does not exist or the same VM twice, or is empty or unaligned.
     Channel(usize),
@@ -75,7 +75,7 @@ impl fmt::Display for PackageError {
             Self::Image(vm) => write!(f, "VM {vm}: the program is missing or does not fit"),
             Self::Entry(vm) => write!(f, "VM {vm}: the entry point is outside of the program"),
             Self::Policy(vm) => write!(f, "VM {vm}: a policy has an unknown value"),
-            Self::Quotas(vm) => write!(f, "VM {vm}: a reserve is above its limit"),
+            Self::Quotas(vm) => write!(f, "VM {vm}: a guarantee is above its limit"),
             Self::Channel(at) => write!(f, "channel {at} names a wrong VM or a wrong range"),
         }
     }

@@ -8,7 +8,7 @@
 //! ```text
 //! +0    Header         magic, version, board, flags, nonce, lengths
 //! +64   SectionEntry   one per section: kind, offset, length
-//!       BootConfig     ConfigHeader, then VMs, then channels
+//!       BootConfig     ConfigHeader with what is shared, then VMs, then channels
 //!       Image 0, 1 ..  raw programs, each on a page boundary
 //! ```
 //!
@@ -27,17 +27,19 @@ mod wire;
 mod writer;
 
 pub use error::PackageError;
-pub use vm::{Channel, EndOfLife, Name, OnFault, OwnedParcels, Quotas, Roles, Sanitize, Vm};
+pub use vm::{
+    Amounts, Channel, EndOfLife, Name, OnFault, OwnedParcels, Quotas, Roles, Sanitize, Vm,
+};
 #[cfg(feature = "std")]
 pub use writer::Writer;
 
-use wire::{ChannelEntry, Header, SectionEntry, VmEntry};
+use wire::{AmountsEntry, ChannelEntry, Header, SectionEntry, VmEntry};
 use zerocopy::FromBytes;
 
 /// First bytes of a package. The line end shows a transfer that rewrote line ends.
 pub const MAGIC: [u8; 8] = *b"rm-pack\n";
 /// Version of the format. EL2 accepts exactly its own: tool and hypervisor are built together.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Most VMs of one package.
 pub const MAX_VMS: usize = 32;
 /// Most vCPUs of one VM.
@@ -61,6 +63,7 @@ pub struct Package<'a> {
     bytes: &'a [u8],
     header: &'a Header,
     sections: &'a [SectionEntry],
+    shared: &'a AmountsEntry,
     vms: &'a [VmEntry],
     channels: &'a [ChannelEntry],
 }
@@ -74,8 +77,8 @@ impl<'a> Package<'a> {
         let sections = check::sections(header, bytes)?;
         let config = check::section(bytes, sections, wire::KIND_BOOT_CONFIG, 0)
             .ok_or(PackageError::NoBootConfig)?;
-        let (vms, channels) = check::config(config)?;
-        let package = Self { bytes, header, sections, vms, channels };
+        let (shared, vms, channels) = check::config(config)?;
+        let package = Self { bytes, header, sections, shared, vms, channels };
         check::semantics(&package)?;
         Ok(package)
     }
@@ -104,6 +107,11 @@ impl<'a> Package<'a> {
     /// How many CPUs the configuration counts on.
     pub fn cpus(&self) -> usize {
         usize::from(self.header.cpus)
+    }
+
+    /// What the VMs share of the resource manager's bookkeeping beyond their guarantees.
+    pub fn shared(&self) -> Amounts {
+        self.shared.decode()
     }
 
     /// The VMs in the order of their indices.

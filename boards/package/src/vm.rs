@@ -104,35 +104,95 @@ pub enum OnFault {
     Restart = 2,
 }
 
-/// How much of the resource manager's bookkeeping a VM may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quotas {
-    /// Live parcels that the VM owns.
+/// So much of each part of the resource manager's bookkeeping.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amounts {
+    /// Live parcels.
     pub parcels: u32,
-    /// Extents of all its parcels together.
+    /// Extents of all parcels together.
     pub extents: u32,
     /// Parcels in creation at the same time.
     pub unfinished: u32,
-    /// Frames (table pages, long messages) it may use at most.
+    /// News of parcels that are gone, left unread.
+    pub unread: u32,
+    /// Frames (table pages, long messages).
     pub frames: u32,
-    /// Frames that are set aside for it at boot.
-    pub frames_reserved: u32,
-    /// Pages it may have lent or shared out at a time.
+    /// Pages lent or shared out at a time.
     pub pages_lent: u64,
-    /// Pages it may have accepted at a time.
+    /// Pages accepted at a time.
     pub pages_accepted: u64,
+}
+
+impl Amounts {
+    /// Whether no part is more than that of `other`.
+    pub const fn fits(&self, other: &Self) -> bool {
+        self.parcels <= other.parcels
+            && self.extents <= other.extents
+            && self.unfinished <= other.unfinished
+            && self.unread <= other.unread
+            && self.frames <= other.frames
+            && self.pages_lent <= other.pages_lent
+            && self.pages_accepted <= other.pages_accepted
+    }
+
+    /// What VMs need together to have everything up to their limits beyond what is guaranteed. A
+    /// package whose [`Writer::shared`](crate::Writer::shared) is less promises each VM less than its
+    /// limits.
+    pub fn enough_for<'a>(vms: impl IntoIterator<Item = &'a Vm>) -> Self {
+        let beyond = |vm: &Vm| {
+            let Quotas { guaranteed, limit } = vm.quotas;
+            Self {
+                parcels: limit.parcels.saturating_sub(guaranteed.parcels),
+                extents: limit.extents.saturating_sub(guaranteed.extents),
+                unfinished: limit.unfinished.saturating_sub(guaranteed.unfinished),
+                unread: limit.unread.saturating_sub(guaranteed.unread),
+                frames: limit.frames.saturating_sub(guaranteed.frames),
+                pages_lent: limit.pages_lent.saturating_sub(guaranteed.pages_lent),
+                pages_accepted: limit.pages_accepted.saturating_sub(guaranteed.pages_accepted),
+            }
+        };
+        vms.into_iter().map(beyond).fold(Self::default(), |sum, more| Self {
+            parcels: sum.parcels.saturating_add(more.parcels),
+            extents: sum.extents.saturating_add(more.extents),
+            unfinished: sum.unfinished.saturating_add(more.unfinished),
+            unread: sum.unread.saturating_add(more.unread),
+            frames: sum.frames.saturating_add(more.frames),
+            pages_lent: sum.pages_lent.saturating_add(more.pages_lent),
+            pages_accepted: sum.pages_accepted.saturating_add(more.pages_accepted),
+        })
+    }
+}
+
+/// How much of the resource manager's bookkeeping a VM may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    /// What no other VM can take away. Frames are set aside at boot.
+    pub guaranteed: Amounts,
+    /// The most that the VM may use. What is beyond the guarantee comes from a pool that all VMs share.
+    pub limit: Amounts,
 }
 
 impl Quotas {
     /// Enough for a VM that shares a few buffers with its peers.
     pub const USUAL: Self = Self {
-        parcels: 64,
-        extents: 2048,
-        unfinished: 4,
-        frames: 128,
-        frames_reserved: 32,
-        pages_lent: 1 << 18,
-        pages_accepted: 1 << 18,
+        guaranteed: Amounts {
+            parcels: 16,
+            extents: 512,
+            unfinished: 1,
+            unread: 8,
+            frames: 32,
+            pages_lent: 1 << 16,
+            pages_accepted: 1 << 16,
+        },
+        limit: Amounts {
+            parcels: 64,
+            extents: 2048,
+            unfinished: 4,
+            unread: 32,
+            frames: 128,
+            pages_lent: 1 << 18,
+            pages_accepted: 1 << 18,
+        },
     };
 }
 

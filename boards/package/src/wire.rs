@@ -3,7 +3,9 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::vm::{Channel, EndOfLife, Name, OnFault, OwnedParcels, Quotas, Roles, Sanitize, Vm};
+use crate::vm::{
+    Amounts, Channel, EndOfLife, Name, OnFault, OwnedParcels, Quotas, Roles, Sanitize, Vm,
+};
 
 /// Header flag: EL2 may use semihosting.
 pub(crate) const FLAG_HLT: u32 = 1;
@@ -47,6 +49,21 @@ pub(crate) struct SectionEntry {
 pub(crate) struct ConfigHeader {
     pub(crate) vms: U32,
     pub(crate) channels: U32,
+    pub(crate) shared: AmountsEntry,
+}
+
+/// [`Amounts`] as bytes.
+#[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct AmountsEntry {
+    parcels: U32,
+    extents: U32,
+    unfinished: U32,
+    unread: U32,
+    frames: U32,
+    reserved: U32,
+    pages_lent: U64,
+    pages_accepted: U64,
 }
 
 /// [`Vm`] as bytes.
@@ -68,13 +85,8 @@ pub(crate) struct VmEntry {
     load: U64,
     entry: U64,
     image: U32,
-    parcels: U32,
-    extents: U32,
-    unfinished: U32,
-    frames: U32,
-    frames_reserved: U32,
-    pages_lent: U64,
-    pages_accepted: U64,
+    guaranteed: AmountsEntry,
+    limit: AmountsEntry,
 }
 
 /// [`Channel`] as bytes.
@@ -90,6 +102,36 @@ pub(crate) struct ChannelEntry {
 }
 
 const _: () = assert!(size_of::<Header>() == 64, "the format says 64 bytes");
+
+impl AmountsEntry {
+    pub(crate) fn decode(&self) -> Amounts {
+        Amounts {
+            parcels: self.parcels.get(),
+            extents: self.extents.get(),
+            unfinished: self.unfinished.get(),
+            unread: self.unread.get(),
+            frames: self.frames.get(),
+            pages_lent: self.pages_lent.get(),
+            pages_accepted: self.pages_accepted.get(),
+        }
+    }
+}
+
+#[cfg(feature = "std")]
+impl From<&Amounts> for AmountsEntry {
+    fn from(amounts: &Amounts) -> Self {
+        Self {
+            parcels: amounts.parcels.into(),
+            extents: amounts.extents.into(),
+            unfinished: amounts.unfinished.into(),
+            unread: amounts.unread.into(),
+            frames: amounts.frames.into(),
+            reserved: 0.into(),
+            pages_lent: amounts.pages_lent.into(),
+            pages_accepted: amounts.pages_accepted.into(),
+        }
+    }
+}
 
 impl VmEntry {
     /// The VM, unless a policy or role has a value that this version does not know.
@@ -127,15 +169,7 @@ impl VmEntry {
                 2 => OnFault::Restart,
                 _ => return None,
             },
-            quotas: Quotas {
-                parcels: self.parcels.get(),
-                extents: self.extents.get(),
-                unfinished: self.unfinished.get(),
-                frames: self.frames.get(),
-                frames_reserved: self.frames_reserved.get(),
-                pages_lent: self.pages_lent.get(),
-                pages_accepted: self.pages_accepted.get(),
-            },
+            quotas: Quotas { guaranteed: self.guaranteed.decode(), limit: self.limit.decode() },
         })
     }
 }
@@ -159,13 +193,8 @@ impl From<&Vm> for VmEntry {
             load: vm.load.into(),
             entry: vm.entry.into(),
             image: vm.image.into(),
-            parcels: vm.quotas.parcels.into(),
-            extents: vm.quotas.extents.into(),
-            unfinished: vm.quotas.unfinished.into(),
-            frames: vm.quotas.frames.into(),
-            frames_reserved: vm.quotas.frames_reserved.into(),
-            pages_lent: vm.quotas.pages_lent.into(),
-            pages_accepted: vm.quotas.pages_accepted.into(),
+            guaranteed: (&vm.quotas.guaranteed).into(),
+            limit: (&vm.quotas.limit).into(),
         }
     }
 }

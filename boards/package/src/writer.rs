@@ -4,7 +4,7 @@ use std::vec::Vec;
 
 use zerocopy::IntoBytes;
 
-use crate::vm::{Channel, Vm};
+use crate::vm::{Amounts, Channel, Vm};
 use crate::wire::{self, ChannelEntry, ConfigHeader, Header, SectionEntry, VmEntry};
 use crate::{Board, MAGIC, Package, PackageError, VERSION};
 
@@ -22,6 +22,9 @@ pub struct Writer {
     pub cpus: u8,
     /// A number that nobody can guess.
     pub nonce: [u8; 16],
+    /// What the VMs share beyond their guarantees: [`Amounts::enough_for`] them, or less where memory is
+    /// short.
+    pub shared: Amounts,
     /// The VMs.
     pub vms: Vec<Vm>,
     /// Memory that they share from boot on.
@@ -77,6 +80,7 @@ impl Writer {
         let header = ConfigHeader {
             vms: (self.vms.len() as u32).into(),
             channels: (self.channels.len() as u32).into(),
+            shared: (&self.shared).into(),
         };
         let mut bytes = header.as_bytes().to_vec();
         for vm in &self.vms {

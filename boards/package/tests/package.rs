@@ -1,16 +1,18 @@
 //! What a written package says when it is read, and which packages are refused.
 
-use package::{Board, Channel, Name, Package, PackageError, Quotas, Vm, Writer};
+use package::{Amounts, Board, Channel, Name, Package, PackageError, Quotas, Vm, Writer};
 use proptest::prelude::*;
 
 fn two_vms() -> Writer {
     let vm = |name: &str, vmid| Vm { name: Name::new(name), vmid, ..Vm::SMALL };
+    let vms = vec![vm("a", 3), Vm { image: 1, vcpus: 2, cpus: [1, 0], ..vm("b", 4) }];
     Writer {
         board: Board::QemuVirt,
         hlt_allowed: true,
         cpus: 2,
         nonce: [7; 16],
-        vms: vec![vm("a", 3), Vm { image: 1, vcpus: 2, cpus: [1, 0], ..vm("b", 4) }],
+        shared: Amounts::enough_for(&vms),
+        vms,
         channels: vec![Channel {
             owner: 0,
             peer: 1,
@@ -41,6 +43,7 @@ fn what_is_written_is_read() {
     assert_eq!(package.nonce(), [7; 16]);
     assert_eq!(package.cpus(), 2);
     assert!(package.hlt_allowed());
+    assert_eq!(package.shared(), writer.shared);
     assert_eq!(package.vms().collect::<Vec<_>>(), writer.vms);
     assert_eq!(package.channels().collect::<Vec<_>>(), writer.channels);
     for vm in package.vms() {
@@ -99,8 +102,36 @@ fn vms_fit_the_machine() {
     assert_eq!(refused(|w| w.vms[0].image = 2), PackageError::Image(0));
     assert_eq!(refused(|w| w.vms[0].entry += 2), PackageError::Entry(0));
     assert_eq!(refused(|w| w.vms[0].entry += 4096), PackageError::Entry(0));
-    let reserve = Quotas { frames: 1, frames_reserved: 2, ..Quotas::USUAL };
-    assert_eq!(refused(|w| w.vms[0].quotas = reserve), PackageError::Quotas(0));
+}
+
+#[test]
+fn no_guarantee_is_above_its_limit() {
+    let raises: [fn(&mut Amounts); 7] = [
+        |of| of.parcels += 1,
+        |of| of.extents += 1,
+        |of| of.unfinished += 1,
+        |of| of.unread += 1,
+        |of| of.frames += 1,
+        |of| of.pages_lent += 1,
+        |of| of.pages_accepted += 1,
+    ];
+    for raise in raises {
+        let mut quotas = Quotas { guaranteed: Quotas::USUAL.limit, ..Quotas::USUAL };
+        let mut writer = two_vms();
+        writer.vms[1].quotas = quotas;
+        assert!(writer.write().is_ok(), "all of it may be guaranteed");
+        raise(&mut quotas.guaranteed);
+        assert_eq!(refused(|w| w.vms[1].quotas = quotas), PackageError::Quotas(1));
+    }
+}
+
+#[test]
+fn what_is_enough_for_all_is_the_sum_of_what_each_may_have_beyond_its_guarantee() {
+    let writer = two_vms();
+    let Quotas { guaranteed, limit } = Quotas::USUAL;
+    assert_eq!(writer.shared.parcels, 2 * (limit.parcels - guaranteed.parcels));
+    assert_eq!(writer.shared.pages_lent, 2 * (limit.pages_lent - guaranteed.pages_lent));
+    assert_eq!(Amounts::enough_for([]), Amounts::default());
 }
 
 #[test]

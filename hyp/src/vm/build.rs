@@ -10,7 +10,7 @@ use rm::frame_pool::FrameRecord;
 use rm::link::LinkRecord;
 use rm::manager::{Storage, VmSlot};
 use rm::memparcel::{HandleSlot, MAX_HANDLES, ParcelRecord};
-use rm::quota::Quotas;
+use rm::quota::{Amounts, Quotas};
 use rm::stage2::MAX_IPA_PAGES;
 use spin::Once;
 use spin::mutex::SpinMutex;
@@ -126,19 +126,22 @@ fn load(image: &[u8], load: u64, at: Ipa, block: Region) {
 /// The resource manager, with storage for what the package describes.
 fn new_manager(package: &Package<'_>, memory: &mut BootMemory) -> Manager {
     let configs: Vec<VmConfig, MAX_VMS> = (1..).zip(package.vms()).map(vm_config).collect();
-    let sum =
-        |of: fn(&Quotas) -> u32| configs.iter().map(|config| of(&config.quotas) as usize).sum();
-    let frames = sum(|quotas| quotas.frames);
+    let shared = package.shared();
+    let sum = |of: fn(&package::Amounts) -> u32| {
+        let guaranteed = package.vms().map(|vm| of(&vm.quotas.guaranteed) as usize);
+        guaranteed.sum::<usize>() + of(&shared) as usize
+    };
+    let frames = sum(|amounts| amounts.frames);
     let (pool, base) = memory.frames(frames);
     let storage = Storage {
         vms: memory.slice_of(configs.len(), |_| VmSlot::new()),
         handles: memory.slice_of(MAX_HANDLES, |_| HandleSlot::default()),
-        parcels: memory.slice_of(sum(|quotas| quotas.parcels), |_| ParcelRecord::new()),
+        parcels: memory.slice_of(sum(|amounts| amounts.parcels), |_| ParcelRecord::new()),
         links: memory.slice_of(configs.len(), |_| LinkRecord::new()),
         frame_records: memory.slice_of(frames, |_| FrameRecord::default()),
         frame_stack: memory.slice_of(frames, |_| AtomicU32::new(0)),
     };
-    match Manager::new(El2::new(pool, base), storage, &configs) {
+    match Manager::with_shared(El2::new(pool, base), storage, &configs, amounts(&shared)) {
         Ok(manager) => manager,
         Err(error) => panic!("the boot configuration: {error:?}"),
     }
@@ -146,7 +149,7 @@ fn new_manager(package: &Package<'_>, memory: &mut BootMemory) -> Manager {
 
 /// What the resource manager is told of a VM. Tag 0 stays free, for a CPU that has no VM loaded.
 fn vm_config((tag, vm): (u16, package::Vm)) -> VmConfig {
-    let quotas = vm.quotas;
+    let package::Quotas { guaranteed, limit } = vm.quotas;
     VmConfig {
         name: VmName::new(vm.name.as_str()),
         roles: Roles::from_bits_truncate(vm.roles.bits()),
@@ -154,13 +157,15 @@ fn vm_config((tag, vm): (u16, package::Vm)) -> VmConfig {
         // Below are the devices that EL2 emulates.
         accept_from: Ipa(VM_MEMORY_BASE),
         quotas: Quotas {
-            parcels: quotas.parcels,
-            pages_lent: quotas.pages_lent,
-            pages_accepted: quotas.pages_accepted,
-            extents: quotas.extents.into(),
-            unfinished: quotas.unfinished,
-            frames: quotas.frames,
-            frames_reserved: quotas.frames_reserved,
+            parcels: limit.parcels,
+            pages_lent: limit.pages_lent,
+            pages_accepted: limit.pages_accepted,
+            extents: limit.extents.into(),
+            unfinished: limit.unfinished,
+            unread: limit.unread,
+            frames: limit.frames,
+            frames_reserved: guaranteed.frames,
+            guaranteed: amounts(&guaranteed),
         },
         sanitize_always: vm.sanitize == Sanitize::Always,
         after_end: match vm.end_of_life {
@@ -173,6 +178,18 @@ fn vm_config((tag, vm): (u16, package::Vm)) -> VmConfig {
             package::OwnedParcels::Keep => OwnedParcels::Keep,
         },
         ..VmConfig::new(Vmid(vm.vmid), TlbTag(tag))
+    }
+}
+
+/// What is counted, as the resource manager wants it.
+fn amounts(of: &package::Amounts) -> Amounts {
+    Amounts {
+        parcels: of.parcels.into(),
+        pages_lent: of.pages_lent,
+        pages_accepted: of.pages_accepted,
+        extents: of.extents.into(),
+        unfinished: of.unfinished.into(),
+        unread: of.unread.into(),
     }
 }
 

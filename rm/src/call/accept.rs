@@ -22,7 +22,7 @@ use crate::memparcel::{Memparcel, Phase};
 use crate::operation::budget::{Budget, weight};
 use crate::operation::message::Message;
 use crate::operation::{Begun, Operation, Reply, Step};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Resource};
 use crate::stage2::{Batch, Change, FreeCursor, HoldError, Search, Stage2};
 
 /// Bytes of one range in a reply.
@@ -87,7 +87,7 @@ pub(crate) fn begin<M: Machine>(
     }
     let before = (state.stage, state.place, state.addresses.mark(), state.contiguous);
     if state.stage == Progress::Away {
-        caller.state().meters.pages_accepted.charge(parcel.pages_left())?;
+        caller.ledger().charge(Resource::PagesAccepted, parcel.pages_left())?;
         caller.manager.list_held(caller.vm, record, index);
     }
     let short = caller.fits_step(parcel.pages, parcel.pieces(Some(index)), weight::SHORT_PAGE)
@@ -191,7 +191,7 @@ impl Accept {
         (state.stage, state.place, state.contiguous) = (stage, place, contiguous);
         if stage == Progress::Away {
             let pages = core::mem::take(&mut state.pages);
-            caller.state().meters.pages_accepted.refund(pages);
+            caller.ledger().refund(Resource::PagesAccepted, pages);
             caller.manager.unlist_held(caller.vm, self.record, self.borrower);
         }
     }
@@ -360,7 +360,7 @@ impl Accept {
             self.requested(caller, payload, pages)?
         };
         let state = &mut parcel.borrowers[self.borrower];
-        state.addresses.reserve(mem, caller.vm).map_err(|_| Refusal::NoFrame)?;
+        state.addresses.reserve(mem, stage2)?;
         state.addresses.push(mem, [at.0]);
         self.unit = Some((at, pages));
         Ok(self.unit)
@@ -446,7 +446,7 @@ impl Accept {
                 place.offset +=
                     stage2.hold(mem, at, pa, rest, budget).map_err(|error| match error {
                         HoldError::Taken => Refusal::NoRange,
-                        HoldError::NoFrame(_) => Refusal::NoFrame,
+                        HoldError::NoFrame(none) => none.into(),
                     })?;
             }
             let _ = budget.spend(weight::PIECE);

@@ -17,7 +17,7 @@ use crate::memparcel::words::Mark;
 use crate::memparcel::{Memparcel, Phase};
 use crate::operation::budget::Budget;
 use crate::operation::{Begun, Operation, Reply, Step};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Resource};
 use crate::stage2::Change;
 
 /// An append at work.
@@ -156,7 +156,7 @@ impl Append {
         parcel.phase = if self.last { Phase::Offered } else { Phase::Initial };
         if self.last {
             parcel.unfinished = false;
-            caller.state().meters.unfinished.refund(1);
+            caller.ledger().refund(Resource::Unfinished, 1);
         }
         Reply::Empty
     }
@@ -169,10 +169,10 @@ impl Append {
         budget: &mut Budget,
     ) -> Walk {
         let (mark, pages) = self.before;
-        let meters = &caller.state().meters;
+        let ledger = caller.ledger();
         // The first step does all but the frames.
-        meters.extents.refund((parcel.extents.len() - mark.len()).into());
-        meters.pages_lent.refund(parcel.pages - pages);
+        ledger.refund(Resource::Extents, (parcel.extents.len() - mark.len()).into());
+        ledger.refund(Resource::PagesLent, parcel.pages - pages);
         parcel.pages = pages;
         let all = parcel.extents.rewind(caller.mem(), caller.vm, mark, budget);
         if all { Walk::End } else { Walk::More }

@@ -14,7 +14,7 @@ use crate::memparcel::extents::Extent;
 use crate::memparcel::units::Walk;
 use crate::operation::STEP;
 use crate::operation::budget::{Budget, weight};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Resource};
 use crate::stage2::{Batch, ClaimError, Stage2, State};
 
 /// Addresses and sizes of the wire end here.
@@ -83,15 +83,15 @@ impl Claim {
             }
             done += run;
         }
-        let meters = &caller.state().meters;
-        meters.pages_lent.charge(pages)?;
+        let ledger = caller.ledger();
+        ledger.charge(Resource::PagesLent, pages)?;
         parcel.pages += pages;
         for extent in extents {
-            parcel.extents.reserve(mem, caller.vm).map_err(|_| Refusal::NoFrame)?;
-            meters.extents.charge(1)?;
+            parcel.extents.reserve(mem, &mut stage2)?;
+            ledger.charge(Resource::Extents, 1)?;
             parcel.extents.push(mem, extent.encode());
         }
-        stage2.cut(mem, at, pages).map_err(|_| Refusal::NoFrame)?;
+        stage2.cut(mem, at, pages)?;
         let mut batch = Batch::new();
         let change = owner::offer(parcel, caller.vmid());
         let changed = stage2.change(mem, &mut batch, at, pages, change, &mut Budget::new(u32::MAX));
@@ -143,7 +143,7 @@ impl Claim {
         (at, pages): (Ipa, u64),
         budget: &mut Budget,
     ) -> Result<u64, Refusal> {
-        let (mem, meters) = (caller.mem(), &caller.state().meters);
+        let (mem, ledger) = (caller.mem(), caller.ledger());
         // Looking is paid for like claiming what was seen, so a budget of one still claims a page.
         let (state, pa, run) = stage2.run(mem, at, pages, &mut Budget::new(budget.left()));
         // A claimed page can only be one that this list named before: a VM has one slot.
@@ -153,20 +153,20 @@ impl Claim {
         let grows = self.open.is_some_and(|open| open.pa.add_pages(open.pages) == pa);
         if !grows {
             self.close(parcel, caller);
-            parcel.extents.reserve(mem, caller.vm).map_err(|_| Refusal::NoFrame)?;
-            meters.extents.charge(1)?;
+            parcel.extents.reserve(mem, stage2)?;
+            ledger.charge(Resource::Extents, 1)?;
             self.open = Some(Extent { at, pa, pages: 0 });
         }
-        meters.pages_lent.charge(run)?;
+        ledger.charge(Resource::PagesLent, run)?;
         let claimed = stage2.claim(mem, at, run, budget);
         let done = *claimed.as_ref().unwrap_or(&0);
-        meters.pages_lent.refund(run - done);
+        ledger.refund(Resource::PagesLent, run - done);
         parcel.pages += done;
         if let Some(open) = &mut self.open {
             open.pages += done;
         }
         claimed.map_err(|error| match error {
-            ClaimError::NoFrame(_) => Refusal::NoFrame,
+            ClaimError::NoFrame(none) => none.into(),
             ClaimError::NotOwned | ClaimError::Claimed => Refusal::NotOwned,
         })
     }
@@ -176,7 +176,7 @@ impl Claim {
         match self.open.take() {
             None => {}
             // Nothing could be claimed of it: the charge goes back.
-            Some(open) if open.pages == 0 => caller.state().meters.extents.refund(1),
+            Some(open) if open.pages == 0 => caller.ledger().refund(Resource::Extents, 1),
             Some(open) => parcel.extents.push(caller.mem(), open.encode()),
         }
     }

@@ -74,14 +74,14 @@ impl Create {
         transfer: Transfer,
     ) -> Result<Self, Refusal> {
         let device = request.memory == MemoryKind::IO;
-        let meters = &caller.state().meters;
-        meters.parcels.charge(1)?;
+        caller.ledger().charge(Resource::Parcels, 1)?;
         let taken = if request.flags.contains(CreateFlags::SANITIZE) && device {
             Err(Refusal::DeviceMemory)
         } else {
             caller.manager.take_parcel(caller.vm)
         };
-        let (handle, record) = taken.inspect_err(|_| meters.parcels.refund(1))?;
+        let (handle, record) =
+            taken.inspect_err(|_| caller.ledger().refund(Resource::Parcels, 1))?;
         let create = Self {
             record,
             handle,
@@ -126,7 +126,7 @@ impl Create {
             return Err(Refusal::Quota(Resource::Unread));
         }
         if request.flags.contains(CreateFlags::APPEND) {
-            caller.state().meters.unfinished.charge(1)?;
+            caller.ledger().charge(Resource::Unfinished, 1)?;
             parcel.unfinished = true;
         }
         Ok(())

@@ -15,6 +15,7 @@ use crate::memparcel::borrower::{Place, Stage};
 use crate::memparcel::table::RecordIndex;
 use crate::memparcel::units::{Walk, end_at};
 use crate::operation::budget::Budget;
+use crate::refusal::Resource;
 use crate::stage2::Change;
 
 /// Removes what the borrower at `entry` has. The pages of a lend are zeroed when they come home (G5): the
@@ -45,7 +46,7 @@ pub(crate) fn evict<M: Machine>(
             // What earlier accepts have reserved comes after what the last one was giving back.
             Stage::Unassigning => state.kept,
             Stage::Trimming => {
-                borrower.state().meters.pages_accepted.refund(state.end_trim());
+                borrower.ledger().refund(Resource::PagesAccepted, state.end_trim());
                 whole
             }
             _ => break,

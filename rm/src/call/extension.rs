@@ -18,6 +18,7 @@ use crate::machine::Machine;
 use crate::memparcel::table::RecordIndex;
 use crate::memparcel::{MAX_ACL, Memparcel};
 use crate::operation::{Answer, Begun, Operation, Origin, Reply, Topic};
+use crate::quota::Usage;
 use crate::refusal::{Holders, Refusal};
 
 /// The longest data of a reply, see [`encode`].
@@ -30,8 +31,8 @@ pub(crate) struct Noted {
     message: u32,
     sequence: u16,
     refusal: Refusal,
-    /// How much of the refusal's resource was in use, and its limit.
-    usage: (u64, u64),
+    /// How the VM stood with the refusal's resource.
+    usage: Usage,
 }
 
 /// A VM's last refused calls, one for each transport.
@@ -147,8 +148,8 @@ fn last<M: Machine>(caller: Caller<'_, '_, M>, noted: &Noted) -> LastRefusal {
         rule: noted.refusal.rule() as u16,
         error: noted.refusal.code() as u32,
         resource: noted.refusal.resource().map_or(0, |resource| resource as u16),
-        used: noted.usage.0,
-        limit: noted.usage.1,
+        used: noted.usage.used,
+        limit: noted.usage.limit,
         ..LastRefusal::NONE
     };
     let holders = match noted.refusal {
@@ -166,7 +167,11 @@ fn last<M: Machine>(caller: Caller<'_, '_, M>, noted: &Noted) -> LastRefusal {
 impl<M: Machine> Caller<'_, '_, M> {
     /// Keeps why a call was refused, for LAST_REFUSAL. Nothing of rank account or behind it is locked.
     pub(crate) fn note_refusal(&self, origin: Origin, header: &Header, refusal: Refusal) {
-        let usage = refusal.resource().map_or((0, 0), |resource| self.usage(resource));
+        let usage = match refusal.resource() {
+            // Another VM's, and so none of the caller's business.
+            None | Some(Resource::Unread) => Usage::default(),
+            Some(resource) => self.usage(resource),
+        };
         let Header { message, sequence, .. } = *header;
         let noted = Noted { message, sequence, refusal, usage };
         let mut last = self.state().refusals.lock(self.machine());
@@ -176,29 +181,28 @@ impl<M: Machine> Caller<'_, '_, M> {
 
     /// How the VM stands with a resource.
     pub(crate) fn limit(&self, resource: Resource) -> Limit {
-        let (used, limit) = match resource {
-            Resource::Unread => self.manager.unread(self.vm),
-            resource => self.usage(resource),
-        };
-        let guaranteed = match resource {
-            Resource::Frames => self.manager.pool().reserved(self.vm).into(),
-            _ => limit,
-        };
+        let Usage { used, guaranteed, limit, .. } = self.usage(resource);
         Limit { resource: resource as u16, used, guaranteed, limit }
     }
 
-    /// How much of a resource the VM uses, and how much it may use.
-    fn usage(&self, resource: Resource) -> (u64, u64) {
-        let state = self.state();
+    /// How the VM stands with a resource. Nothing of rank account or behind it is locked.
+    pub(crate) fn usage(&self, resource: Resource) -> Usage {
         match resource {
-            Resource::Handles => state.account.lock(self.machine()).handles(),
+            // All dealt out at boot: none can be taken away, and none is shared.
+            Resource::Handles => {
+                let (used, limit) = self.state().account.lock(self.machine()).handles();
+                Usage { used, guaranteed: limit, limit, shared: 0 }
+            }
             Resource::Frames => {
                 let pool = self.manager.pool();
-                (pool.used(self.vm).into(), pool.limit(self.vm).into())
+                Usage {
+                    used: pool.used(self.vm).into(),
+                    guaranteed: pool.reserved(self.vm).into(),
+                    limit: pool.limit(self.vm).into(),
+                    shared: pool.shared(self.machine()).into(),
+                }
             }
-            // Another VM's, and so none of the caller's business.
-            Resource::Unread => (0, 0),
-            resource => state.meters.usage(resource),
+            resource => self.ledger().usage(resource),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::config::Roles;
 use crate::machine::Machine;
 use crate::operation::message::Message;
 use crate::operation::{Answer, Begun, Operation, Reply};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Resource};
 
 /// A question about VMs at work. It changes nothing.
 #[derive(Debug)]
@@ -150,6 +150,6 @@ fn value<M: Machine>(caller: Caller<'_, '_, M>, vm: VmIndex, counter: Counter) -
         Counter::Invalidations => state.stage2.lock(machine).invalidations(),
         Counter::Tables => state.stage2.lock(machine).tables().into(),
         Counter::Mergeable => state.stage2.lock(machine).mergeable().into(),
-        Counter::Parcels => state.meters.parcels.used(),
+        Counter::Parcels => state.meters.of(Resource::Parcels).used(),
     }
 }

@@ -1,9 +1,9 @@
 //! MEM_LOOKUP: the handle of a parcel of one's own, by its description.
 //!
-//! The caller's records are visited one by one; of a parcel whose kind, access list and attributes
-//! match, the extents, as far as their pages have not left the parcel, are compared with the list of the
-//! request. A page is in one parcel at most, so
-//! there is no second match. The label is not compared: in the original it is the caller's to set.
+//! All records are looked at, the caller's are visited one by one; of a parcel whose kind, access list
+//! and attributes match, the extents, as far as their pages have not left the parcel, are compared with
+//! the list of the request. A page is in one parcel at most, so there is no second match. The label is
+//! not compared: in the original it is the caller's to set.
 
 use rm_abi::memparcel::lookup::LookupRequest;
 use rm_abi::{Bytes, Handle, SglEntry};
@@ -24,7 +24,7 @@ use crate::refusal::Refusal;
 #[derive(Debug)]
 pub(crate) struct Lookup {
     request: LookupRequest,
-    /// The record that is visited, and the one behind the caller's last.
+    /// The record that is looked at, and the one behind the last.
     record: u32,
     end: u32,
     /// The parcel there whose pages are being compared, and how far in both lists.
@@ -37,15 +37,13 @@ pub(crate) fn begin<M: Machine>(
     operation: &mut Option<Operation>,
 ) -> Result<Begun, Refusal> {
     let request = LookupRequest::decode(payload).map_err(Refusal::Malformed)?;
-    let records = caller.state().account.lock(caller.machine()).own();
-    let work = records.len() as u64 * u64::from(weight::VISIT);
-    let short = request.sgl.len() <= 1 && work + u64::from(weight::REGION) <= caller.step.into();
-    *operation = Some(Operation::Lookup(Lookup {
-        request,
-        record: records.start,
-        end: records.end,
-        candidate: None,
-    }));
+    let end = caller.manager.parcels().records() as u32;
+    let own = caller.state().account.lock(caller.machine()).taken();
+    let looks = u64::from(end) * u64::from(weight::LOOK);
+    let work = looks + u64::from(own) * u64::from(weight::VISIT) + u64::from(weight::REGION);
+    let short = request.sgl.len() <= 1 && work <= caller.step.into();
+    let lookup = Lookup { request, record: 0, end, candidate: None };
+    *operation = Some(Operation::Lookup(lookup));
     Ok(if short { Begun::Short } else { Begun::Long })
 }
 
@@ -57,11 +55,18 @@ impl Lookup {
         budget: &mut Budget,
     ) -> Step {
         while self.record < self.end {
-            // A comparison that goes on has paid for its parcel.
-            if self.candidate.is_none() && !budget.spend(weight::VISIT) {
-                return Step::More;
-            }
             let record = RecordIndex(self.record);
+            // A comparison that goes on has paid for its parcel.
+            if self.candidate.is_none() {
+                let is_own = caller.manager.parcels().is_taken_by(caller.vm, record);
+                if !budget.spend(if is_own { weight::VISIT } else { weight::LOOK }) {
+                    return Step::More;
+                }
+                if !is_own {
+                    self.record += 1;
+                    continue;
+                }
+            }
             let parcel = caller.manager.parcels().lock(caller.machine(), record);
             match self.visit(&parcel, caller, payload, budget) {
                 Some(true) => return Step::Done(Ok(Reply::Word(parcel.handle.0))),

@@ -8,6 +8,7 @@ use crate::machine::Machine;
 use crate::memparcel::units::{self, End, Piece, Walk};
 use crate::memparcel::{Memparcel, Phase};
 use crate::operation::budget::{Budget, weight};
+use crate::refusal::Resource;
 use crate::stage2::{Batch, Change, MemoryType};
 
 /// Weight of a page of a short call that EL2 also touches.
@@ -171,8 +172,8 @@ pub(crate) fn clear<M: Machine>(
     caller: Caller<'_, '_, M>,
     budget: &mut Budget,
 ) -> Walk {
-    let owner = caller.manager.vm(parcel.owner);
     // The first step empties the list; later ones find it empty and only return frames.
-    owner.meters.extents.refund(parcel.extents.len().into());
+    let extents = parcel.extents.len().into();
+    caller.manager.ledger(parcel.owner).refund(Resource::Extents, extents);
     if parcel.extents.clear(caller.mem(), parcel.owner, budget) { Walk::End } else { Walk::More }
 }

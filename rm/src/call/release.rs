@@ -13,7 +13,7 @@ use crate::memparcel::table::RecordIndex;
 use crate::memparcel::units::{Walk, end_at};
 use crate::operation::budget::{Budget, weight};
 use crate::operation::{Begun, Operation, Reply, Step};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Resource};
 use crate::stage2::Change;
 
 /// A release at work. It cannot be refused any more.
@@ -113,7 +113,8 @@ pub(crate) fn forget<M: Machine>(
     state.stage = Stage::Away;
     state.place = Place::START;
     state.holes.clear();
-    caller.state().meters.pages_accepted.refund(core::mem::take(&mut state.pages));
+    let pages = core::mem::take(&mut state.pages);
+    caller.ledger().refund(Resource::PagesAccepted, pages);
     caller.manager.unlist_held(caller.vm, record, borrower);
     caller.manager.wake_teardown(parcel.owner);
     Walk::End

@@ -22,7 +22,7 @@ use crate::memparcel::units::{self, End, Walk};
 use crate::memparcel::{Memparcel, Phase};
 use crate::operation::budget::{Budget, weight};
 use crate::operation::{Begun, Operation, Reply, Step};
-use crate::refusal::{Holders, Refusal};
+use crate::refusal::{Holders, Refusal, Resource};
 use crate::stage2::{Change, PART};
 
 /// A trim at work.
@@ -329,7 +329,7 @@ impl Trim {
             }
         };
         let ends = [address(&self.first), address(&self.last).add_pages(1)];
-        caller.stage2().part(mem, ends, budget).map_err(|_| Refusal::NoFrame)
+        Ok(caller.stage2().part(mem, ends, budget)?)
     }
 
     /// Zeroes the pages that the borrower can reach no more, from the first on.
@@ -350,15 +350,16 @@ impl Trim {
 
     /// The range has left the parcel, or the caller's mapping of it.
     fn finish<M: Machine>(&self, parcel: &mut Memparcel, caller: Caller<'_, '_, M>) {
-        let meters = &caller.state().meters;
+        let ledger = caller.ledger();
         match self.side {
             Side::Owner(before) => {
                 parcel.holes.insert(self.range);
-                meters.pages_lent.refund(self.range.pages());
+                ledger.refund(Resource::PagesLent, self.range.pages());
                 parcel.phase = before;
             }
             Side::Borrower(entry, _) => {
-                meters.pages_accepted.refund(parcel.borrowers[entry].end_trim());
+                let pages = parcel.borrowers[entry].end_trim();
+                ledger.refund(Resource::PagesAccepted, pages);
             }
         }
     }

@@ -7,6 +7,8 @@
 use rm_abi::{Header, Kind, PACKET_PAYLOAD};
 
 use crate::address::VmIndex;
+use crate::call::Caller;
+use crate::frame_pool::NoFrame;
 use crate::machine::Machine;
 use crate::operation::message::Message;
 use crate::stage2::Memory;
@@ -20,8 +22,8 @@ pub(crate) struct Assembly {
     missing: u8,
     /// Bytes so far.
     length: usize,
-    /// There was no frame for it: its packets are counted, and the answer says so.
-    starved: bool,
+    /// Why there was no frame for it: its packets are counted, and the answer says so.
+    starved: Option<NoFrame>,
     message: Message,
 }
 
@@ -35,32 +37,32 @@ pub(crate) enum Arrival {
     /// The last packet of a request, which [`Assembly::take`] hands over.
     Last(Header),
     /// The last packet of a request that there was no room for.
-    Starved(Header),
+    Starved(Header, NoFrame),
 }
 
 impl Assembly {
     pub(crate) const fn new() -> Self {
-        Self { header: None, missing: 0, length: 0, starved: false, message: Message::new() }
+        Self { header: None, missing: 0, length: 0, starved: None, message: Message::new() }
     }
 
     /// Takes one packet.
     pub(crate) fn packet<M: Machine>(
         &mut self,
-        mem: Memory<'_, '_, M>,
-        vm: VmIndex,
+        caller: Caller<'_, '_, M>,
         packet: &[u8],
     ) -> Arrival {
+        let mem = caller.mem();
         let Some(header) = Header::decode(packet) else { return Arrival::Nothing };
         let payload = &packet[Header::SIZE..];
         if header.kind == Kind::Continuation {
             return self.continuation(mem, &header, payload);
         }
-        self.discard(mem, vm);
+        self.discard(mem, caller.vm);
         match (header.kind, header.fragments) {
             (Kind::Request, 0) => Arrival::Single(header),
             (Kind::Request, fragments) => {
                 let room = (usize::from(fragments) + 1) * PACKET_PAYLOAD;
-                self.starved = self.message.resize(mem, vm, room).is_err();
+                self.starved = self.message.resize(caller, room).err();
                 self.header = Some(header);
                 self.missing = fragments;
                 self.append(mem, payload);
@@ -87,11 +89,11 @@ impl Assembly {
             return Arrival::Nothing;
         }
         self.header = None;
-        if self.starved { Arrival::Starved(first) } else { Arrival::Last(first) }
+        self.starved.map_or(Arrival::Last(first), |none| Arrival::Starved(first, none))
     }
 
     fn append<M: Machine>(&mut self, mem: Memory<'_, '_, M>, payload: &[u8]) {
-        if !self.starved {
+        if self.starved.is_none() {
             self.message.write(mem, self.length, payload);
             self.length += payload.len();
         }
@@ -110,6 +112,6 @@ impl Assembly {
             self.message.clear(mem, vm);
         }
         self.length = 0;
-        self.starved = false;
+        self.starved = None;
     }
 }

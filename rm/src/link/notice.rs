@@ -4,8 +4,8 @@
 //! Otherwise it waits in a node of its parcel: each ACL entry has one for what the borrower hears and
 //! one for what the owner hears about that borrower, so news needs no memory and is never lost. News
 //! for a node that still waits replaces what it held. A parcel that goes leaves what others have still
-//! to read of it in nodes of the receiver; there are a few of them, the oldest makes way, and whoever
-//! does not read them is named in no new parcel until it does.
+//! to read of it in nodes of the receiver, as many as its quota of unread news allows; then the oldest
+//! makes way, and whoever does not read them is named in no new parcel until it does.
 //!
 //! News of VMs has nodes of the receiver too: two for each VM that it can be about.
 //!
@@ -29,6 +29,7 @@ use crate::memparcel::extents::Extent;
 use crate::memparcel::table::RecordIndex;
 use crate::memparcel::words::Cursor;
 use crate::operation::budget::{Budget, weight};
+use crate::refusal::Resource;
 use crate::stage2::Memory;
 
 /// Nodes of a parcel: two for each ACL entry.
@@ -545,22 +546,20 @@ impl<M: Machine> Manager<'_, M> {
             self.remove(&mut link, to, id);
             return;
         }
-        if link.waiting.detached == u32::MAX {
-            let oldest = (0..UNREAD).min_by_key(|&index| record.nodes[index].stamp());
-            self.remove(&mut link, to, NodeId::detached(oldest.unwrap_or(0)));
+        // The VM's lock is held, so what it has is what its meter says.
+        if self.ledger(to).charge(Resource::Unread, 1).is_err() {
+            let used = |&index: &usize| link.waiting.detached >> index & 1 != 0;
+            let oldest = (0..UNREAD).filter(used).min_by_key(|&index| record.nodes[index].stamp());
+            let oldest = oldest.expect("G7: a VM has room for a piece of news whatever others do");
+            // Its room is the new one's: nobody else can take it meanwhile.
+            self.take_out(&mut link, to, NodeId::detached(oldest));
+            link.waiting.detached &= !(1 << oldest);
             link.waiting.dropped += 1;
         }
         let free = link.waiting.detached.trailing_ones() as usize;
         link.waiting.detached |= 1 << free;
-        record.crowded.store(link.waiting.detached == u32::MAX, Ordering::Relaxed);
         self.node(to, NodeId::detached(free)).write(&letter);
         self.replace(&mut link, to, id, NodeId::detached(free));
-    }
-
-    /// News of parcels that are gone, which the VM has not read: how much, and how much there can be.
-    pub(crate) fn unread(&self, vm: VmIndex) -> (u64, u64) {
-        let link = self.link(vm).lock(self.machine());
-        (link.waiting.detached.count_ones().into(), UNREAD as u64)
     }
 
     /// How much news for the VM younger news replaced, and how much was dropped unread.
@@ -571,7 +570,7 @@ impl<M: Machine> Manager<'_, M> {
 
     /// Whether the VM has left so much unread that no new parcel may name it.
     pub(crate) fn is_crowded(&self, vmid: Vmid) -> bool {
-        self.find(vmid).is_some_and(|vm| self.link(vm).crowded.load(Ordering::Relaxed))
+        self.find(vmid).is_some_and(|vm| self.ledger(vm).is_full(Resource::Unread))
     }
 
     fn node(&self, to: VmIndex, id: NodeId) -> &Node {
@@ -598,17 +597,21 @@ impl<M: Machine> Manager<'_, M> {
         }
     }
 
-    /// Takes a node out of the list, which has no news then.
+    /// Takes a node out of the list, which has no news then. One of the receiver's is free again.
     fn remove(&self, link: &mut Link, to: VmIndex, id: NodeId) {
+        self.take_out(link, to, id);
+        if let Some(index) = id.own().filter(|&index| index < UNREAD) {
+            link.waiting.detached &= !(1 << index);
+            self.ledger(to).refund(Resource::Unread, 1);
+        }
+    }
+
+    fn take_out(&self, link: &mut Link, to: VmIndex, id: NodeId) {
         let node = self.node(to, id);
         let next = NodeId::from_link(node.next.load(Ordering::Relaxed));
         let previous = NodeId::from_link(node.previous.load(Ordering::Relaxed));
         self.join(link, to, previous, next);
         node.news.store(0, Ordering::Relaxed);
-        if let Some(index) = id.own().filter(|&index| index < UNREAD) {
-            link.waiting.detached &= !(1 << index);
-            self.link(to).crowded.store(false, Ordering::Relaxed);
-        }
     }
 
     /// Puts node `new` where `old` is in the list. `old` has no news then.

@@ -3,12 +3,17 @@
 //! A handle is a generation (19 bits) above a slot number (13 bits, from 1). A slot's generation rises
 //! when its parcel goes, so an old handle never names a new parcel (G6), and looking one up is an
 //! index. All slots are dealt out to the VMs at boot, so one VM cannot wear out another's (G7).
+//!
+//! Of the records a VM has as many to itself as it is guaranteed parcels; the others are in one stack for
+//! all. Records are alike: a VM that has more than its own gives back what it ends, whichever that is,
+//! to the shared ones first. The meter of parcels keeps the count, so whoever could pay finds a record.
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use rm_abi::Handle;
 
+use crate::address::VmIndex;
 use crate::link::notice::{NODES, Node};
 use crate::lock::{self, Guard, Lock, Rank};
 use crate::machine::Machine;
@@ -34,8 +39,10 @@ pub struct HandleSlot {
 #[derive(Debug)]
 pub struct ParcelRecord<R> {
     parcel: Lock<Memparcel, R>,
-    /// The record behind this one in its VM's stack of free records, plus one; 0 at the end.
+    /// The record behind this one in its stack of free records, plus one; 0 at the end.
     next: AtomicU32,
+    /// The index of the VM that has taken it, plus one; 0: free. Read without a lock, as a hint.
+    taker: AtomicU8,
     /// News about the parcel that waits for its receivers.
     nodes: [Node; NODES],
     /// For each ACL entry, its neighbours among all that this VM holds.
@@ -57,6 +64,7 @@ impl<R: lock::Strategy> ParcelRecord<R> {
         Self {
             parcel: Lock::new(Rank::Parcel, Memparcel::new()),
             next: AtomicU32::new(0),
+            taker: AtomicU8::new(0),
             nodes: core::array::from_fn(|_| Node::default()),
             held: core::array::from_fn(|_| HeldLink::default()),
         }
@@ -77,8 +85,9 @@ pub(crate) struct FreeParcels {
     oldest: u16,
     newest: u16,
     records: u32,
-    /// All records of the VM, free or not.
-    own: Range<u32>,
+    /// How many records are the VM's own, and how many it has taken, own or shared.
+    own: u32,
+    taken: u32,
     /// How many slots the VM has, and how many of them are free.
     slots: u64,
     free_slots: u64,
@@ -95,9 +104,9 @@ impl FreeParcels {
         Some((RecordIndex(place / MAX_ACL as u32), place as usize % MAX_ACL))
     }
 
-    /// The records of the VM.
-    pub(crate) fn own(&self) -> Range<u32> {
-        self.own.clone()
+    /// How many records the VM has taken.
+    pub(crate) const fn taken(&self) -> u32 {
+        self.taken
     }
 
     /// The VM's handle numbers: how many are in use or worn out, and how many there are.
@@ -116,11 +125,53 @@ impl FreeParcels {
 pub(crate) struct ParcelTable<'s, R> {
     slots: &'s [HandleSlot],
     records: &'s [ParcelRecord<R>],
+    shared: SharedRecords,
+}
+
+/// The stack of free records that all VMs share. It has no lock: several VMs take and return at once.
+#[derive(Debug)]
+struct SharedRecords {
+    /// The topmost record plus one, 0 if there is none, below a number that rises with every change. So
+    /// who was interrupted between look and change finds another word, even if the same record is on
+    /// top again.
+    top: AtomicU64,
+}
+
+impl SharedRecords {
+    const fn word(before: u64, top: u32) -> u64 {
+        (before >> 32).wrapping_add(1) << 32 | top as u64
+    }
+
+    fn push<R>(&self, records: &[ParcelRecord<R>], record: RecordIndex) {
+        let mut word = self.top.load(Ordering::Relaxed);
+        loop {
+            records[record.0 as usize].next.store(word as u32, Ordering::Relaxed);
+            let (new, order) = (Self::word(word, record.0 + 1), Ordering::Release);
+            match self.top.compare_exchange(word, new, order, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    fn pop<R>(&self, records: &[ParcelRecord<R>]) -> Option<RecordIndex> {
+        let mut word = self.top.load(Ordering::Acquire);
+        loop {
+            let record = RecordIndex((word as u32).checked_sub(1)?);
+            let next = records[record.0 as usize].next.load(Ordering::Relaxed);
+            let (new, order) = (Self::word(word, next), Ordering::AcqRel);
+            match self.top.compare_exchange(word, new, order, Ordering::Acquire) {
+                Ok(_) => return Some(record),
+                Err(now) => word = now,
+            }
+        }
+    }
 }
 
 impl<'s, R: lock::Strategy> ParcelTable<'s, R> {
     pub(crate) fn new(slots: &'s [HandleSlot], records: &'s [ParcelRecord<R>]) -> Self {
-        Self { slots: &slots[..slots.len().min(MAX_HANDLES)], records }
+        let shared = SharedRecords { top: AtomicU64::new(0) };
+        Self { slots: &slots[..slots.len().min(MAX_HANDLES)], records, shared }
     }
 
     pub(crate) fn slots(&self) -> usize {
@@ -134,7 +185,7 @@ impl<'s, R: lock::Strategy> ParcelTable<'s, R> {
     /// Gives a VM its slots and records; at boot, once for each VM.
     pub(crate) fn deal(&self, free: &mut FreeParcels, slots: Range<usize>, records: Range<usize>) {
         free.slots = slots.len() as u64;
-        free.own = records.start as u32..records.end as u32;
+        free.own = records.len() as u32;
         for slot in slots {
             let generation = (self.slots[slot].word.load(Ordering::Relaxed) >> 32) as u32;
             // All slots together have fewer than 2^32: a handle has 32 bits.
@@ -147,22 +198,37 @@ impl<'s, R: lock::Strategy> ParcelTable<'s, R> {
         }
     }
 
-    /// Takes a slot and a record. The handle names nothing until [`ParcelTable::publish`].
-    pub(crate) fn take(&self, free: &mut FreeParcels) -> Result<(Handle, RecordIndex), Refusal> {
-        let record = free
-            .records
-            .checked_sub(1)
-            .ok_or(Refusal::Quota(Resource::Parcels))
-            .map(RecordIndex)?;
+    /// Puts records on the stack that all VMs share; at boot, once.
+    pub(crate) fn share(&self, records: Range<usize>) {
+        for record in records.rev() {
+            self.shared.push(self.records, RecordIndex(record as u32));
+        }
+    }
+
+    /// Takes a slot and a record for a VM that has paid for a parcel. The handle names nothing until
+    /// [`ParcelTable::publish`].
+    pub(crate) fn take(
+        &self,
+        vm: VmIndex,
+        free: &mut FreeParcels,
+    ) -> Result<(Handle, RecordIndex), Refusal> {
         let slot = free.oldest;
         let place = usize::from(slot).checked_sub(1).ok_or(Refusal::Quota(Resource::Handles))?;
+        let record = match free.records.checked_sub(1) {
+            Some(own) => {
+                free.records = self.records[own as usize].next.load(Ordering::Relaxed);
+                RecordIndex(own)
+            }
+            None => self.shared.pop(self.records).expect("G7: who could pay finds a record"),
+        };
+        free.taken += 1;
+        self.records[record.0 as usize].taker.store(vm.0 + 1, Ordering::Relaxed);
         free.free_slots -= 1;
         free.handles_left -= 1;
         free.oldest = self.slots[place].next.load(Ordering::Relaxed);
         if free.oldest == 0 {
             free.newest = 0;
         }
-        free.records = self.records[record.0 as usize].next.load(Ordering::Relaxed);
         let generation = (self.slots[place].word.load(Ordering::Relaxed) >> 32) as u32;
         Ok((Handle(generation << SLOT_BITS | u32::from(slot)), record))
     }
@@ -174,7 +240,8 @@ impl<'s, R: lock::Strategy> ParcelTable<'s, R> {
         self.slots[place].word.store(word, Ordering::Release);
     }
 
-    /// Gives slot and record back. The parcel is vacant, and nothing of it is left in its record.
+    /// Gives slot and record back, before the parcel is refunded. It is vacant, and nothing of it is
+    /// left in its record.
     pub(crate) fn put(&self, free: &mut FreeParcels, handle: Handle, record: RecordIndex) {
         let (place, generation) = split(handle);
         let slot = &self.slots[place];
@@ -183,8 +250,20 @@ impl<'s, R: lock::Strategy> ParcelTable<'s, R> {
         if generation < LAST_GENERATION {
             self.queue_slot(free, place as u16 + 1);
         }
-        self.records[record.0 as usize].next.store(free.records, Ordering::Relaxed);
-        free.records = record.0 + 1;
+        self.records[record.0 as usize].taker.store(0, Ordering::Relaxed);
+        free.taken -= 1;
+        if free.taken < free.own {
+            self.records[record.0 as usize].next.store(free.records, Ordering::Relaxed);
+            free.records = record.0 + 1;
+        } else {
+            self.shared.push(self.records, record);
+        }
+    }
+
+    /// Whether the VM has taken the record, as far as that can be told without its lock: whoever needs
+    /// to know locks it. `false` is certain for a record that is not the VM's all the while.
+    pub(crate) fn is_taken_by(&self, vm: VmIndex, record: RecordIndex) -> bool {
+        self.records[record.0 as usize].taker.load(Ordering::Relaxed) == vm.0 + 1
     }
 
     fn queue_slot(&self, free: &mut FreeParcels, slot: u16) {

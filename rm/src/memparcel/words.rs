@@ -9,7 +9,7 @@ use crate::address::VmIndex;
 use crate::frame_pool::NoFrame;
 use crate::machine::{Frame, FrameIndex, FrameUse, Machine};
 use crate::operation::budget::{Budget, weight};
-use crate::stage2::Memory;
+use crate::stage2::{Memory, Stage2};
 
 /// The word of a frame that names the next one: its index plus one, zero at the end.
 const LINK: usize = 511;
@@ -59,16 +59,16 @@ impl<const W: usize, const INLINE: usize> Words<W, INLINE> {
         index.checked_sub(INLINE as u32).map(|behind| behind % Self::PER_FRAME)
     }
 
-    /// Makes sure that the next [`Words::push`] needs no frame. A frame is charged to `payer`.
+    /// Makes sure that the next [`Words::push`] needs no frame. The VM of `payer` is charged for one.
     pub(crate) fn reserve<M: Machine>(
         &mut self,
         mem: Memory<'_, '_, M>,
-        payer: VmIndex,
+        payer: &mut Stage2,
     ) -> Result<(), NoFrame> {
         if self.spare || Self::place(self.len) != Some(0) {
             return Ok(());
         }
-        let frame = mem.pool.take(mem.machine, payer, FrameUse::Data)?;
+        let frame = payer.take_frame(mem, FrameUse::Data)?;
         match self.last {
             Some(last) => frame_at(mem, last).write(LINK, u64::from(frame.0) + 1),
             None => self.first = Some(frame),

@@ -9,6 +9,7 @@ use core::num::NonZeroU32;
 use rm_abi::{Bytes, MAX_PAYLOAD, PACKET_PAYLOAD};
 
 use crate::address::VmIndex;
+use crate::call::Caller;
 use crate::frame_pool::NoFrame;
 use crate::machine::{Frame, FrameIndex, FrameUse, Machine};
 use crate::memparcel::words::erase;
@@ -38,17 +39,16 @@ impl Message {
     /// Makes room for `len` bytes, at most [`MAX_PAYLOAD`]; on refusal nothing is kept.
     pub(crate) fn resize<M: Machine>(
         &mut self,
-        mem: Memory<'_, '_, M>,
-        payer: VmIndex,
+        payer: Caller<'_, '_, M>,
         len: usize,
     ) -> Result<(), NoFrame> {
-        self.clear(mem, payer);
+        self.clear(payer.mem(), payer.vm);
         if len > PACKET_PAYLOAD {
             for index in 0..len.div_ceil(FRAME) {
-                match mem.pool.take(mem.machine, payer, FrameUse::Data) {
+                match payer.take_frame(FrameUse::Data) {
                     Ok(frame) => self.frames[index] = NonZeroU32::new(frame.0 + 1),
                     Err(none) => {
-                        self.clear(mem, payer);
+                        self.clear(payer.mem(), payer.vm);
                         return Err(none);
                     }
                 }

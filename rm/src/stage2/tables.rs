@@ -8,23 +8,10 @@ use core::sync::atomic::Ordering;
 use super::descriptor::{self, Level, State, pages_of};
 use super::walk::{Slot, pay};
 use super::{Batch, Memory, Stage2};
-use crate::address::{Ipa, PAGE_SIZE, TlbTag, VmIndex};
+use crate::address::{Ipa, PAGE_SIZE};
 use crate::frame_pool::NoFrame;
 use crate::machine::{FrameIndex, FrameUse, IpaRange, Machine, Scope};
 use crate::operation::budget::{Budget, weight};
-
-/// A frame that becomes an empty table of `level`, translating from `first_page` on.
-pub(super) fn take<M: Machine>(
-    mem: Memory<'_, '_, M>,
-    vm: VmIndex,
-    tag: TlbTag,
-    level: Level,
-    first_page: u64,
-) -> Result<FrameIndex, NoFrame> {
-    let frame = mem.pool.take(mem.machine, vm, FrameUse::Table(tag))?;
-    mem.pool.record(frame).adopt(level, first_page);
-    Ok(frame)
-}
 
 /// Gives entries of a table new values, from the slot's on, until `value` has none for an entry or
 /// `limit` is reached; returns how many. All writes to tables come through here.
@@ -54,8 +41,25 @@ pub(super) fn write<M: Machine>(mem: Memory<'_, '_, M>, slot: &Slot<'_>, new: u6
 }
 
 impl Stage2 {
-    /// A table for this tree, merging one that is not needed if the pool has none left. That is paid
-    /// here, since only here it is known.
+    /// A frame, all zero. If the pool has none for the VM, a table is merged that it does not need: so
+    /// no frame that the VM is guaranteed is out of its reach.
+    pub(crate) fn take_frame<M: Machine>(
+        &mut self,
+        mem: Memory<'_, '_, M>,
+        user: FrameUse,
+    ) -> Result<FrameIndex, NoFrame> {
+        match mem.pool.take(mem.machine, self.vm, user) {
+            Err(NoFrame::Empty) => {
+                // Not by way of the pool, where another VM might take it.
+                let frame = self.remove_mergeable(mem).ok_or(NoFrame::Empty)?;
+                mem.pool.reuse(mem.machine, frame, user);
+                Ok(frame)
+            }
+            taken => taken,
+        }
+    }
+
+    /// A table for this tree. A merge is paid here, since only here it is known.
     pub(super) fn take_table<M: Machine>(
         &mut self,
         mem: Memory<'_, '_, M>,
@@ -63,13 +67,12 @@ impl Stage2 {
         first_page: u64,
         budget: &mut Budget,
     ) -> Result<FrameIndex, NoFrame> {
-        let tag = self.context.tag;
-        let mut taken = take(mem, self.vm, tag, level, first_page);
-        if taken == Err(NoFrame::Empty) && self.merge_one(mem) {
+        let tables = self.tables;
+        let frame = self.take_frame(mem, FrameUse::Table(self.context.tag))?;
+        if self.tables < tables {
             pay(budget, weight::TABLE, 1);
-            taken = take(mem, self.vm, tag, level, first_page);
         }
-        let frame = taken?;
+        mem.pool.record(frame).adopt(level, first_page);
         self.tables += 1;
         Ok(frame)
     }
@@ -167,8 +170,17 @@ impl Stage2 {
 
     /// Merges the table that has been mergeable longest. `false` if there is none.
     pub(crate) fn merge_one<M: Machine>(&mut self, mem: Memory<'_, '_, M>) -> bool {
+        let table = self.remove_mergeable(mem);
+        if let Some(table) = table {
+            mem.pool.put(mem.machine, self.vm, table);
+        }
+        table.is_some()
+    }
+
+    /// Takes the table out of the tree that has been mergeable longest, and gives it, all zero.
+    fn remove_mergeable<M: Machine>(&mut self, mem: Memory<'_, '_, M>) -> Option<FrameIndex> {
         self.assert_finished();
-        let Some(table) = self.mergeable.first() else { return false };
+        let table = self.mergeable.first()?;
         self.delist(mem, table);
         let record = mem.pool.record(table);
         let home = record.home().expect("G8: a mergeable table was cut from a block");
@@ -180,8 +192,8 @@ impl Stage2 {
         );
         self.replace(mem, slot, record.first_page(), self.encoder.owned(level) | home.0);
         sweep(mem, &Slot::first(mem, table), 512, |_| Some(0));
-        self.put_table(mem, table);
-        true
+        self.tables -= 1;
+        Some(table)
     }
 
     /// Takes an empty table out of the tree, and those above it that this leaves empty. They return

@@ -95,6 +95,7 @@ numbered! {
     Trimmed = 51, "a page of the range has left the parcel before";
     TooManyHoles = 52, "the parcel, or the caller's mapping of it, would have too many holes";
     Policy = 53, "the memory cannot have this cache policy";
+    SharedQuota = 55, "the VM's guarantee is used up, and so is the shared pool; the resource says of what";
     Poisoned = 59, "a page of the parcel cannot be vouched for, so it is given to nobody";
 }
 
