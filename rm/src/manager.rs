@@ -162,7 +162,7 @@ impl<'s, M: Machine> Manager<'s, M> {
                 return Err(BootError::Ambiguous);
             }
             let mut free = FreeParcels::default();
-            manager.parcels.deal(&mut free, slots, records);
+            manager.parcels.deal(VmIndex(index as u8), &mut free, slots, records);
             manager.add(VmIndex(index as u8), config, free)?;
         }
         manager.parcels.share(guaranteed..guaranteed + shared.parcels as usize);
@@ -481,6 +481,20 @@ impl<'s, M: Machine> Manager<'s, M> {
         self.parcels.unlist_held(&mut self.vm(vm).account.lock(&self.machine), record, entry);
     }
 
+    /// The VMs that could know of a parcel, one bit each.
+    fn parties(&self, parcel: &Memparcel) -> u16 {
+        let named = parcel.acl.entries().iter().filter_map(|entry| self.find(entry.vmid));
+        named.fold(1 << parcel.owner.0, |all, vm| all | 1 << vm.0)
+    }
+
+    /// A VM is being reset: no handle with slot number `place` means anything to it any more.
+    pub(crate) fn forget_party(&self, place: usize, vm: VmIndex) {
+        if self.parcels.forget_party(place, vm) {
+            let account = &self.vm(self.parcels.dealt_to(place)).account;
+            self.parcels.renew(&mut account.lock(&self.machine), place);
+        }
+    }
+
     /// Ends a parcel whose pages are back and whose lists are cleared.
     pub(crate) fn retire(&self, parcel: &mut Memparcel, record: RecordIndex) {
         self.detach_news(parcel, record);
@@ -496,7 +510,8 @@ impl<'s, M: Machine> Manager<'s, M> {
         parcel.pages = 0;
         parcel.holes.clear();
         let account = &self.vm(parcel.owner).account;
-        self.parcels.put(&mut account.lock(&self.machine), handle, record);
+        let parties = self.parties(parcel);
+        self.parcels.put(&mut account.lock(&self.machine), handle, record, parties);
         // Whoever can pay must find a record.
         ledger.refund(Resource::Parcels, 1);
         self.wake_teardown(parcel.owner);

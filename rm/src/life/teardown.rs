@@ -2,7 +2,8 @@
 //!
 //! One stage after the other, each of them in steps: the call that was at work is finished before this
 //! begins; then queues, news and doorbells are emptied, what the VM holds of others is released, newest
-//! first, its own parcels are taken back and zeroed, and its tables are merged. Nothing here needs memory or can be
+//! first, its own parcels are taken back and zeroed, handle numbers that rested for it come back, and its
+//! tables are merged. Nothing here needs memory or can be
 //! refused: what a removal needs was reserved when the mapping was made. At the end the VM has a part in
 //! nothing, its tables say what boot gave it, and no translation of its tag is left in any TLB.
 //!
@@ -31,7 +32,7 @@ use crate::operation::{Slot, Step};
 #[derive(Debug)]
 pub(crate) struct Teardown {
     stage: Stage,
-    /// Of all records, the next.
+    /// Of all records, or all handle numbers, the next.
     record: u32,
     /// Of its ACL, the next.
     entry: usize,
@@ -50,6 +51,8 @@ enum Stage {
     Held,
     /// Its own parcels.
     Owned,
+    /// The numbers of parcels that it knew.
+    Handles,
     /// Tables that can be merged.
     Tables,
 }
@@ -93,6 +96,7 @@ impl Teardown {
                 Stage::Mailbox => empty_mailbox(caller, slot, budget),
                 Stage::Held => release_newest(caller, budget),
                 Stage::Owned => self.take_back(caller, budget),
+                Stage::Handles => self.forget_handles(caller, budget),
                 Stage::Tables => merge(caller, budget),
             };
             if walk == Walk::More {
@@ -112,7 +116,11 @@ impl Teardown {
                     }
                     return Stands::Waits;
                 }
-                Stage::Owned => Stage::Tables,
+                Stage::Owned => {
+                    self.record = 0;
+                    Stage::Handles
+                }
+                Stage::Handles => Stage::Tables,
                 Stage::Tables => {
                     let context = caller.manager.context(caller.vm);
                     caller.machine().invalidate(context, Scope::All);
@@ -168,6 +176,22 @@ impl Teardown {
                 panic!("G4: a VM is taken apart in the middle of its call")
             }
         }
+        Walk::More
+    }
+
+    /// The VM is no party any more to what the next number of the handle space has meant.
+    fn forget_handles<M: Machine>(
+        &mut self,
+        caller: Caller<'_, '_, M>,
+        budget: &mut Budget,
+    ) -> Walk {
+        let place = self.record as usize;
+        if place >= caller.manager.parcels().slots() {
+            return Walk::End;
+        }
+        caller.manager.forget_party(place, caller.vm);
+        self.record += 1;
+        let _ = budget.spend(weight::LOOK);
         Walk::More
     }
 

@@ -2,7 +2,9 @@
 //!
 //! A handle is a generation (19 bits) above a slot number (13 bits, from 1). A slot's generation rises
 //! when its parcel goes, so an old handle never names a new parcel (G6), and looking one up is an
-//! index. All slots are dealt out to the VMs at boot, so one VM cannot wear out another's (G7).
+//! index. All slots are dealt out to the VMs at boot, so one VM cannot wear out another's (G7). A slot
+//! that has used up its generations rests until every VM that was a party to one of its parcels has been
+//! reset: nobody is left then who could mean an old parcel by a number that is given again.
 //!
 //! Of the records a VM has as many to itself as it is guaranteed parcels; the others are in one stack for
 //! all. Records are alike: a VM that has more than its own gives back what it ends, whichever that is,
@@ -14,6 +16,7 @@ use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use rm_abi::Handle;
 
 use crate::address::VmIndex;
+use crate::config::MAX_VMS;
 use crate::link::notice::{NODES, Node};
 use crate::lock::{self, Guard, Lock, Rank};
 use crate::machine::Machine;
@@ -33,7 +36,13 @@ pub struct HandleSlot {
     word: AtomicU64,
     /// The slot behind this one in its VM's queue of free slots; 0 at the end.
     next: AtomicU16,
+    /// VMs that were a party to one of its parcels and have not been reset since, one bit each.
+    parties: AtomicU16,
+    /// The index of the VM that it was dealt to.
+    dealt_to: AtomicU8,
 }
+
+const _: () = assert!(MAX_VMS <= u16::BITS as usize);
 
 /// One parcel's record.
 #[derive(Debug)]
@@ -183,10 +192,17 @@ impl<'s, R: lock::Strategy> ParcelTable<'s, R> {
     }
 
     /// Gives a VM its slots and records; at boot, once for each VM.
-    pub(crate) fn deal(&self, free: &mut FreeParcels, slots: Range<usize>, records: Range<usize>) {
+    pub(crate) fn deal(
+        &self,
+        vm: VmIndex,
+        free: &mut FreeParcels,
+        slots: Range<usize>,
+        records: Range<usize>,
+    ) {
         free.slots = slots.len() as u64;
         free.own = records.len() as u32;
         for slot in slots {
+            self.slots[slot].dealt_to.store(vm.0, Ordering::Relaxed);
             let generation = (self.slots[slot].word.load(Ordering::Relaxed) >> 32) as u32;
             // All slots together have fewer than 2^32: a handle has 32 bits.
             free.handles_left += LAST_GENERATION + 1 - generation;
@@ -242,11 +258,19 @@ impl<'s, R: lock::Strategy> ParcelTable<'s, R> {
 
     /// Gives slot and record back, before the parcel is refunded. It is vacant, and nothing of it is
     /// left in its record.
-    pub(crate) fn put(&self, free: &mut FreeParcels, handle: Handle, record: RecordIndex) {
+    /// `parties` are the VMs that could know of the parcel, one bit each.
+    pub(crate) fn put(
+        &self,
+        free: &mut FreeParcels,
+        handle: Handle,
+        record: RecordIndex,
+        parties: u16,
+    ) {
         let (place, generation) = split(handle);
         let slot = &self.slots[place];
+        slot.parties.fetch_or(parties, Ordering::Relaxed);
         slot.word.store(u64::from(generation + 1) << 32, Ordering::Release);
-        // A slot that has used up its generations is never dealt out again.
+        // A slot that has used up its generations rests.
         if generation < LAST_GENERATION {
             self.queue_slot(free, place as u16 + 1);
         }
@@ -264,6 +288,34 @@ impl<'s, R: lock::Strategy> ParcelTable<'s, R> {
     /// to know locks it. `false` is certain for a record that is not the VM's all the while.
     pub(crate) fn is_taken_by(&self, vm: VmIndex, record: RecordIndex) -> bool {
         self.records[record.0 as usize].taker.load(Ordering::Relaxed) == vm.0 + 1
+    }
+
+    /// The VM that slot number `place` was dealt to.
+    pub(crate) fn dealt_to(&self, place: usize) -> VmIndex {
+        VmIndex(self.slots[place].dealt_to.load(Ordering::Relaxed))
+    }
+
+    /// Forgets that a VM, which is being reset, was a party to parcels of slot number `place`. `true` if
+    /// the slot has nothing to rest for any more: whoever it was dealt to can have it back.
+    pub(crate) fn forget_party(&self, place: usize, vm: VmIndex) -> bool {
+        let slot = &self.slots[place];
+        let before = slot.parties.fetch_and(!(1 << vm.0), Ordering::Relaxed);
+        before == 1 << vm.0 && self.is_worn(place)
+    }
+
+    fn is_worn(&self, place: usize) -> bool {
+        self.slots[place].word.load(Ordering::Relaxed) >> 32 > u64::from(LAST_GENERATION)
+    }
+
+    /// Begins the generations of a slot anew, in the account of the VM that it was dealt to, unless somebody
+    /// was a party meanwhile.
+    pub(crate) fn renew(&self, free: &mut FreeParcels, place: usize) {
+        let slot = &self.slots[place];
+        if self.is_worn(place) && slot.parties.load(Ordering::Relaxed) == 0 {
+            slot.word.store(0, Ordering::Release);
+            free.handles_left += LAST_GENERATION + 1;
+            self.queue_slot(free, place as u16 + 1);
+        }
     }
 
     fn queue_slot(&self, free: &mut FreeParcels, slot: u16) {
@@ -391,23 +443,23 @@ mod tests {
         (0..count).map(|_| make()).collect::<Vec<_>>().leak()
     }
 
-    /// A VM whose two handle numbers have one generation left each.
+    /// VMs 3 and 4, each with two handle numbers that have one generation left.
     fn worn() -> World {
-        let mut only = vm(3);
-        only.quotas.parcels = 1;
+        let mut vms = [vm(3), vm(4)];
+        vms.iter_mut().for_each(|vm| vm.quotas.parcels = 1);
         let generation = u64::from(LAST_GENERATION);
         let slot =
             || HandleSlot { word: AtomicU64::new(generation << 32), ..HandleSlot::default() };
-        let frames = only.quotas.frames as usize;
+        let frames = 2 * vms[0].quotas.frames as usize;
         let storage = Storage {
-            vms: leaked(1, VmSlot::<YieldThread>::new),
-            handles: leaked(2, slot),
-            parcels: leaked(1, ParcelRecord::new),
-            links: leaked(1, LinkRecord::new),
+            vms: leaked(2, VmSlot::<YieldThread>::new),
+            handles: leaked(4, slot),
+            parcels: leaked(2, ParcelRecord::new),
+            links: leaked(2, LinkRecord::new),
             frame_records: leaked(frames, FrameRecord::default),
             frame_stack: leaked(frames, || AtomicU32::new(0)),
         };
-        let manager = Manager::new(FakeMachine::new(frames), storage, &[only]).unwrap();
+        let manager = Manager::new(FakeMachine::new(frames), storage, &vms).unwrap();
         let world = World { manager };
         world.manager.give(VmIndex(0), RAM, World::pa_of(VmIndex(0)), 16).unwrap();
         world
@@ -442,5 +494,28 @@ mod tests {
             ..last
         };
         assert_eq!((last, last.error), (expected, 2));
+    }
+
+    #[test]
+    fn g6_a_worn_out_number_rests_until_all_that_knew_it_have_been_reset() {
+        let world = worn();
+        let owner = world.caller(VmIndex(0));
+        let lend = || owner.offer(Transfer::Lend, &[(4, 6)], &[(RAM.0, 1)]);
+        for _ in 0..2 {
+            let handle = lend().unwrap();
+            owner.reclaim(handle, 0).unwrap();
+        }
+        let live_again = |vm| {
+            world.end(vm);
+            world.settle(vm, 1);
+            world.start(vm);
+        };
+        live_again(VmIndex(0));
+        assert_eq!(lend(), Err(2), "VM 4 may still mean an old parcel");
+        live_again(VmIndex(1));
+        let handle = lend().unwrap();
+        assert_eq!(split(Handle(handle)).1, 0, "the generations begin anew");
+        owner.reclaim(handle, 0).unwrap();
+        world.check();
     }
 }
