@@ -18,7 +18,7 @@ use rm_abi::{
 use super::{FakeMachine, VirtualCpu, YieldThread};
 use crate::address::{Ipa, PAGE_SIZE, Pa, TlbTag, VmIndex};
 use crate::audit::AuditReport;
-use crate::config::VmConfig;
+use crate::config::{BootError, VmConfig};
 use crate::direct::{Direct, DirectCall, DirectResult, GuestFault, GuestMemory};
 use crate::frame_pool::FrameRecord;
 use crate::hypercall::{Hypercall, Results};
@@ -29,7 +29,7 @@ use crate::manager::{Manager, Storage, VmSlot};
 use crate::memparcel::{HandleSlot, ParcelRecord};
 use crate::operation::STEP;
 use crate::operation::budget::Budget;
-use crate::quota::Quotas;
+use crate::quota::{Amounts, Quotas};
 
 /// Where every VM of a world has its RAM.
 pub const RAM: Ipa = Ipa(0x4000_0000);
@@ -55,6 +55,17 @@ fn leaked<T>(count: usize, make: impl Fn() -> T) -> &'static [T] {
     (0..count).map(|_| make()).collect::<Vec<_>>().leak()
 }
 
+fn storage(vms: usize, parcels: usize, frames: usize) -> Storage<'static, YieldThread> {
+    Storage {
+        vms: leaked(vms, VmSlot::new),
+        handles: leaked(8191, HandleSlot::default),
+        parcels: leaked(parcels, ParcelRecord::new),
+        links: leaked(vms, LinkRecord::new),
+        frame_records: leaked(frames, FrameRecord::default),
+        frame_stack: leaked(frames, || AtomicU32::new(0)),
+    }
+}
+
 impl World {
     /// VMs with [`RAM_PAGES`] pages of RAM each, at [`RAM`].
     pub fn new(vms: &[VmConfig]) -> Self {
@@ -64,26 +75,58 @@ impl World {
     /// As [`World::new`], on a machine with `features`.
     pub fn with_features(vms: &[VmConfig], features: Features) -> Self {
         let world = Self::without_memory(vms, features);
-        for vm in world.vms() {
-            world.manager.give(vm, RAM, Self::pa_of(vm), RAM_PAGES).expect("the range is free");
-        }
+        world.give_all();
         world
+    }
+
+    /// As [`World::new`], with storage for exactly what the VMs are guaranteed and what they share:
+    /// these amounts, and so many frames.
+    ///
+    /// # Errors
+    ///
+    /// What the manager says of the configuration.
+    pub fn with_shared(
+        vms: &[VmConfig],
+        shared: Amounts,
+        frames: usize,
+    ) -> Result<Self, BootError> {
+        let sure = |vm: &VmConfig| vm.quotas.guaranteed.parcels.min(vm.quotas.parcels.into());
+        let parcels = vms.iter().map(sure).sum::<u64>() + shared.parcels;
+        let reserved: usize = vms.iter().map(|vm| vm.quotas.frames_reserved as usize).sum();
+        Self::with_storage(vms, shared, parcels as usize, reserved + frames)
+    }
+
+    /// As [`World::with_shared`], with storage for so many parcels and frames.
+    ///
+    /// # Errors
+    ///
+    /// What the manager says of the configuration.
+    pub fn with_storage(
+        vms: &[VmConfig],
+        shared: Amounts,
+        parcels: usize,
+        frames: usize,
+    ) -> Result<Self, BootError> {
+        let storage = storage(vms.len(), parcels, frames);
+        let machine = FakeMachine::new(frames);
+        let world = Self { manager: Manager::with_shared(machine, storage, vms, shared)? };
+        world.give_all();
+        Ok(world)
     }
 
     /// VMs that have no memory yet.
     pub fn without_memory(vms: &[VmConfig], features: Features) -> Self {
         let frames = vms.iter().map(|vm| vm.quotas.frames as usize).sum();
         let parcels = vms.iter().map(|vm| vm.quotas.parcels as usize).sum();
-        let storage = Storage {
-            vms: leaked(vms.len(), VmSlot::<YieldThread>::new),
-            handles: leaked(8191, HandleSlot::default),
-            parcels: leaked(parcels, ParcelRecord::new),
-            links: leaked(vms.len(), LinkRecord::new),
-            frame_records: leaked(frames, FrameRecord::default),
-            frame_stack: leaked(frames, || AtomicU32::new(0)),
-        };
+        let storage = storage(vms.len(), parcels, frames);
         let machine = FakeMachine::with_features(frames, features);
         Self { manager: Manager::new(machine, storage, vms).expect("the storage fits") }
+    }
+
+    fn give_all(&self) {
+        for vm in self.vms() {
+            self.manager.give(vm, RAM, Self::pa_of(vm), RAM_PAGES).expect("the range is free");
+        }
     }
 
     /// The VMs.
