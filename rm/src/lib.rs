@@ -18,7 +18,8 @@
 //! * **G5** A page changes hands only when no CPU, TLB or device of a VM that loses it can still
 //!   reach it. Before a VM that was never a party to the parcel can read it, it is zero, to the point
 //!   of coherency. Between the parties its content is what is handed over, and is kept, unless
-//!   sanitising was asked for by a call or by the configuration.
+//!   sanitising was asked for by a call or by the configuration, or the borrower of a lend was revoked
+//!   or died: then it is zeroed at the reclaim.
 //! * **G6** A handle names one parcel as long as any VM that was a party to it lives; a VM that is no
 //!   party cannot tell a parcel from no parcel.
 //! * **G7** No guest input makes EL2 panic, loop without bound or run out of memory for another VM:
