@@ -9,6 +9,7 @@
 //! log       defmt frames -> lines           print    lines -> terminal
 //! verdict   was that a pass?                symbols  addresses -> functions
 //! peers     what other hypervisors cost
+//! map       who has which memory: records -> tables, picture
 //! verb      what a user types: one file each
 //! ```
 //!
@@ -21,6 +22,7 @@ pub mod elf;
 pub mod image;
 pub mod launch;
 pub mod log;
+pub mod map;
 pub mod peers;
 pub mod print;
 pub mod scenario;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use qemu::verb::{bench, doctor, image, list, run};
+use qemu::verb::{bench, doctor, image, list, map, run};
 
 /// Runs the resource manager and its VMs under QEMU.
 ///
@@ -45,6 +45,15 @@ enum Verb {
         #[arg(long, short, default_value = "target/demo.img")]
         output: PathBuf,
     },
+    /// Draw who owns, lends, borrows and maps which memory: tables here, a picture in a file.
+    Map {
+        /// The scenario; one of its VMs looks at the others.
+        #[arg(default_value = "map")]
+        scenario: String,
+        /// The file for the picture.
+        #[arg(long, short, default_value = "target/map.svg")]
+        output: PathBuf,
+    },
     /// Count the instructions of each operation and compare with other hypervisors.
     Bench,
 }
@@ -64,6 +73,7 @@ fn serve(arguments: Arguments) -> Result<ExitCode> {
         Some(Verb::List) => list::run(),
         Some(Verb::Doctor) => doctor::run(),
         Some(Verb::Image { scenario, output }) => image::run(&scenario, &output),
+        Some(Verb::Map { scenario, output }) => map::run(&scenario, &output),
         Some(Verb::Bench) => bench::run(),
     }
 }

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod el2;
 pub mod examples;
 pub mod mailbox;
+pub mod map;
 
 use anyhow::{Context, Result};
 use guests::layout::{self, Link};
@@ -125,7 +126,7 @@ pub const fn link(owner: u16, peer: u16, at: Link) -> Channel {
 
 /// Every scenario there is.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    [&demo::DEMO, &bench::BENCH]
+    [&demo::DEMO, &map::MAP, &bench::BENCH]
         .into_iter()
         .chain(examples::ALL)
         .chain(checks::ALL)
@@ -156,7 +157,7 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {
         let error = named("dmeo").unwrap_err().to_string();
-        assert!(error.contains("\"dmeo\"") && error.contains("demo, bench"), "{error}");
+        assert!(error.contains("\"dmeo\"") && error.contains("demo, map, bench"), "{error}");
     }
 
     #[test]

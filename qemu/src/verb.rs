@@ -4,6 +4,7 @@ pub mod bench;
 pub mod doctor;
 pub mod image;
 pub mod list;
+pub mod map;
 pub mod run;
 
 use std::path::PathBuf;

@@ -15,8 +15,10 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use qemu::build::{self, Profile, Programs};
 use qemu::doctor::{self, Tools};
 use qemu::launch::{Outcome, Prepared};
+use qemu::map::{svg, table};
 use qemu::print::Printer;
 use qemu::scenario::{self, Scenario};
+use qemu::verb::map;
 use qemu::verb::run::remains;
 use qemu::verdict::End;
 
@@ -52,6 +54,7 @@ fn check(scenario: &Scenario, bench: &Bench) -> Result<(), Failed> {
     let outcome = prepared.run(&bench.tools.qemu, &mut |_| {}).map_err(failed)?;
     let wrong = match &outcome.judgement {
         judgement if scenario.name == FORGERY => recognised(judgement, outcome.end),
+        Ok(_) if map::is_inspected(scenario) => drawn(scenario, &outcome, &directory),
         Ok(_) => None,
         Err(wrong) => Some(wrong.clone()),
     };
@@ -65,6 +68,24 @@ fn recognised(judgement: &Result<String, String>, end: End) -> Option<String> {
         (Err(_), End::Code(0)) => None,
         (Err(wrong), _) => Some(format!("nothing was forged: {wrong}")),
     }
+}
+
+/// What is wrong with the map of a scenario in which a VM looks at the others, from its records to the
+/// picture, which is left beside the run's other files.
+fn drawn(scenario: &Scenario, outcome: &Outcome, directory: &Path) -> Option<String> {
+    let map = match map::seen(scenario, &outcome.lines) {
+        Ok(map) => map,
+        Err(wrong) => return Some(format!("{wrong:#}")),
+    };
+    let (picture, tables) = (svg::svg(&map, scenario.name), table::table(&map));
+    let missing = map.parcels.iter().map(|parcel| format!("{:#x}", parcel.handle));
+    let missing = missing.chain(map.vms.iter().map(|vm| vm.name.clone()));
+    let mut missing =
+        missing.filter(|text| !picture.contains(text.as_str()) || !tables.contains(text.as_str()));
+    if let Err(error) = std::fs::write(directory.join("map.svg"), &picture) {
+        return Some(format!("the picture cannot be written: {error}"));
+    }
+    missing.next().map(|text| format!("{text} is not in the picture or the tables"))
 }
 
 fn failed(error: anyhow::Error) -> Failed {

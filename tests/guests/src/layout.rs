@@ -43,6 +43,8 @@ pub const VMID_A: u16 = 0x10;
 pub const VMID_B: u16 = 0x11;
 /// VMID of the third VM of a scenario.
 pub const VMID_C: u16 = 0x12;
+/// VMID of the fourth VM of a scenario.
+pub const VMID_D: u16 = 0x13;
 
 /// A page that two VMs share from boot on, to tell each other handles and when to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +61,11 @@ pub const LINK_PAGES: u64 = 1;
 pub const LINK_AB: Link = Link { owner: RAM + 0x1_0000, peer: 0x7000_0000 };
 /// The link between the first VM, its owner, and the third.
 pub const LINK_AC: Link = Link { owner: RAM + 0x1_1000, peer: 0x7000_1000 };
+/// The link between the first VM, its owner, and the fourth.
+pub const LINK_AD: Link = Link { owner: RAM + 0x1_2000, peer: 0x7000_2000 };
 
 // The links lie between the start of memory and the program, the program below the parcels' pages, and
 // what a peer maps lies behind everybody's memory.
-const _: () = assert!(RAM <= LINK_AB.owner && LINK_AC.owner + LINK_PAGES * PAGE <= ENTRY);
+const _: () = assert!(RAM <= LINK_AB.owner && LINK_AD.owner + LINK_PAGES * PAGE <= ENTRY);
 const _: () = assert!(ENTRY < PAGES && PAGES < RAM + MEMORY);
-const _: () = assert!(RAM + BENCH_MEMORY <= LINK_AB.peer && LINK_AC.peer < WINDOW);
+const _: () = assert!(RAM + BENCH_MEMORY <= LINK_AB.peer && LINK_AD.peer < WINDOW);
