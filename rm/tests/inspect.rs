@@ -8,7 +8,8 @@ use rm::operation::STEP;
 use rm::stage2::Access;
 use rm_abi::extension::{
     COUNTERS, Count, Counter, CountersRequest, LEAF, LeafInfo, LeafRequest, MAP, MapEntry,
-    MapRequest, PageState, Policy, Rule, VMS, VmEntry, VmRoles, VmsRequest,
+    MapRequest, PageState, Policy, Rule, TRIM, TrimFlags, TrimRequest, VMS, VmEntry, VmRoles,
+    VmsRequest,
 };
 use rm_abi::{
     AppendFlags, Attribute, Bytes, CreateFlags, EncodeError, Handle, Rights, Transfer, Vmid,
@@ -238,6 +239,30 @@ fn a_parcel_is_mapped_in_the_order_of_its_list() {
         assert_eq!(ipas(lent, most), runs);
         assert_eq!(ipas(shared, most), [(PAGE, 2, PageState::Shared)]);
     }
+}
+
+#[test]
+fn what_has_left_a_parcel_is_not_in_its_map() {
+    let world = world();
+    let (a, d) = (world.caller(A), world.caller(D));
+    let runs = [(PAGE, 10), (PAGE + 0x2_0000, 3)];
+    let handle = a.offer(Transfer::Lend, &[(4, 6)], &runs).unwrap();
+    let trim = |offset, pages: u64| {
+        let (flags, size) = (TrimFlags::empty(), pages * 0x1000);
+        let request = TrimRequest { handle: Handle(handle), flags, offset, size };
+        assert_eq!(a.words(TRIM, &encoded(|into| request.encode(into))).0, 0);
+    };
+    trim(0x4000, 2);
+    trim(0x9000, 2);
+    for (step, most) in [(1, 1), (STEP, 1), (STEP, 9)] {
+        d.step.set(step);
+        let told = parts(&d, 3, handle, most).unwrap();
+        let told: Vec<_> = told.iter().map(|run| (run.ipa, run.pages, run.state)).collect();
+        let lent = |ipa, pages| (ipa, pages, PageState::Lent);
+        let left = [lent(PAGE, 4), lent(PAGE + 0x6000, 3), lent(PAGE + 0x2_1000, 2)];
+        assert_eq!(told, left, "{most} by {step}");
+    }
+    world.check();
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl<T: Transport, const N: usize> Session<T, N> {
     }
 
     /// Tells `visit` where the pages of a parcel are, as its owner has them and in the order in which
-    /// it named them: a run for each extent.
+    /// it named them: a run for each extent, or for what trimming has left of it.
     pub fn map_parcel(
         &mut self,
         owner: Vmid,

@@ -11,9 +11,10 @@ use crate::call::accept::RANGE;
 use crate::call::{Caller, extension};
 use crate::config::Roles;
 use crate::machine::Machine;
+use crate::memparcel::borrower::Place;
 use crate::memparcel::extents::Extent;
-use crate::memparcel::words::Cursor;
-use crate::memparcel::{Memparcel, Phase};
+use crate::memparcel::holes::Gone;
+use crate::memparcel::{Memparcel, Phase, units};
 use crate::operation::budget::{Budget, weight};
 use crate::operation::message::Message;
 use crate::operation::{Begun, Operation, Reply, Step};
@@ -37,8 +38,8 @@ pub(crate) struct Map {
 enum Source {
     /// The VM's tables, from here on.
     Tables(Ipa),
-    /// The extents of a parcel, from number `from` on.
-    Parcel { handle: Handle, at: Cursor, from: u32 },
+    /// The pieces of a parcel, from its page `from` on.
+    Parcel { handle: Handle, place: Place, from: u64 },
 }
 
 /// What a look at the source brings.
@@ -63,11 +64,9 @@ pub(crate) fn begin<M: Machine>(
     let source = match request.parcel {
         Handle(0) => Source::Tables(Ipa::of_page(Ipa(request.cursor).page())),
         handle => {
-            // Behind the last extent there is nothing, however far.
-            let from = u32::try_from(request.cursor).unwrap_or(u32::MAX);
             let (_, parcel) = caller.manager.parcels().get(caller.machine(), handle)?;
             check(&parcel, vm)?;
-            Source::Parcel { handle, at: Cursor::START, from }
+            Source::Parcel { handle, place: Place::START, from: request.cursor }
         }
     };
     let fits = (room * RANGE).saturating_sub(MapEntry::HEAD) / MapEntry::SIZE;
@@ -166,8 +165,8 @@ impl Map {
     ) -> Result<Found, Refusal> {
         match &mut self.source {
             Source::Tables(at) => Ok(next_run(caller, self.vm, at, budget)),
-            Source::Parcel { handle, at, from } => {
-                next_extent(caller, self.vm, *handle, (at, *from), budget)
+            Source::Parcel { handle, place, from } => {
+                next_piece(caller, self.vm, *handle, (place, *from), budget)
             }
         }
     }
@@ -198,33 +197,43 @@ fn next_run<M: Machine>(
     }
 }
 
-/// The next extent of a parcel; moves `at` behind it.
-fn next_extent<M: Machine>(
+/// The next piece of a parcel: an extent, or what trimming has left of it; moves `place` behind it.
+fn next_piece<M: Machine>(
     caller: Caller<'_, '_, M>,
     vm: VmIndex,
     handle: Handle,
-    (at, from): (&mut Cursor, u32),
+    (place, from): (&mut Place, u64),
     budget: &mut Budget,
 ) -> Result<Found, Refusal> {
     // Since the last step the parcel may have gone. While it is there, its settled extents stay.
     let (_, parcel) = caller.manager.parcels().get(caller.machine(), handle)?;
     check(&parcel, vm)?;
-    if at.index() < from.min(parcel.settled) {
-        parcel.extents.approach(caller.mem(), at, from.min(parcel.settled));
-        let _ = budget.spend(weight::PIECE);
-        return Ok(Found::Nothing);
-    }
-    let index = at.index();
-    if index >= parcel.settled {
+    if place.extent.index() >= parcel.settled {
         return Ok(Found::End);
     }
-    let record = parcel.extents.next(caller.mem(), at);
+    let record = parcel.extents.peek(caller.mem(), place.extent);
     let extent = Extent::decode(record.expect("G3: as many extents as were counted"));
+    if from >= place.before + extent.pages {
+        place.before += extent.pages;
+        parcel.extents.next(caller.mem(), &mut place.extent);
+        let _ = budget.spend(weight::REGION);
+        return Ok(Found::Nothing);
+    }
+    place.offset = place.offset.max(from.saturating_sub(place.before));
+    let gone = Gone(parcel.holes.all(), &[]);
+    let end = (parcel.settled, 0);
+    let piece = match units::next((&parcel.extents, gone), caller.mem(), place, end, budget) {
+        units::Next::Piece(piece) => piece,
+        units::Next::More => return Ok(Found::Nothing),
+        units::Next::End => return Ok(Found::End),
+    };
+    let cursor = place.before + place.offset;
+    place.offset += piece.pages;
     let stage2 = caller.manager.vm(vm).stage2.lock(caller.machine());
-    let leaf = stage2.leaf(caller.mem(), extent.at);
+    let leaf = stage2.leaf(caller.mem(), piece.at);
     let _ = budget.spend(weight::PIECE);
-    let leaf = Leaf { pages: extent.pages, pa: extent.pa, ..leaf };
-    Ok(entry(extent.at, &leaf, handle).map_or(Found::Nothing, |run| Found::Run(run, index.into())))
+    let leaf = Leaf { pages: piece.pages, pa: piece.pa, ..leaf };
+    Ok(entry(piece.at, &leaf, handle).map_or(Found::Nothing, |run| Found::Run(run, cursor)))
 }
 
 fn entry(at: Ipa, leaf: &Leaf, parcel: Handle) -> Option<MapEntry> {

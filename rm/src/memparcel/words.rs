@@ -119,19 +119,6 @@ impl<const W: usize, const INLINE: usize> Words<W, INLINE> {
         Some(record)
     }
 
-    /// Moves `cursor` on towards record `index`, to the next frame at most: one unit of work.
-    pub(crate) fn approach<M: Machine>(
-        &self,
-        mem: Memory<'_, '_, M>,
-        cursor: &mut Cursor,
-        index: u32,
-    ) {
-        let Some((_, behind)) = self.find(mem, *cursor) else { return };
-        let rest = Self::place(cursor.index).map_or(1, |place| Self::PER_FRAME - place);
-        let index = index.min(self.len).min(cursor.index + rest);
-        *cursor = Cursor { index, behind };
-    }
-
     fn find<M: Machine>(
         &self,
         mem: Memory<'_, '_, M>,

@@ -131,7 +131,8 @@ pub struct MapRequest {
     /// Only the pages of this parcel of the VM's own, in the parcel's order; 0 is all that it has, by
     /// address.
     pub parcel: Handle,
-    /// 0, or what the reply before said. Of a VM's map it is an address: any may be asked for.
+    /// 0, or what the reply before said. Any may be asked for: of a VM's map it is an address, of a
+    /// parcel's the number of a page.
     pub cursor: u64,
 }
 
