@@ -6,7 +6,10 @@ use rm::life::VmState;
 use rm::machine::fake::Wish;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
 use rm::operation::STEP;
-use rm_abi::vm::{ExitKind, StopFlags, VmExited, VmRequest, VmStatus, VmStopRequest};
+use rm_abi::extension::{EventKind, EventReason, Events, ParcelEvent, SUBSCRIBE, SubscribeRequest};
+use rm_abi::vm::{
+    ExitKind, StopFlags, VmExitRequest, VmExited, VmRequest, VmStatus, VmStopRequest,
+};
 use rm_abi::{AcceptFlags, Bytes, CreateFlags, Header, Transfer, Vmid, message};
 
 const A: VmIndex = VmIndex(0);
@@ -425,4 +428,50 @@ fn a_vm_that_restarts_is_loaded_again_without_being_asked() {
     world.manager.started(B);
     let b = world.caller(B);
     assert_eq!(b.words(message::VM_GET_VMID, &[]), (0, 4));
+}
+
+#[test]
+fn an_owner_that_subscribed_is_told_why_its_parcel_was_released() {
+    let world = world();
+    let (a, b) = (world.caller(A), world.caller(B));
+    let lent = a.offer(LENT, &[(4, 6)], &[(PAGE, 1)]).unwrap();
+    b.accept_contiguous(lent, LENT, (WINDOW, 1)).unwrap();
+    let events = SubscribeRequest { events: Events::RELEASED };
+    let mut payload = [0; SubscribeRequest::SIZE];
+    events.encode(&mut payload).unwrap();
+    assert_eq!(a.words(SUBSCRIBE, &payload), (0, 0));
+    world.end(B);
+    world.settle(B, STEP);
+    let packets = a.packets();
+    assert_eq!(packets.len(), 1, "this instead of MEM_RELEASED");
+    let event = ParcelEvent::decode(&packets[0][Header::SIZE..]).unwrap();
+    let expected = (lent, Vmid(4), EventKind::Released, EventReason::DEATH);
+    assert_eq!((event.handle.0, event.borrower, event.kind, event.reason), expected);
+}
+
+#[test]
+fn what_a_vm_says_as_it_ends_reaches_its_manager() {
+    let world = managed();
+    let (a, b) = (world.caller(A), world.caller(B));
+    let mut payload = [0; VmExitRequest::SIZE];
+    VmExitRequest { flags: 0x12, code: 2 }.encode(&mut payload).unwrap();
+    assert_eq!(b.send(message::VM_EXIT, &payload), Turn::Exit(2));
+    world.manager.ended(B, ExitKind::Call);
+    let packets = a.packets();
+    let exited = VmExited::decode(&packets[1][Header::SIZE..]).unwrap();
+    assert_eq!((exited.kind, exited.flags, exited.code), (ExitKind::Call, 0x12, 2));
+}
+
+#[test]
+fn a_vm_is_not_restarted_when_it_has_done_its_work() {
+    let restarts = VmConfig { after_end: AfterEnd::Restart, ..vm(4) };
+    for (code, state) in [(0, VmState::Reset), (1, VmState::Init)] {
+        let world = World::new(&[vm(3), restarts]);
+        let mut payload = [0; VmExitRequest::SIZE];
+        VmExitRequest { flags: 0, code }.encode(&mut payload).unwrap();
+        assert_eq!(world.caller(B).send(message::VM_EXIT, &payload), Turn::Exit(code));
+        world.manager.ended(B, ExitKind::Call);
+        world.settle(B, STEP);
+        assert_eq!(world.manager.state(B), state);
+    }
 }
