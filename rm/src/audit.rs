@@ -105,7 +105,7 @@ impl<M: Machine> Manager<'_, M> {
                 | Phase::Reclaiming => return Err(Broken::Busy),
             }
             report.parcels += 1;
-            report.poisoned += if parcel.poisoned { parcel.pages } else { 0 };
+            report.poisoned += if parcel.poisoned { parcel.pages_left() } else { 0 };
             lent_or_shared += self.check_owner(&mut parcel)?;
             borrowed += self.check_borrowers(&mut parcel)?;
         }
