@@ -54,10 +54,11 @@ enum Stage {
     /// Look for the first page, then for the last.
     First,
     Last,
-    /// Cut the blocks that they are in. From here on nothing can be refused.
+    /// Cut the blocks that they are in. From here on only the machine can refuse.
     Cut,
-    /// The owner's: zero the pages, or clean them where their policy is not write-back.
+    /// The owner's: ask the machine whether the pages may go home.
     Inspect,
+    /// Zero them, or clean them where their policy is not write-back.
     Maintain,
     Restore,
     /// A borrower's.
