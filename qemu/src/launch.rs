@@ -77,6 +77,12 @@ impl<'a> Prepared<'a> {
         self.directory.join("image")
     }
 
+    /// The machine's memory, as the run has left it, from the first byte of RAM on. Only of a scenario
+    /// that [keeps](Scenario::keeps_memory) it.
+    pub fn memory(&self) -> PathBuf {
+        self.directory.join("memory")
+    }
+
     fn uart(&self) -> PathBuf {
         self.directory.join("uart.txt")
     }
@@ -85,6 +91,12 @@ impl<'a> Prepared<'a> {
     pub fn command(&self, qemu: &Path) -> Command {
         let mut command = Command::new(qemu);
         command.args(machine_arguments(&self.scenario.machine));
+        if self.scenario.keeps_memory {
+            let path = self.memory().display().to_string();
+            command.arg("-object");
+            command.arg(format!("memory-backend-file,id=ram,size=1G,share=on,mem-path={path}"));
+            command.args(["-machine", "memory-backend=ram"]);
+        }
         command.arg("-kernel").arg(self.image());
         if self.scenario.semihosting {
             // The log comes on standard output: that is what semihosting calls the console.
@@ -114,6 +126,7 @@ impl<'a> Prepared<'a> {
     ) -> Result<Outcome> {
         // What an earlier run left must not be taken for this one's.
         let _ = fs::remove_file(self.uart());
+        let _ = fs::remove_file(self.memory());
         let complaints = self.directory.join("qemu.txt");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&complaints)?);
         let mut process = Process::start(command)?;

@@ -35,6 +35,8 @@ pub struct Scenario {
     pub machine: Machine,
     /// Whether EL2 may use semihosting. Off for programs that could use it to leave the machine.
     pub semihosting: bool,
+    /// Whether the machine's memory stays in a file when the run is over.
+    pub keeps_memory: bool,
     /// How long it may take before it counts as hanging.
     pub seconds: u64,
     /// What must come of it.
@@ -53,6 +55,7 @@ impl Scenario {
         channels: &[],
         machine: Machine::TESTS,
         semihosting: true,
+        keeps_memory: false,
         seconds: 120,
         expect: Expect::Pass,
         log: &[],

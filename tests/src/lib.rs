@@ -1,3 +1,7 @@
 //! Scenarios on the image that ships: `tests/qemu.rs` runs every table of `qemu::scenario` as a test.
 //!
+//! Behind one of them [`canary`] searches the machine's memory.
+//!
 //! `guests/` holds the programs that the VMs run, `el2/` programs that take the hypervisor's place.
+
+pub mod canary;

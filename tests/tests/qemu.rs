@@ -25,6 +25,9 @@ use qemu::verdict::End;
 /// The scenario in which a guest ends QEMU with code 0 and prints a verdict of its own.
 const FORGERY: &str = "forge";
 
+/// The scenario after which all memory is searched.
+const CANARIES: &str = "canaries";
+
 /// What all trials use.
 struct Bench {
     tools: Tools,
@@ -55,6 +58,10 @@ fn check(scenario: &Scenario, bench: &Bench) -> Result<(), Failed> {
     let wrong = match &outcome.judgement {
         judgement if scenario.name == FORGERY => recognised(judgement, outcome.end),
         Ok(_) if map::is_inspected(scenario) => drawn(scenario, &outcome, &directory),
+        Ok(_) if scenario.name == CANARIES => {
+            let found = tests::canary::search(&outcome.lines, &prepared.memory());
+            found.err().map(|wrong| format!("{wrong:#}"))
+        }
         Ok(_) => None,
         Err(wrong) => Some(wrong.clone()),
     };

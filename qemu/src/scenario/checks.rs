@@ -1,7 +1,7 @@
 //! The scenarios of `cargo test` beside the demo, one QEMU each.
 
 use guests::layout::{LINK_AB, LINK_AC, REPLAY_MEMORY, VMID_A, VMID_B, VMID_C};
-use package::{EndOfLife, OnFault, Roles, Vm};
+use package::{EndOfLife, OnFault, Roles, Sanitize, Vm};
 
 use super::demo::DEMO;
 use super::{Guest, Machine, Scenario, guest, link};
@@ -19,6 +19,7 @@ pub const ALL: &[Scenario] = &[
     TRIM,
     REVOKE_TWO,
     ASK,
+    CANARIES,
     CACHE_POLICY,
     CACHE_POLICY_MAX,
     LIVES,
@@ -160,6 +161,27 @@ const TRIM: Scenario = Scenario {
     ],
     channels: &[link(0, 1, LINK_AB)],
     log: &["and came home before the others"],
+    ..Scenario::USUAL
+};
+
+/// What memory holds in the end is in a file, and `tests` searches it.
+const CANARIES: Scenario = Scenario {
+    name: "canaries",
+    about: "pages change hands in every way, and the host searches all memory for what was in them",
+    guests: &[
+        Guest { program: "canary_owner", vm: guest("A", VMID_A) },
+        Guest {
+            program: "canary_borrower",
+            vm: Vm { cpus: [1, 0], end_of_life: EndOfLife::Reset, ..guest("B", VMID_B) },
+        },
+        Guest {
+            program: "canary_cautious",
+            vm: Vm { cpus: [1, 0], sanitize: Sanitize::Always, ..guest("C", VMID_C) },
+        },
+    ],
+    channels: &[link(0, 1, LINK_AB), link(0, 2, LINK_AC)],
+    keeps_memory: true,
+    log: &["I end with what I filled", "fields are mine again"],
     ..Scenario::USUAL
 };
 

@@ -28,6 +28,46 @@ pub const REPLAY_MEMORY: u64 = 0x2400_0000;
 /// Where the manager maps first in a VM with [`MEMORY`] bytes.
 pub const REPLAY_MAILBOX: u64 = RAM + MEMORY;
 
+/// Pages that the first VM fills with its canary: one of these for each parcel, of which every second
+/// page is in the parcel.
+pub const FIELD: u64 = 8;
+/// Parcels of that VM, and what is left of them in the end.
+pub const FIELDS: [Left; 10] = [
+    Left::Borrowers,
+    Left::Owners,
+    Left::Zeros,
+    Left::Zeros,
+    Left::Zeros,
+    Left::Zeros,
+    Left::Zeros,
+    Left::Borrowers,
+    Left::Zeros,
+    Left::Zeros,
+];
+/// A page that says which machine memory is a VM's: the first behind all fields.
+pub const BEACON: u64 = PAGES + FIELDS.len() as u64 * FIELD * PAGE;
+
+/// What the pages of a parcel hold when all is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// What their borrower wrote.
+    Borrowers,
+    /// What their owner wrote.
+    Owners,
+    /// Nothing.
+    Zeros,
+}
+
+/// A VM's canary, from what it says of itself in its log.
+pub const fn canary(seed: u64) -> u64 {
+    (seed ^ 0x5eed_0f0a_11ca_9a21).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
+}
+
+/// What the page at [`BEACON`] is full of.
+pub const fn beacon(seed: u64) -> u64 {
+    !canary(seed)
+}
+
 /// The VM's own console.
 pub const CONSOLE: u64 = 0x0900_0000;
 /// The virtual GIC's distributor.

@@ -19,6 +19,7 @@ pub mod vectors;
 pub mod ask;
 pub mod bench;
 pub mod cache_policy;
+pub mod canaries;
 pub mod demo;
 pub mod doorbells;
 pub mod example;
