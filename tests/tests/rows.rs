@@ -1,0 +1,109 @@
+//! `ROWS.md` is true: every row is there and has a proof, and every proof exists.
+
+use std::fs;
+
+use qemu::build::workspace;
+use qemu::scenario;
+
+/// The rows that there must be.
+fn wanted() -> Vec<u32> {
+    (1..=8).chain(20..=24).chain(35..=46).collect()
+}
+
+/// A line of the table: its number, and the cells with proofs.
+struct Row {
+    number: u32,
+    proofs: Vec<String>,
+}
+
+fn rows(table: &str) -> Vec<Row> {
+    table.lines().filter_map(row).collect()
+}
+
+fn row(line: &str) -> Option<Row> {
+    let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
+    let number = cells.next()?.parse().ok()?;
+    let quoted =
+        |cell: &str| -> Vec<_> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+    let proofs = cells.skip(1).flat_map(quoted).collect();
+    Some(Row { number, proofs })
+}
+
+/// What is wrong with a proof.
+fn doubt(proof: &str) -> Option<String> {
+    if let Some(name) = proof.strip_prefix("scenario ") {
+        return scenario::named(name).err().map(|error| error.to_string());
+    }
+    let Some((path, test)) = proof.split_once("::") else {
+        return Some(format!("{proof:?} is neither a test nor a scenario"));
+    };
+    let Ok(source) = fs::read_to_string(workspace().join(path)) else {
+        return Some(format!("there is no file {path}"));
+    };
+    (!is_test(&source, test)).then(|| format!("{path} has no test {test}"))
+}
+
+/// Whether a source has a function of this name that is a test.
+fn is_test(source: &str, name: &str) -> bool {
+    let lines: Vec<_> = source.lines().map(str::trim).collect();
+    let is_head = |line: &str| {
+        line.strip_prefix("fn ").is_some_and(|rest| rest.split('(').next() == Some(name))
+    };
+    lines.iter().enumerate().any(|(index, line)| {
+        let marks = lines[..index].iter().rev().take_while(|line| line.starts_with("#["));
+        is_head(line) && marks.into_iter().any(|mark| *mark == "#[test]")
+    })
+}
+
+fn table() -> String {
+    let file = workspace().join("tests/ROWS.md");
+    fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+#[test]
+fn every_row_is_there_once_and_has_a_proof() {
+    let rows = rows(&table());
+    let numbers: Vec<_> = rows.iter().map(|row| row.number).collect();
+    assert_eq!(numbers, wanted());
+    let bare: Vec<_> = rows.iter().filter(|row| row.proofs.is_empty()).collect();
+    assert!(
+        bare.is_empty(),
+        "without a proof: {:?}",
+        bare.iter().map(|r| r.number).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn every_proof_exists() {
+    let doubts: Vec<_> = rows(&table())
+        .iter()
+        .flat_map(|row| row.proofs.iter().filter_map(|proof| Some((row.number, doubt(proof)?))))
+        .map(|(number, doubt)| format!("row {number}: {doubt}"))
+        .collect();
+    assert!(doubts.is_empty(), "{}", doubts.join("\n"));
+}
+
+#[test]
+fn a_proof_that_does_not_exist_is_noticed() {
+    for proof in [
+        "rm/tests/rows.rs::no_file",
+        "tests/tests/rows.rs::no_test",
+        "tests/tests/rows.rs::wanted",
+        "scenario dmeo",
+        "a sentence",
+    ] {
+        assert!(doubt(proof).is_some(), "{proof}");
+    }
+    assert_eq!(doubt("tests/tests/rows.rs::every_proof_exists"), None);
+    assert_eq!(doubt("scenario demo"), None);
+}
+
+#[test]
+fn a_row_is_read_cell_by_cell() {
+    let rows = rows("| row | what |\n|---|---|\n| 7 | x | `a::b` `scenario c` | none |\n");
+    assert_eq!(rows.len(), 1);
+    assert_eq!(
+        (rows[0].number, &rows[0].proofs[..]),
+        (7, &["a::b".to_owned(), "scenario c".into()][..])
+    );
+}
