@@ -5,10 +5,10 @@
 //! ```
 //! The embedder runs vCPUs and loads images; it says when a VM has [ended](Manager::ended) and when it
 //! has been [loaded](Manager::started). What a VM leaves behind is taken apart here, in steps of its own
-//! ([`teardown`]). Whoever stops or resets a VM only marks it: no call ever holds two VMs' slots.
+//! (`teardown`). Whoever stops or resets a VM only marks it: no call ever holds two VMs' slots.
 //!
-//! A change of state is told to the VM's peers that run: VMs with which it shares a channel from boot on, and
-//! those that manage VMs. How it ended is told to its owner, the first VM with the role.
+//! A change of state is told to the VM's peers that run: VMs with which it shares a channel from boot
+//! on, and those that manage VMs. How it ended is told to its owner, the first VM with the role.
 
 pub(crate) mod teardown;
 

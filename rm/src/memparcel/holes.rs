@@ -100,6 +100,12 @@ impl<const N: usize> Holes<N> {
 pub(crate) struct Gone<'a>(pub(crate) &'a [Hole], pub(crate) &'a [Hole]);
 
 impl Gone<'_> {
+    /// Whether no page is gone.
+    #[inline]
+    pub(crate) const fn is_nothing(&self) -> bool {
+        self.0.is_empty() && self.1.is_empty()
+    }
+
     fn all(&self) -> impl Iterator<Item = &Hole> {
         self.0.iter().chain(self.1)
     }

@@ -72,17 +72,22 @@ pub(crate) fn next<M: Machine>(
                 return Next::More;
             }
             let (rest, page) = (until - place.offset, place.before + place.offset);
+            let piece = |pages| Piece {
+                at: extent.at.add_pages(place.offset),
+                pa: extent.pa.add_pages(place.offset),
+                pages,
+            };
+            // Of most parcels nothing is gone.
+            if gone.is_nothing() {
+                return Next::Piece(piece(rest));
+            }
             let missing = gone.skip(page).min(rest);
             if missing > 0 {
                 place.offset += missing;
                 let _ = budget.spend(weight::REGION);
                 continue;
             }
-            return Next::Piece(Piece {
-                at: extent.at.add_pages(place.offset),
-                pa: extent.pa.add_pages(place.offset),
-                pages: rest.min(gone.until(page)),
-            });
+            return Next::Piece(piece(rest.min(gone.until(page))));
         }
         place.before += extent.pages;
         place.offset = 0;
