@@ -28,6 +28,8 @@ pub mod frames;
 pub mod gic;
 #[cfg(target_os = "none")]
 mod guest_memory;
+#[cfg(all(target_os = "none", feature = "lock-times"))]
+mod lock_times;
 #[cfg(target_os = "none")]
 pub mod log;
 #[cfg(target_os = "none")]
@@ -87,7 +89,7 @@ impl spin::RelaxStrategy for Relax {
     }
 }
 
-#[cfg(target_os = "none")]
+#[cfg(all(target_os = "none", not(feature = "lock-times")))]
 impl rm::lock::Strategy for Relax {}
 
 /// Lets other CPUs go first. `core::hint::spin_loop` is ISB here, which QEMU's deterministic mode

@@ -20,6 +20,8 @@ pub fn run(boot: Boot) -> ! {
     // SAFETY: the one call, and only `gic` uses the controller.
     unsafe { gic::start(board) };
     vm::build(&package, memory);
+    #[cfg(feature = "lock-times")]
+    crate::lock_times::start();
     smp::start(board, image, package.cpus(), enter);
     enter()
 }

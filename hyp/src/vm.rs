@@ -255,6 +255,9 @@ fn audit() -> bool {
 /// Checks that nothing was lost, and ends the run. No other CPU does anything any more.
 pub(crate) fn finish() -> ! {
     let failed = all().find(|vm| !vm.last_end().is_some_and(End::is_success));
+    // Before the audit, which has the machine to itself.
+    #[cfg(feature = "lock-times")]
+    defmt::info!("longest lock hold: {=u64} ticks", crate::lock_times::longest());
     let conserved = audit();
     defmt::info!("worst stay in EL2: {=u64} ticks", schedule::worst_residency());
     match (failed, conserved) {

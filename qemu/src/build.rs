@@ -19,6 +19,9 @@ pub const TARGET: &str = "aarch64-unknown-none-softfloat";
 pub enum Profile {
     /// What is flashed.
     Image,
+    /// As `Image`, but EL2 notes how long it holds locks, which costs a little at each. It takes the
+    /// place of the other's program, for as long as nobody builds that again.
+    Timed,
     /// With the assertions, for the scenarios.
     Check,
 }
@@ -26,7 +29,7 @@ pub enum Profile {
 impl Profile {
     fn name(self) -> &'static str {
         match self {
-            Self::Image => "image",
+            Self::Image | Self::Timed => "image",
             Self::Check => "image-check",
         }
     }
@@ -34,8 +37,16 @@ impl Profile {
     /// The packages whose programs are wanted.
     fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Image => &["boards", "guests"],
+            Self::Image | Self::Timed => &["boards", "guests"],
             Self::Check => &["boards", "guests", "el2-tests"],
+        }
+    }
+
+    /// The features that are asked for.
+    fn features(self) -> &'static [&'static str] {
+        match self {
+            Self::Image | Self::Check => &[],
+            Self::Timed => &["boards/lock-times"],
         }
     }
 }
@@ -79,6 +90,7 @@ pub fn programs(profile: Profile) -> Result<Programs> {
     cargo.args(["build", "--bins", "--target", TARGET, "--profile", profile.name()]);
     cargo.arg("--message-format=json-render-diagnostics");
     cargo.args(profile.packages().iter().flat_map(|package| ["--package", package]));
+    cargo.args(profile.features().iter().flat_map(|feature| ["--features", feature]));
     let output = cargo.stderr(Stdio::inherit()).output().context("cargo could not be started")?;
     if !output.status.success() {
         bail!("the programs for {TARGET} could not be built; cargo says why above");

@@ -127,10 +127,14 @@ pub const fn link(owner: u16, peer: u16, at: Link) -> Channel {
     Channel { owner, peer, label, owner_ipa: at.owner, peer_ipa: at.peer, pages }
 }
 
-/// Every scenario there is.
+/// Scenarios that only the benchmark runs, because they take a minute.
+pub const LONG: &[Scenario] = &[bench::RESIDENCY[2]];
+
+/// Every scenario of the tests.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
     [&demo::DEMO, &map::MAP, &bench::BENCH]
         .into_iter()
+        .chain(&bench::RESIDENCY[..2])
         .chain(examples::ALL)
         .chain(checks::ALL)
         .chain(mailbox::ALL)
@@ -139,7 +143,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
 
 /// The scenario of this name.
 pub fn named(name: &str) -> Result<&'static Scenario> {
-    all().find(|scenario| scenario.name == name).with_context(|| {
+    all().chain(LONG).find(|scenario| scenario.name == name).with_context(|| {
         let known = all().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
         format!("no scenario is called {name:?}; there are {known}")
     })
@@ -165,7 +169,7 @@ mod tests {
 
     #[test]
     fn all_tables_can_be_packed() {
-        for scenario in all() {
+        for scenario in all().chain(LONG) {
             let small = |guest: &Guest| Vm { image: 0, ..guest.vm };
             let writer = package::Writer {
                 board: package::Board::QemuVirt,

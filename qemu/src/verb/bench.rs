@@ -1,5 +1,8 @@
 //! `cargo bench`: what each operation costs, beside the figures of other hypervisors.
 //!
+//! Behind it stand the worst entry and the longest hold of a lock, of an image that times locks, with small and
+//! with large requests side by side: neither grows with the size.
+//!
 //! The machine counts instructions, so two runs of one image print the same table. The same numbers
 //! go to `bench.json` in the target directory.
 
@@ -13,39 +16,51 @@ use serde_json::{Value, json};
 
 use super::run::remains;
 use super::{directory, set_up};
-use crate::build::Profile;
+use crate::build::{self, Profile, Programs};
+use crate::doctor::Tools;
 use crate::launch::Prepared;
 use crate::log::Line;
 use crate::peers::{CASES, Case, PEERS};
 use crate::print::progress;
-use crate::scenario::bench::BENCH;
+use crate::scenario::Scenario;
+use crate::scenario::bench::{BENCH, RESIDENCY};
 
 /// The parts of a share cycle, as the guest names them.
 const PARTS: [&str; 4] = ["share", "accept", "release", "reclaim"];
 /// What a round of a loop of two instructions must cost for the counts to be instructions.
 const CALIBRATION: &str = "2.00";
 
+/// What the columns of the second table ask for: extents of a parcel, and parcels.
+const SIZES: [&str; 3] = ["1 / 1", "512 / 64", "30,720 / 1,024"];
+
+/// How long EL2 kept a CPU in one run with requests of one size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Stay {
+    entry: Option<u64>,
+    lock: Option<u64>,
+}
+
 /// What a run has measured.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Results {
     calibration: String,
     counts: BTreeMap<String, u64>,
-    /// The longest that EL2 has kept a CPU.
+    /// The longest that EL2 has kept a CPU in the run of all these.
     residency: Option<u64>,
+    /// The same for requests of each size.
+    stays: Vec<Stay>,
 }
 
 /// Runs the benchmark and prints its table.
 pub fn run() -> Result<ExitCode> {
     let (tools, programs) = set_up(Profile::Image)?;
-    let prepared = Prepared::new(&BENCH, &programs, directory(&programs, BENCH.name))?;
-    progress("Counting", &format!("instructions on {} ({})", BENCH.machine.cpu, tools.version));
-    let outcome = prepared.run(&tools.qemu, &mut |_| {})?;
-    if let Err(wrong) = &outcome.judgement {
-        eprint!("{}", remains(&outcome));
-        progress("Failed", &format!("{wrong}; `cargo run -- run bench` shows the log"));
-        return Ok(ExitCode::FAILURE);
+    let Some(lines) = lines_of(&BENCH, &tools, &programs)? else { return Ok(ExitCode::FAILURE) };
+    let mut results = Results::of(&lines);
+    let timed = build::programs(Profile::Timed)?;
+    for scenario in RESIDENCY {
+        let Some(lines) = lines_of(scenario, &tools, &timed)? else { return Ok(ExitCode::FAILURE) };
+        results.stays.push(Stay::of(&lines));
     }
-    let results = Results::of(&outcome.lines);
     ensure!(
         results.calibration == CALIBRATION,
         "a loop of two instructions counts {:?} a round instead of {CALIBRATION}",
@@ -58,17 +73,48 @@ pub fn run() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Runs a scenario; the result is its log, unless it failed.
+fn lines_of(scenario: &Scenario, tools: &Tools, programs: &Programs) -> Result<Option<Vec<Line>>> {
+    let prepared = Prepared::new(scenario, programs, directory(programs, scenario.name))?;
+    let (name, cpu) = (scenario.name, scenario.machine.cpu);
+    progress("Counting", &format!("instructions of {name} on {cpu} ({})", tools.version));
+    let outcome = prepared.run(&tools.qemu, &mut |_| {})?;
+    if let Err(wrong) = &outcome.judgement {
+        eprint!("{}", remains(&outcome));
+        progress("Failed", &format!("{wrong}; `cargo run -- run {name}` shows the log"));
+        return Ok(None);
+    }
+    Ok(Some(outcome.lines))
+}
+
+/// The number in EL2's line that begins so.
+fn ticks(lines: &[Line], what: &str) -> Option<u64> {
+    let own = lines.iter().filter(|line| line.vm.is_none());
+    let rest = own.filter_map(|line| line.text.strip_prefix(what)).next_back()?;
+    rest.split(' ').next()?.parse().ok()
+}
+
+impl Stay {
+    fn of(lines: &[Line]) -> Self {
+        Self {
+            entry: ticks(lines, "worst stay in EL2: "),
+            lock: ticks(lines, "longest lock hold: "),
+        }
+    }
+
+    fn json((size, stay): (&str, &Self)) -> Value {
+        json!({ "extents_and_parcels": size, "worst_entry": stay.entry, "longest_lock_hold": stay.lock })
+    }
+}
+
 impl Results {
     /// Reads `BENCH <name> <number>` lines of the VMs and EL2's own line at the end.
     fn of(lines: &[Line]) -> Self {
         let mut results = Self::default();
-        for line in lines {
-            if line.vm.is_some() {
-                results.measured(&line.text);
-            } else if let Some(rest) = line.text.strip_prefix("worst stay in EL2: ") {
-                results.residency = rest.split(' ').next().and_then(|count| count.parse().ok());
-            }
+        for line in lines.iter().filter(|line| line.vm.is_some()) {
+            results.measured(&line.text);
         }
+        results.residency = ticks(lines, "worst stay in EL2: ");
         results
     }
 
@@ -103,6 +149,7 @@ impl Results {
             "machine": BENCH.machine.cpu,
             "cases": CASES.iter().map(case).collect::<Vec<_>>(),
             "worst_el2_residency": self.residency,
+            "stays": SIZES.into_iter().zip(&self.stays).map(Stay::json).collect::<Vec<_>>(),
         })
     }
 }
@@ -136,6 +183,13 @@ fn table(results: &Results) -> String {
             row(case.title, &parts.map(number));
         }
     }
+    row("", &[]);
+    row("of the longest entry", &SIZES.map(|size| format!(" {size}")));
+    let each = |of: fn(&Stay) -> Option<u64>| -> Vec<_> {
+        results.stays.iter().map(|stay| number(of(stay))).collect()
+    };
+    row("worst entry", &each(|stay| stay.entry));
+    row("longest lock hold", &each(|stay| stay.lock));
     text
 }
 

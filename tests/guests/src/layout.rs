@@ -22,6 +22,12 @@ pub const WINDOW: u64 = 0x8000_0000;
 pub const MEMORY: u64 = 4 * BLOCK;
 /// Bytes of memory of the VMs of the benchmark.
 pub const BENCH_MEMORY: u64 = 8 * BLOCK;
+/// Bytes of memory of the VM that asks for as much as the machine has room for.
+pub const RESIDENCY_MEMORY: u64 = 256 * BLOCK;
+/// Most pages of a parcel of that VM, each an extent: 480 MiB.
+pub const RESIDENCY_EXTENTS: u64 = 240 * BLOCK / PAGE;
+/// Most parcels that it has at once.
+pub const RESIDENCY_PARCELS: u64 = 4096;
 /// Bytes of memory of the VM that plays the captured system's primary: what its exchanges are about
 /// ends below.
 pub const REPLAY_MEMORY: u64 = 0x2400_0000;
@@ -109,3 +115,5 @@ pub const LINK_AD: Link = Link { owner: RAM + 0x1_2000, peer: 0x7000_2000 };
 const _: () = assert!(RAM <= LINK_AB.owner && LINK_AD.owner + LINK_PAGES * PAGE <= ENTRY);
 const _: () = assert!(ENTRY < PAGES && PAGES < RAM + MEMORY);
 const _: () = assert!(RAM + BENCH_MEMORY <= LINK_AB.peer && LINK_AD.peer < WINDOW);
+const _: () =
+    assert!((RESIDENCY_EXTENTS + RESIDENCY_PARCELS) * PAGE + 2 * BLOCK <= RESIDENCY_MEMORY);

@@ -34,6 +34,7 @@ pub mod map;
 pub mod preempt;
 pub mod queues;
 pub mod replay;
+pub mod residency;
 pub mod revoke;
 pub mod second_life;
 pub mod smp;
