@@ -123,6 +123,9 @@ impl<M: Machine> Manager<'_, M> {
 
     /// The embedder cannot load the VM: it stays as it was reset.
     pub fn not_started(&self, vm: VmIndex) {
+        // What it was told while it was loaded is little, and nobody's.
+        let closed = self.close_link(vm, &mut Budget::new(u32::MAX));
+        assert!(closed, "G7: there is an end to what a VM can be told");
         let given_up = self.advance(vm, VmState::Init, VmState::Reset);
         assert!(given_up, "G7: a VM was not started that nobody wanted to start");
     }

@@ -475,3 +475,21 @@ fn a_vm_is_not_restarted_when_it_has_done_its_work() {
         assert_eq!(world.manager.state(B), state);
     }
 }
+
+#[test]
+fn a_vm_that_cannot_be_loaded_stays_reset_and_is_told_nothing() {
+    let world = managed();
+    let (a, b) = (world.caller(A), world.caller(B));
+    world.end(B);
+    assert_eq!(a.words(message::VM_RESET, &about(4)), (0, 0));
+    world.settle(B, STEP);
+    assert_eq!(a.words(message::VM_START, &about(4)), (0, 0));
+    assert_eq!(a.words(message::VM_STOP, &stop(4, StopFlags::empty())).0, 0x14, "it does not run");
+    world.manager.not_started(B);
+    assert_eq!(a.words(message::VM_GET_STATE, &about(4)), (0, VmState::Reset as u32));
+    let parcel = a.offer(LENT, &[(4, 6)], &[(PAGE, 1)]).unwrap();
+    assert_eq!(a.words(rm_abi::extension::REVOKE, &by_handle(parcel, 0)), (0, 0));
+    assert_eq!(a.words(message::VM_START, &about(4)), (0, 0), "it may be tried again");
+    world.manager.started(B);
+    assert_eq!(heard(&b), []);
+}
