@@ -22,6 +22,19 @@ impl Region {
         Pa(self.start.0 + self.size)
     }
 
+    /// Whether all of another range lies in this one.
+    pub const fn covers(&self, other: &Self) -> bool {
+        self.start.0 <= other.start.0 && other.end().0 <= self.end().0
+    }
+
+    /// What is left of the range without another one: what lies before it, and what lies behind it.
+    pub fn without(&self, other: &Self) -> [Self; 2] {
+        let (start, end) = (self.start.0, self.end().0);
+        let before = other.start.0.clamp(start, end);
+        let behind = other.end().0.clamp(before, end);
+        [Self::new(start, before - start), Self::new(behind, end - behind)]
+    }
+
     /// Whether the address lies in the range.
     pub const fn contains(&self, at: Pa) -> bool {
         self.start.0 <= at.0 && at.0 < self.end().0

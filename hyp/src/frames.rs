@@ -70,17 +70,22 @@ impl BootMemory {
         (frames, first)
     }
 
-    /// Everything that is left, in blocks.
-    pub fn into_blocks(self) -> Blocks {
-        let mut blocks = Blocks { heap: Heap::empty(), free: 0 };
+    /// Everything that is left, in blocks, but for these ranges, which [`Blocks::take_kept`] gives out.
+    ///
+    /// Panics when one of them is not all RAM that is left.
+    pub fn into_blocks(self, keep: &[Region]) -> Blocks {
+        let mut free: heapless::Vec<Region, MAX_FREE> = heapless::Vec::new();
         for ram in self.ram {
-            if ram.contains(self.used.start) {
-                blocks.add(ram.start, self.used.start);
-                blocks.add(self.used.end(), self.end);
-            } else {
-                blocks.add(ram.start, ram.end());
-            }
+            put(&mut free, *ram);
         }
+        cut_out(&mut free, &Region { start: self.used.start, size: self.used.size });
+        for kept in keep {
+            let is_free = free.iter().any(|free| free.covers(kept));
+            assert!(is_free, "{:#x} to {:#x} is not all free RAM", kept.start.0, kept.end().0);
+            cut_out(&mut free, kept);
+        }
+        let mut blocks = Blocks { heap: Heap::empty(), free: 0 };
+        free.iter().for_each(|free| blocks.add(free.start, free.end()));
         blocks
     }
 
@@ -152,6 +157,21 @@ impl Blocks {
         true
     }
 
+    /// Gives out a range that [`BootMemory::into_blocks`] kept, zeroed, in blocks of a power of two aligned
+    /// to their size; `each` is told of them.
+    pub fn take_kept(&mut self, kept: Region, mut each: impl FnMut(Region)) -> bool {
+        cache::zero(kept);
+        let mut at = kept.start.0;
+        while at < kept.end().0 {
+            let fits = 1 << (kept.end().0 - at).ilog2();
+            let aligned = if at == 0 { u64::MAX } else { 1 << at.trailing_zeros() };
+            let size = aligned.min(fits);
+            each(Region::new(at, size));
+            at += size;
+        }
+        true
+    }
+
     /// Gives a block back that [`take`](Self::take) returned. Its content does not matter.
     ///
     /// # Safety
@@ -178,6 +198,24 @@ impl Blocks {
             // SAFETY: the range is RAM, mapped for good, and in no other use.
             unsafe { self.heap.add_to_heap(from, to) };
             self.free += end - start;
+        }
+    }
+}
+
+/// Most pieces of free RAM: banks, and what is cut out of them.
+const MAX_FREE: usize = 64;
+
+fn put(free: &mut heapless::Vec<Region, MAX_FREE>, region: Region) {
+    if region.size > 0 {
+        assert!(free.push(region).is_ok(), "the RAM is in more than {MAX_FREE} pieces");
+    }
+}
+
+/// Takes a range out of what is free.
+fn cut_out(free: &mut heapless::Vec<Region, MAX_FREE>, taken: &Region) {
+    for old in core::mem::take(free) {
+        for part in old.without(taken) {
+            put(free, part);
         }
     }
 }

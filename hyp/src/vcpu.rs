@@ -6,7 +6,7 @@ pub(crate) mod inject;
 mod traps;
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use aarch64_cpu::asm::barrier::{SY, isb};
 use rm::address::Ipa;
@@ -57,10 +57,12 @@ struct Saved {
 }
 
 impl Saved {
-    /// vCPU `index` of its VM, about to start at `entry` with all registers zero.
-    fn new(index: u8, entry: u64) -> Self {
+    /// vCPU `index` of its VM, about to start at `entry` with all registers zero but X0.
+    fn new(index: u8, entry: u64, context: u64) -> Self {
+        let mut registers = Registers::new();
+        registers.set(0, context);
         Self {
-            registers: Registers::new(),
+            registers,
             el1: El1::new(index, entry),
             floating_point: FloatingPoint::new(),
             timer: VirtualTimer { control: 0, compare: 0 },
@@ -77,13 +79,36 @@ enum Wish {
     Wait = 1,
     /// It is switched off.
     Off = 2,
+    /// Another vCPU is about to switch it on.
+    Starting = 3,
+}
+
+/// How a vCPU begins.
+#[derive(Clone, Copy)]
+pub(crate) struct Begin {
+    /// Where.
+    pub(crate) entry: u64,
+    /// What is in X0: the address of the device tree, or what CPU_ON passes on.
+    pub(crate) context: u64,
+    /// Whether it runs by itself.
+    pub(crate) on: bool,
+}
+
+impl Begin {
+    const fn wish(&self) -> u8 {
+        if self.on { Wish::Run as u8 } else { Wish::Off as u8 }
+    }
 }
 
 /// The state of a vCPU, part of its VM.
 pub(crate) struct State {
     index: u8,
     cpu: u8,
-    entry: u64,
+    /// How it begins with its VM.
+    begin: Begin,
+    /// Where it starts over, and with what in X0.
+    entry: AtomicU64,
+    context: AtomicU64,
     wish: AtomicU8,
     /// It starts over when it comes onto its CPU next.
     fresh: AtomicBool,
@@ -95,16 +120,32 @@ pub(crate) struct State {
 unsafe impl Sync for State {}
 
 impl State {
-    /// vCPU `index` of its VM, pinned to `cpu`, about to start at `entry` with all registers zero.
-    pub(crate) fn new(index: u8, cpu: u8, entry: u64) -> Self {
+    /// vCPU `index` of its VM, pinned to `cpu`.
+    pub(crate) fn new(index: u8, cpu: u8, begin: Begin) -> Self {
         Self {
             index,
             cpu,
-            entry,
-            wish: AtomicU8::new(Wish::Run as u8),
+            begin,
+            entry: AtomicU64::new(begin.entry),
+            context: AtomicU64::new(begin.context),
+            wish: AtomicU8::new(begin.wish()),
             fresh: AtomicBool::new(false),
-            saved: UnsafeCell::new(Saved::new(index, entry)),
+            saved: UnsafeCell::new(Saved::new(index, begin.entry, begin.context)),
         }
+    }
+
+    /// Whether the vCPU is switched off.
+    fn is_off(&self) -> bool {
+        self.wish.load(Ordering::Relaxed) == Wish::Off as u8
+    }
+
+    /// Lets the vCPU begin anew. It is switched off, or its VM has ended.
+    fn begin(&self, begin: Begin) {
+        self.entry.store(begin.entry, Ordering::Relaxed);
+        self.context.store(begin.context, Ordering::Relaxed);
+        self.fresh.store(true, Ordering::Release);
+        // Whoever sees that it runs, sees where.
+        self.wish.store(begin.wish(), Ordering::Release);
     }
 
     /// The CPU it runs on.
@@ -154,7 +195,12 @@ impl Vcpu {
         // SAFETY: this CPU alone uses what it has pinned, and holds no other reference to it.
         let saved = unsafe { &mut *self.saved() };
         if state.fresh.swap(false, Ordering::Acquire) {
-            *saved = Saved::new(state.index, state.entry);
+            let (entry, context) = (&state.entry, &state.context);
+            *saved = Saved::new(
+                state.index,
+                entry.load(Ordering::Relaxed),
+                context.load(Ordering::Relaxed),
+            );
         }
         *registers = saved.registers;
         saved.el1.load(self.vm.vttbr());
@@ -178,8 +224,28 @@ impl Vcpu {
 
     /// The vCPU is to begin as at boot. Its VM has ended, so it is on no CPU.
     pub(crate) fn start_over(self) {
-        self.state().wish.store(Wish::Run as u8, Ordering::Relaxed);
-        self.state().fresh.store(true, Ordering::Release);
+        let state = self.state();
+        state.begin(state.begin);
+    }
+
+    /// Whether the vCPU is switched off.
+    pub(crate) fn is_off(self) -> bool {
+        self.state().is_off()
+    }
+
+    /// Switches the vCPU on, at the wish of another one. False: it is on already.
+    pub(crate) fn power_on(self, entry: u64, context: u64) -> bool {
+        let state = self.state();
+        let (off, run) = (Wish::Off as u8, Wish::Starting as u8);
+        // Of two that ask at once, one is first.
+        let order = Ordering::Relaxed;
+        if state.wish.compare_exchange(off, run, order, order).is_err() {
+            return false;
+        }
+        self.vm.vcpu_on();
+        state.begin(Begin { entry, context, on: true });
+        self.vm.kick(crate::vgic::VcpuSet::only(self.index));
+        true
     }
 
     /// Whether the vCPU, which is on no CPU, has something to do. Asked by its own CPU.
@@ -188,7 +254,7 @@ impl Vcpu {
             return false;
         }
         let wish = &self.state().wish;
-        match wish.load(Ordering::Relaxed) {
+        match wish.load(Ordering::Acquire) {
             run if run == Wish::Run as u8 => true,
             wait if wait == Wish::Wait as u8 && self.is_due() => {
                 wish.store(Wish::Run as u8, Ordering::Relaxed);

@@ -4,9 +4,11 @@ mod build;
 mod channels;
 mod life;
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use package::{Name, OnFault};
+use heapless::Vec;
+use package::{Name, OnFault, Start};
 use rm::address::{Ipa, VmIndex};
 use rm::config::MAX_VMS;
 use rm::machine;
@@ -43,16 +45,20 @@ pub(crate) struct Vm {
     vcpu_count: usize,
     /// vCPUs that are not switched off.
     vcpus_on: AtomicU8,
-    /// Bytes of memory from the VMs' first address on.
-    memory: u64,
-    /// Its program as it is in the package, and where it is copied to.
-    image: &'static [u8],
-    image_at: u64,
+    /// Which of them start by themselves.
+    start: Start,
+    /// Its memory, as guest physical addresses.
+    memory: Range<u64>,
+    /// What lies there when it starts, as it is in the package.
+    loads: Vec<(Ipa, &'static [u8]), MAX_LOADS>,
     /// It is reset by others only.
     waits: bool,
     life: Life,
     notes: Notes,
 }
+
+/// What a VM can start with: program, device tree, initial RAM disk.
+const MAX_LOADS: usize = 3;
 
 /// INTID of a VM's interrupt for room in its queue to the manager.
 const MAILBOX_SEND: u32 = 32;
@@ -188,7 +194,20 @@ impl Vm {
         }
     }
 
-    /// A vCPU switched itself off. Nobody can switch it on again, so the last one takes the VM along.
+    /// How many vCPUs run when the VM starts.
+    fn starting(&self) -> u8 {
+        match self.start {
+            Start::All => self.vcpu_count as u8,
+            Start::First => 1,
+        }
+    }
+
+    /// A vCPU is switched on, by another one.
+    pub(crate) fn vcpu_on(&self) {
+        self.vcpus_on.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A vCPU switched itself off. The last one takes the VM along: nobody could switch it on again.
     pub(crate) fn vcpu_off(&self) {
         if self.vcpus_on.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.end(End::PowerOff);

@@ -41,14 +41,9 @@ pub fn compose(scenario: &Scenario, programs: &Programs) -> Result<Image> {
 /// The package of a scenario.
 fn package(scenario: &Scenario, programs: &Programs, nonce: [u8; 16]) -> Result<Vec<u8>> {
     let mut writer = Writer {
-        board: Board::QemuVirt,
         hlt_allowed: scenario.semihosting,
-        cpus: scenario.machine.cpus,
-        nonce,
-        shared: Amounts::default(),
-        vms: Vec::new(),
         channels: scenario.channels.to_vec(),
-        images: Vec::new(),
+        ..Writer::new(Board::QemuVirt, scenario.machine.cpus, nonce)
     };
     let mut names: Vec<&str> = Vec::new();
     for guest in scenario.guests {

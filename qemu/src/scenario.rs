@@ -172,14 +172,11 @@ mod tests {
         for scenario in all().chain(LONG) {
             let small = |guest: &Guest| Vm { image: 0, ..guest.vm };
             let writer = package::Writer {
-                board: package::Board::QemuVirt,
                 hlt_allowed: scenario.semihosting,
-                cpus: scenario.machine.cpus,
-                nonce: [0; 16],
-                shared: package::Amounts::default(),
                 vms: scenario.guests.iter().map(small).collect(),
                 channels: scenario.channels.to_vec(),
                 images: vec![vec![0; 4]],
+                ..package::Writer::new(package::Board::QemuVirt, scenario.machine.cpus, [0; 16])
             };
             assert!(writer.write().is_ok(), "{}: {:?}", scenario.name, writer.write());
         }

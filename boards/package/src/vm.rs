@@ -196,6 +196,37 @@ impl Quotas {
     };
 }
 
+/// Where a VM's memory lies in the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Placement {
+    /// Wherever there is room.
+    #[default]
+    Anywhere = 0,
+    /// At the very addresses at which the VM sees it, which a device needs that no SMMU translates for.
+    Identity = 1,
+}
+
+/// Which vCPUs of a VM run when it starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Start {
+    /// All of them, at the entry point.
+    #[default]
+    All = 0,
+    /// The first. The others wait until it starts them (PSCI CPU_ON).
+    First = 1,
+}
+
+/// Bytes that lie in a VM's memory when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Which image of the package they are.
+    pub image: u32,
+    /// Where they are copied to, as guest physical address.
+    pub at: u64,
+}
+
 /// One VM of the boot configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vm {
@@ -207,14 +238,24 @@ pub struct Vm {
     pub vcpus: u8,
     /// The CPU that each vCPU runs on.
     pub cpus: [u8; MAX_VCPUS],
-    /// Bytes of memory from [`VM_MEMORY_BASE`] on.
+    /// Bytes of memory.
     pub memory: u64,
+    /// Where it starts, as guest physical address.
+    pub memory_at: u64,
+    /// Where it lies in the machine.
+    pub placement: Placement,
     /// Which image of the package it runs.
     pub image: u32,
     /// Where the image is copied to, as guest physical address.
     pub load: u64,
-    /// Where all its vCPUs start.
+    /// Where its vCPUs start.
     pub entry: u64,
+    /// Which of them start by themselves.
+    pub start: Start,
+    /// The device tree, whose address the first vCPU finds in X0.
+    pub device_tree: Option<Load>,
+    /// The initial RAM disk, which the device tree names.
+    pub initrd: Option<Load>,
     /// Size of its guest physical address space, 32 to 40 bits.
     pub ipa_bits: u8,
     /// What it may do beyond its own memory.
@@ -227,6 +268,9 @@ pub struct Vm {
     pub owned_parcels: OwnedParcels,
     /// What becomes of its faults.
     pub on_fault: OnFault,
+    /// Whether it drives a device that reaches memory by itself and that nothing confines: the VM is
+    /// then part of what the system trusts.
+    pub trusted_dma: bool,
     /// Its share of the resource manager.
     pub quotas: Quotas,
 }
@@ -239,15 +283,21 @@ impl Vm {
         vcpus: 1,
         cpus: [0; MAX_VCPUS],
         memory: 16 << 20,
+        memory_at: VM_MEMORY_BASE,
+        placement: Placement::Anywhere,
         image: 0,
         load: VM_MEMORY_BASE + 0x8_0000,
         entry: VM_MEMORY_BASE + 0x8_0000,
+        start: Start::All,
+        device_tree: None,
+        initrd: None,
         ipa_bits: 36,
         roles: Roles::empty(),
         sanitize: Sanitize::WhenAsked,
         end_of_life: EndOfLife::Reset,
         owned_parcels: OwnedParcels::Revoke,
         on_fault: OnFault::Inject,
+        trusted_dma: false,
         quotas: Quotas::USUAL,
     };
 
@@ -258,25 +308,14 @@ impl Vm {
 
     /// Whether `bytes` from `at` on lie inside its memory.
     pub fn contains(&self, at: u64, bytes: u64) -> bool {
-        at.checked_sub(VM_MEMORY_BASE)
+        at.checked_sub(self.memory_at)
             .and_then(|offset| offset.checked_add(bytes))
             .is_some_and(|end| end <= self.memory)
     }
-}
 
-/// Pages that two VMs share read-write from boot on, as a parcel of the owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Channel {
-    /// Index of the VM whose memory it is.
-    pub owner: u16,
-    /// Index of the VM that borrows it.
-    pub peer: u16,
-    /// Label of the parcel.
-    pub label: u32,
-    /// Where it lies in the owner's memory, page aligned.
-    pub owner_ipa: u64,
-    /// Where the peer finds it, page aligned and outside of the peer's memory.
-    pub peer_ipa: u64,
-    /// Length in pages.
-    pub pages: u64,
+    /// What lies in its memory when it starts: the program first.
+    pub fn loads(&self) -> impl Iterator<Item = Load> + use<> {
+        let program = Load { image: self.image, at: self.load };
+        [Some(program), self.device_tree, self.initrd].into_iter().flatten()
+    }
 }

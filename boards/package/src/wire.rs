@@ -3,8 +3,10 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::place::{Channel, Device, Heap, Interrupt};
 use crate::vm::{
-    Amounts, Channel, EndOfLife, Name, OnFault, OwnedParcels, Quotas, Roles, Sanitize, Vm,
+    Amounts, EndOfLife, Load, Name, OnFault, OwnedParcels, Placement, Quotas, Roles, Sanitize,
+    Start, Vm,
 };
 
 /// Header flag: EL2 may use semihosting.
@@ -13,10 +15,10 @@ pub(crate) const FLAG_HLT: u32 = 1;
 pub(crate) const FLAGS: u32 = FLAG_HLT;
 /// Section kind: the boot configuration.
 pub(crate) const KIND_BOOT_CONFIG: u32 = 1;
-/// Section kind: a VM's program. Images are numbered in the order of the table.
+/// Section kind: something that a VM starts with. Images are numbered in the order of the table.
 pub(crate) const KIND_IMAGE: u32 = 2;
 
-/// The first 64 bytes.
+/// The first 128 bytes.
 #[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct Header {
@@ -25,12 +27,18 @@ pub(crate) struct Header {
     pub(crate) board: U32,
     pub(crate) flags: U32,
     pub(crate) cpus: u8,
-    pub(crate) reserved: [u8; 3],
+    pub(crate) gic: u8,
+    pub(crate) reserved: [u8; 2],
     pub(crate) nonce: [u8; 16],
     pub(crate) length: U64,
     pub(crate) section_table: U32,
     pub(crate) section_count: U32,
-    pub(crate) reserved_end: [u8; 8],
+    /// How many bytes of the hypervisor, behind its arm64 header, its digest covers; 0 without one.
+    pub(crate) hypervisor_length: U32,
+    pub(crate) reserved_end: [u8; 4],
+    pub(crate) hypervisor: [u8; 32],
+    /// Covers the header up to here, and the section table.
+    pub(crate) digest: [u8; 32],
 }
 
 /// Where a section lies, counted from the header.
@@ -41,6 +49,7 @@ pub(crate) struct SectionEntry {
     pub(crate) reserved: U32,
     pub(crate) offset: U64,
     pub(crate) length: U64,
+    pub(crate) digest: [u8; 32],
 }
 
 /// Start of the boot configuration.
@@ -49,6 +58,10 @@ pub(crate) struct SectionEntry {
 pub(crate) struct ConfigHeader {
     pub(crate) vms: U32,
     pub(crate) channels: U32,
+    pub(crate) devices: U32,
+    pub(crate) interrupts: U32,
+    pub(crate) heaps: U32,
+    pub(crate) reserved: U32,
     pub(crate) shared: AmountsEntry,
 }
 
@@ -79,14 +92,47 @@ pub(crate) struct VmEntry {
     end_of_life: u8,
     on_fault: u8,
     owned_parcels: u8,
-    reserved: [u8; 2],
+    placement: u8,
+    start: u8,
     roles: U32,
     memory: U64,
+    memory_at: U64,
     load: U64,
     entry: U64,
     image: U32,
+    trusted_dma: u8,
+    reserved: [u8; 3],
+    device_tree: LoadEntry,
+    initrd: LoadEntry,
     guaranteed: AmountsEntry,
     limit: AmountsEntry,
+}
+
+/// [`Load`] as bytes, or [`NO_IMAGE`].
+#[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct LoadEntry {
+    image: U32,
+    reserved: U32,
+    at: U64,
+}
+
+/// The number of no image.
+const NO_IMAGE: u32 = u32::MAX;
+
+impl LoadEntry {
+    fn decode(&self) -> Option<Load> {
+        let image = self.image.get();
+        (image != NO_IMAGE).then(|| Load { image, at: self.at.get() })
+    }
+}
+
+#[cfg(feature = "std")]
+impl From<Option<Load>> for LoadEntry {
+    fn from(load: Option<Load>) -> Self {
+        let Load { image, at } = load.unwrap_or(Load { image: NO_IMAGE, at: 0 });
+        Self { image: image.into(), reserved: 0.into(), at: at.into() }
+    }
 }
 
 /// [`Channel`] as bytes.
@@ -101,7 +147,39 @@ pub(crate) struct ChannelEntry {
     pages: U64,
 }
 
-const _: () = assert!(size_of::<Header>() == 64, "the format says 64 bytes");
+/// [`Device`] as bytes.
+#[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct DeviceEntry {
+    vm: U16,
+    reserved: U16,
+    pages: U32,
+    pa: U64,
+    ipa: U64,
+}
+
+/// [`Interrupt`] as bytes.
+#[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct InterruptEntry {
+    vm: U16,
+    edge: u8,
+    reserved: u8,
+    physical: U32,
+    virtual_: U32,
+}
+
+/// [`Heap`] as bytes.
+#[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct HeapEntry {
+    name: [u8; 16],
+    size: U64,
+    vms: U32,
+    reserved: U32,
+}
+
+const _: () = assert!(size_of::<Header>() == 128, "the format says 128 bytes");
 
 impl AmountsEntry {
     pub(crate) fn decode(&self) -> Amounts {
@@ -142,9 +220,22 @@ impl VmEntry {
             vcpus: self.vcpus,
             cpus: self.cpus,
             memory: self.memory.get(),
+            memory_at: self.memory_at.get(),
+            placement: match self.placement {
+                0 => Placement::Anywhere,
+                1 => Placement::Identity,
+                _ => return None,
+            },
             image: self.image.get(),
             load: self.load.get(),
             entry: self.entry.get(),
+            start: match self.start {
+                0 => Start::All,
+                1 => Start::First,
+                _ => return None,
+            },
+            device_tree: self.device_tree.decode(),
+            initrd: self.initrd.decode(),
             ipa_bits: self.ipa_bits,
             roles: Roles::from_bits(self.roles.get())?,
             sanitize: match self.sanitize {
@@ -169,6 +260,11 @@ impl VmEntry {
                 2 => OnFault::Restart,
                 _ => return None,
             },
+            trusted_dma: match self.trusted_dma {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
             quotas: Quotas { guaranteed: self.guaranteed.decode(), limit: self.limit.decode() },
         })
     }
@@ -187,12 +283,18 @@ impl From<&Vm> for VmEntry {
             end_of_life: vm.end_of_life as u8,
             on_fault: vm.on_fault as u8,
             owned_parcels: vm.owned_parcels as u8,
-            reserved: [0; 2],
+            placement: vm.placement as u8,
+            start: vm.start as u8,
             roles: vm.roles.bits().into(),
             memory: vm.memory.into(),
+            memory_at: vm.memory_at.into(),
             load: vm.load.into(),
             entry: vm.entry.into(),
             image: vm.image.into(),
+            trusted_dma: vm.trusted_dma.into(),
+            reserved: [0; 3],
+            device_tree: vm.device_tree.into(),
+            initrd: vm.initrd.into(),
             guaranteed: (&vm.quotas.guaranteed).into(),
             limit: (&vm.quotas.limit).into(),
         }
@@ -224,5 +326,71 @@ impl From<&Channel> for ChannelEntry {
             peer_ipa: channel.peer_ipa.into(),
             pages: channel.pages.into(),
         }
+    }
+}
+
+impl DeviceEntry {
+    pub(crate) fn decode(&self) -> Device {
+        Device {
+            vm: self.vm.get(),
+            pa: self.pa.get(),
+            ipa: self.ipa.get(),
+            pages: self.pages.get(),
+        }
+    }
+}
+
+#[cfg(feature = "std")]
+impl From<&Device> for DeviceEntry {
+    fn from(device: &Device) -> Self {
+        Self {
+            vm: device.vm.into(),
+            reserved: 0.into(),
+            pages: device.pages.into(),
+            pa: device.pa.into(),
+            ipa: device.ipa.into(),
+        }
+    }
+}
+
+impl InterruptEntry {
+    /// The interrupt, unless its trigger is none.
+    pub(crate) fn decode(&self) -> Option<Interrupt> {
+        Some(Interrupt {
+            vm: self.vm.get(),
+            physical: self.physical.get(),
+            virtual_: self.virtual_.get(),
+            edge: match self.edge {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
+        })
+    }
+}
+
+#[cfg(feature = "std")]
+impl From<&Interrupt> for InterruptEntry {
+    fn from(interrupt: &Interrupt) -> Self {
+        Self {
+            vm: interrupt.vm.into(),
+            edge: interrupt.edge.into(),
+            reserved: 0,
+            physical: interrupt.physical.into(),
+            virtual_: interrupt.virtual_.into(),
+        }
+    }
+}
+
+impl HeapEntry {
+    pub(crate) fn decode(&self) -> Heap {
+        Heap { name: Name(self.name), size: self.size.get(), vms: self.vms.get() }
+    }
+}
+
+#[cfg(feature = "std")]
+impl From<&Heap> for HeapEntry {
+    fn from(heap: &Heap) -> Self {
+        Self { name: heap.name.0, size: heap.size.into(), vms: heap.vms.into(), reserved: 0.into() }
     }
 }

@@ -1,16 +1,19 @@
 //! What a written package says when it is read, and which packages are refused.
 
-use package::{Amounts, Board, Channel, Name, Package, PackageError, Quotas, Vm, Writer};
+use package::{
+    Amounts, Board, Channel, Device, Heap, Interrupt, Load, Name, Package, PackageError, Part,
+    Quotas, Vm, Writer, seal,
+};
 use proptest::prelude::*;
 
 fn two_vms() -> Writer {
     let vm = |name: &str, vmid| Vm { name: Name::new(name), vmid, ..Vm::SMALL };
-    let vms = vec![vm("a", 3), Vm { image: 1, vcpus: 2, cpus: [1, 0], ..vm("b", 4) }];
+    let tree = Load { image: 2, at: 0x4000_0000 };
+    let second = Vm { image: 1, vcpus: 2, cpus: [1, 0], device_tree: Some(tree), ..vm("b", 4) };
+    let vms = vec![vm("a", 3), second];
     Writer {
-        board: Board::QemuVirt,
         hlt_allowed: true,
-        cpus: 2,
-        nonce: [7; 16],
+        gic: 3,
         shared: Amounts::enough_for(&vms),
         vms,
         channels: vec![Channel {
@@ -21,14 +24,24 @@ fn two_vms() -> Writer {
             peer_ipa: 0x8000_0000,
             pages: 2,
         }],
-        images: vec![vec![0xaa; 100], vec![0xbb; 5000]],
+        devices: vec![
+            Device { vm: 0, pa: 0x0a00_0000, ipa: 0x0a00_0000, pages: 1 },
+            Device { vm: 1, pa: 0x0a01_0000, ipa: 0x0a00_0000, pages: 2 },
+        ],
+        interrupts: vec![
+            Interrupt { vm: 0, physical: 48, virtual_: 43, edge: true },
+            Interrupt { vm: 1, physical: 49, virtual_: 43, edge: false },
+        ],
+        heaps: vec![Heap { name: Name::new("video"), size: 8 << 20, vms: 0b11 }],
+        images: vec![vec![0xaa; 100], vec![0xbb; 5000], vec![0xcc; 200]],
+        ..Writer::new(Board::QemuVirt, 2, [7; 16])
     }
 }
 
 fn refused(change: impl FnOnce(&mut Writer)) -> PackageError {
     let mut writer = two_vms();
     change(&mut writer);
-    writer.write().expect_err("this package must be refused")
+    writer.write().map(|bytes| bytes.len()).expect_err("this package must be refused")
 }
 
 #[test]
@@ -46,15 +59,22 @@ fn what_is_written_is_read() {
     assert_eq!(package.shared(), writer.shared);
     assert_eq!(package.vms().collect::<Vec<_>>(), writer.vms);
     assert_eq!(package.channels().collect::<Vec<_>>(), writer.channels);
+    assert_eq!(package.devices().collect::<Vec<_>>(), writer.devices);
+    assert_eq!(package.interrupts().collect::<Vec<_>>(), writer.interrupts);
+    assert_eq!(package.heaps().collect::<Vec<_>>(), writer.heaps);
+    assert_eq!(package.gic(), Some(3));
+    assert_eq!(package.hypervisor(), None);
     for vm in package.vms() {
         assert_eq!(package.image(&vm), writer.images[vm.image as usize]);
     }
+    let second = package.vms().nth(1).unwrap();
+    let loads: Vec<_> = package.loads(&second).collect();
+    assert_eq!(loads[1], (0x4000_0000, writer.images[2].as_slice()));
 }
 
 #[test]
 fn programs_that_run_at_el2_alone_need_no_vm() {
-    let mut writer = two_vms();
-    (writer.vms, writer.channels, writer.images) = (vec![], vec![], vec![]);
+    let writer = Writer::new(Board::Rpi4, 2, [0; 16]);
     assert_eq!(Package::parse(&writer.write().unwrap()).unwrap().vms().len(), 0);
 }
 
@@ -86,6 +106,10 @@ fn names_and_vmids_are_unique_and_usable() {
     assert_eq!(refused(|w| w.vms[0].vmid = 0), PackageError::Vmid(0));
 }
 
+fn on_the_program() -> Load {
+    Load { image: 2, at: Vm::SMALL.load + 4096 }
+}
+
 #[test]
 fn vms_fit_the_machine() {
     assert_eq!(refused(|w| w.vms = vec![w.vms[0]; 33]), PackageError::VmCount(33));
@@ -97,9 +121,16 @@ fn vms_fit_the_machine() {
     assert_eq!(refused(|w| w.vms[0].memory += 4096), PackageError::Memory(0));
     assert_eq!(refused(|w| w.vms[0].memory = 1 << 36), PackageError::Memory(0));
     assert_eq!(refused(|w| w.vms[0].ipa_bits = 48), PackageError::IpaBits(0));
+    assert_eq!(refused(|w| w.vms[0].memory_at += 4096), PackageError::Memory(0));
+    assert_eq!(refused(|w| w.vms[0].memory_at = 0x0800_0000), PackageError::Memory(0));
     assert_eq!(refused(|w| w.vms[0].load = 0x1000), PackageError::Image(0));
+    assert_eq!(refused(|w| w.vms[1].device_tree = Some(on_the_program())), PackageError::Image(1));
+    assert_eq!(
+        refused(|w| w.vms[1].initrd = Some(Load { image: 9, at: 0 })),
+        PackageError::Image(1)
+    );
     assert_eq!(refused(|w| w.vms[0].load = u64::MAX), PackageError::Image(0));
-    assert_eq!(refused(|w| w.vms[0].image = 2), PackageError::Image(0));
+    assert_eq!(refused(|w| w.vms[0].image = 3), PackageError::Image(0));
     assert_eq!(refused(|w| w.vms[0].entry += 2), PackageError::Entry(0));
     assert_eq!(refused(|w| w.vms[0].entry += 4096), PackageError::Entry(0));
 }
@@ -146,12 +177,76 @@ fn channels_lie_in_the_owner_and_beside_the_peer() {
 }
 
 #[test]
+fn devices_lie_in_nobodys_memory_and_are_one_vms() {
+    assert_eq!(refused(|w| w.devices[0].vm = 2), PackageError::Device(0));
+    assert_eq!(refused(|w| w.devices[0].pages = 0), PackageError::Device(0));
+    assert_eq!(refused(|w| w.devices[0].pa += 8), PackageError::Device(0));
+    assert_eq!(refused(|w| w.devices[0].ipa = 0x4000_0000), PackageError::Device(0));
+    assert_eq!(refused(|w| w.devices[0].ipa = 0x0900_0000), PackageError::Device(0));
+    assert_eq!(refused(|w| w.devices[0].ipa = 1 << 36), PackageError::Device(0));
+    assert_eq!(refused(|w| w.devices[1].pa = 0x0a00_0000), PackageError::Device(1));
+    assert_eq!(refused(|w| w.devices[1].pa = !4095), PackageError::Device(1));
+}
+
+#[test]
+fn an_interrupt_is_one_vms() {
+    assert_eq!(refused(|w| w.interrupts[0].vm = 2), PackageError::Interrupt(0));
+    assert_eq!(refused(|w| w.interrupts[0].physical = 31), PackageError::Interrupt(0));
+    assert_eq!(refused(|w| w.interrupts[0].physical = 1020), PackageError::Interrupt(0));
+    assert_eq!(refused(|w| w.interrupts[0].virtual_ = 42), PackageError::Interrupt(0));
+    assert_eq!(refused(|w| w.interrupts[0].virtual_ = 64), PackageError::Interrupt(0));
+    assert_eq!(refused(|w| w.interrupts[1].physical = 48), PackageError::Interrupt(1));
+    assert_eq!(refused(|w| w.interrupts[1].vm = 0), PackageError::Interrupt(1));
+}
+
+#[test]
+fn heaps_have_names_sizes_and_known_vms() {
+    assert_eq!(refused(|w| w.heaps[0].size = 4096), PackageError::Heap(0));
+    assert_eq!(refused(|w| w.heaps[0].size = 0), PackageError::Heap(0));
+    assert_eq!(refused(|w| w.heaps[0].vms = 0b100), PackageError::Heap(0));
+    assert_eq!(refused(|w| w.heaps.push(w.heaps[0])), PackageError::Heap(1));
+}
+
+#[test]
 fn another_version_is_refused_by_name() {
     let mut bytes = two_vms().write().unwrap();
     bytes[8] = 2;
     assert_eq!(Package::parse(&bytes).unwrap_err(), PackageError::Version(2));
     bytes[0] = 0;
     assert_eq!(Package::parse(&bytes).unwrap_err(), PackageError::Magic);
+}
+
+#[test]
+fn an_image_that_was_cut_when_it_was_loaded_says_so() {
+    // The memory behind the part that came is not empty.
+    let mut bytes = two_vms().write().unwrap();
+    let length = bytes.len();
+    bytes[length - 100..].fill(0x5a);
+    assert_eq!(Package::parse(&bytes).unwrap_err(), PackageError::Truncated);
+}
+
+#[test]
+fn a_changed_byte_is_refused_by_the_part_it_lies_in() {
+    let whole = two_vms().write().unwrap();
+    let changed = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        Package::parse(&bytes).unwrap_err()
+    };
+    assert_eq!(changed(24), PackageError::Digest(Part::Header), "the nonce");
+    assert_eq!(changed(4096), PackageError::Digest(Part::Section(0)), "the boot configuration");
+    assert_eq!(changed(8192), PackageError::Digest(Part::Section(1)), "the first program");
+    assert_eq!(changed(12288), PackageError::Digest(Part::Section(2)), "the second program");
+}
+
+#[test]
+fn two_packages_do_not_mix() {
+    let one = two_vms().write().unwrap();
+    let mut writer = two_vms();
+    writer.images[0].fill(0xab);
+    let other = writer.write().unwrap();
+    let mixed = [&one[..8192], &other[8192..]].concat();
+    assert_eq!(Package::parse(&mixed).unwrap_err(), PackageError::Digest(Part::Section(1)));
 }
 
 /// Reads everything there is to read.
@@ -161,6 +256,9 @@ fn read_all(bytes: &[u8]) {
             assert!(!package.image(&vm).is_empty());
         }
         assert!(package.channels().all(|channel| channel.pages > 0));
+        assert!(package.devices().all(|device| device.pages > 0));
+        assert!(package.interrupts().all(|interrupt| interrupt.physical >= 32));
+        assert!(package.heaps().all(|heap| !heap.name.as_str().is_empty()));
     }
 }
 
@@ -178,9 +276,13 @@ proptest! {
         let length = bytes.len();
         for (at, value) in damage {
             // The tables lie in the first bytes of the first two pages; aim there.
-            let at = if at % 2 == 0 { at % 136 } else { (4096 + at % 300) % length };
+            let at = if at % 2 == 0 { at % 300 } else { (4096 + at % 900) % length };
             bytes[at] = value;
         }
         read_all(&bytes);
+        // And once more with digests that fit, so that the rules behind them are asked too.
+        if seal(&mut bytes).is_ok() {
+            read_all(&bytes);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU8, AtomicU32};
 
 use heapless::Vec;
-use package::{EndOfLife, Package, Sanitize, VM_MEMORY_BASE};
+use package::{EndOfLife, Package, Placement, Sanitize, Start, VM_MEMORY_BASE};
 use rm::address::{Ipa, PAGE_SIZE, Pa, TlbTag, VmIndex, Vmid};
 use rm::config::{AfterEnd, MAX_VMS, OwnedParcels, Roles, VmConfig, VmName};
 use rm::frame_pool::FrameRecord;
@@ -22,7 +22,7 @@ use crate::console::{CONSOLE, CONSOLE_SIZE, Console};
 use crate::frames::{Blocks, BootMemory};
 use crate::machine::El2;
 use crate::rate::Notes;
-use crate::vcpu::State;
+use crate::vcpu::{Begin, State};
 use crate::vgic::{self, Vgic};
 use crate::{cache, stage1, tlb};
 
@@ -31,12 +31,16 @@ static MANAGER: Once<Manager> = Once::new();
 /// Makes everything that the package describes. Panics when the machine is too small for it.
 pub(crate) fn build(package: &Package<'static>, mut memory: BootMemory) {
     let manager = MANAGER.call_once(|| new_manager(package, &mut memory));
-    let mut blocks = memory.into_blocks();
+    let placed = package.vms().filter(|vm| vm.placement == Placement::Identity);
+    let placed: Vec<Region, MAX_VMS> =
+        placed.map(|vm| Region::new(vm.memory_at, vm.memory)).collect();
+    let mut blocks = memory.into_blocks(&placed);
     for (index, config) in (0..).zip(package.vms()) {
         let vm = VmIndex(index);
         give_memory(manager, &mut blocks, package, vm, &config);
+        give_devices(manager, package, vm, &config);
         keep_devices(manager, vm, &config);
-        VMS[usize::from(index)].call_once(|| new(manager, vm, &config, package.image(&config)));
+        VMS[usize::from(index)].call_once(|| new(manager, vm, &config, package));
         defmt::info!(
             "{=str}: VMID {=u16}, {=u8} vCPUs, {=u64} MiB",
             config.name.as_str(),
@@ -44,7 +48,14 @@ pub(crate) fn build(package: &Package<'static>, mut memory: BootMemory) {
             config.vcpus,
             config.memory >> 20
         );
+        if config.trusted_dma {
+            defmt::warn!(
+                "{=str}: has a device that nothing confines; it is trusted not to break G2 to G5",
+                config.name.as_str()
+            );
+        }
     }
+    set_heaps_aside(package, &mut blocks);
     channels::open(manager, package.channels());
 }
 
@@ -52,9 +63,17 @@ fn new(
     manager: &'static Manager,
     index: VmIndex,
     config: &package::Vm,
-    image: &'static [u8],
+    package: &Package<'static>,
 ) -> Vm {
     let cpus = config.cpus;
+    let memory = config.memory_at..config.memory_at + config.memory;
+    let tree = config.device_tree.map_or(0, |tree| tree.at);
+    let vcpu = |n: usize| {
+        let boot = if n == 0 { tree } else { 0 };
+        let on = n == 0 || config.start == Start::All;
+        State::new(n as u8, cpus[n], Begin { entry: config.entry, context: boot, on })
+    };
+    let starting = if config.start == Start::All { config.vcpus } else { 1 };
     Vm {
         index,
         name: config.name,
@@ -63,12 +82,12 @@ fn new(
         vttbr: tlb::vttbr(manager.context(index)),
         vgic: Vgic::new(config.vcpus.into()),
         console: SpinMutex::new(Console::new()),
-        vcpus: core::array::from_fn(|n| State::new(n as u8, cpus[n], config.entry)),
+        vcpus: core::array::from_fn(vcpu),
         vcpu_count: config.vcpus.into(),
-        vcpus_on: AtomicU8::new(config.vcpus),
-        memory: config.memory,
-        image,
-        image_at: config.load,
+        vcpus_on: AtomicU8::new(starting),
+        start: config.start,
+        memory,
+        loads: package.loads(config).map(|(at, bytes)| (Ipa(at), bytes)).collect(),
         waits: config.end_of_life == EndOfLife::Keep,
         life: Life::new(),
         notes: Notes::new(),
@@ -83,17 +102,39 @@ fn give_memory(
     vm: VmIndex,
     config: &package::Vm,
 ) {
-    let image = package.image(config);
-    let mut at = Ipa(VM_MEMORY_BASE);
-    let enough = blocks.take_all(config.memory, |block| {
-        load(image, config.load, at, block);
+    let mut at = Ipa(config.memory_at);
+    let give = |block: Region| {
+        package.loads(config).for_each(|(to, bytes)| load(bytes, to, at, block));
         let pages = block.size / PAGE_SIZE;
         if let Err(error) = manager.give(vm, at, block.start, pages) {
             panic!("memory of {}: {error:?}", config.name.as_str());
         }
         at = at.add_pages(pages);
-    });
+    };
+    let enough = match config.placement {
+        Placement::Anywhere => blocks.take_all(config.memory, give),
+        Placement::Identity => blocks.take_kept(Region::new(config.memory_at, config.memory), give),
+    };
     assert!(enough, "the machine has too little RAM for {}", config.name.as_str());
+}
+
+/// Gives the VM the registers of the devices that it drives itself.
+fn give_devices(manager: &Manager, package: &Package<'_>, vm: VmIndex, config: &package::Vm) {
+    for device in package.devices().filter(|device| device.vm == u16::from(vm.0)) {
+        let (at, pages) = (Ipa(device.ipa), device.pages.into());
+        if let Err(error) = manager.give_device(vm, at, Pa(device.pa), pages) {
+            panic!("device {:#x} of {}: {error:?}", device.pa, config.name.as_str());
+        }
+    }
+}
+
+/// Takes the memory of the heaps, which nobody has from then on.
+fn set_heaps_aside(package: &Package<'_>, blocks: &mut Blocks) {
+    for heap in package.heaps() {
+        let enough = blocks.take_all(heap.size, |_| {});
+        assert!(enough, "the machine has too little RAM for the heap {}", heap.name.as_str());
+        defmt::info!("heap {=str}: {=u64} MiB set aside", heap.name.as_str(), heap.size >> 20);
+    }
 }
 
 /// Keeps the addresses of the devices that EL2 emulates free of memory.
@@ -156,6 +197,7 @@ fn vm_config((tag, vm): (u16, package::Vm)) -> VmConfig {
         ipa_pages: ((1 << vm.ipa_bits) / PAGE_SIZE).min(MAX_IPA_PAGES),
         // Below are the devices that EL2 emulates.
         accept_from: Ipa(VM_MEMORY_BASE),
+        direct_mapped: vm.placement == Placement::Identity,
         quotas: Quotas {
             parcels: limit.parcels,
             pages_lent: limit.pages_lent,

@@ -7,7 +7,6 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use package::VM_MEMORY_BASE;
 use rm::address::{Ipa, PAGE_SIZE, Pa};
 use rm::config::AfterEnd;
 use rm::life::{ExitKind, VmState};
@@ -202,9 +201,10 @@ impl Vm {
     /// Fills some pages of the VM's memory; at the end the VM runs.
     fn load_step(&'static self) {
         let first = self.life.page.load(Ordering::Relaxed);
-        let end = (first + PAGES_PER_STEP).min(self.memory / PAGE_SIZE);
+        let pages = (self.memory.end - self.memory.start) / PAGE_SIZE;
+        let end = (first + PAGES_PER_STEP).min(pages);
         for page in first..end {
-            let at = Ipa(VM_MEMORY_BASE).add_pages(page);
+            let at = Ipa(self.memory.start).add_pages(page);
             // The VM owns what is reset, and runs nowhere, so this page stays where it is.
             let Some(pa) = self.manager.allows(self.index, at, Access::Write) else {
                 defmt::error!(
@@ -219,7 +219,7 @@ impl Vm {
             self.fill(at, pa);
         }
         self.life.page.store(end, Ordering::Relaxed);
-        if end == self.memory / PAGE_SIZE {
+        if end == pages {
             self.begin();
         }
     }
@@ -227,13 +227,12 @@ impl Vm {
     /// Gives a page the content that it has when the VM starts.
     fn fill(&self, at: Ipa, pa: Pa) {
         cache::zero_page(pa);
-        let (start, end) = (
-            self.image_at.max(at.0),
-            (self.image_at + self.image.len() as u64).min(at.0 + PAGE_SIZE),
-        );
-        if start < end {
-            let part =
-                &self.image[(start - self.image_at) as usize..(end - self.image_at) as usize];
+        for &(Ipa(load), bytes) in &self.loads {
+            let (start, end) = (load.max(at.0), (load + bytes.len() as u64).min(at.0 + PAGE_SIZE));
+            if start >= end {
+                continue;
+            }
+            let part = &bytes[(start - load) as usize..(end - load) as usize];
             let to = Pa(pa.0 + (start - at.0));
             // SAFETY: `allows` has said that the page is the VM's, none of whose vCPUs runs, and the part
             // lies inside it.
@@ -246,7 +245,7 @@ impl Vm {
     fn begin(&'static self) {
         self.vgic.reset(self.machine());
         *self.console.lock() = crate::console::Console::new();
-        self.vcpus_on.store(self.vcpu_count as u8, Ordering::Relaxed);
+        self.vcpus_on.store(self.starting(), Ordering::Relaxed);
         self.vcpus().for_each(crate::vcpu::Vcpu::start_over);
         super::channels::reopen(self.manager, self.index);
         self.manager.started(self.index);

@@ -80,7 +80,7 @@ pub fn build<M: Machine + 'static>(
     let machine = wrap(El2::new(frames, base));
     let configs: [VmConfig; VMS] = core::array::from_fn(|vm| config(VmIndex(vm as u8)));
     let manager = Manager::new(machine, storage, &configs).expect("the storage fits");
-    let mut blocks = memory.into_blocks();
+    let mut blocks = memory.into_blocks(&[]);
     for vm in vms() {
         let pa = blocks.take(RAM_PAGES * PAGE_SIZE).expect("there is RAM for each VM");
         manager.give(vm, RAM, pa, RAM_PAGES).expect("the VM has no memory yet");

@@ -20,7 +20,7 @@ const FRAMES: usize = 40;
 fn main(mut boot: Boot) -> ! {
     let numbers = boot.memory.slice_of(WORDS, |index| index as u32);
     let (frames, _) = boot.memory.frames(FRAMES);
-    let mut blocks = boot.memory.into_blocks();
+    let mut blocks = boot.memory.into_blocks(&[]);
     let free = blocks.free();
     let taken = take_and_soil(&mut blocks);
     let again = take_and_soil(&mut blocks);

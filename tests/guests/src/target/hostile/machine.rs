@@ -11,6 +11,9 @@ use crate::{cpu, gic, memory, raw, timer};
 
 /// X0 of a call that does not exist.
 const UNKNOWN: u64 = !0;
+/// PSCI calls about a VM's CPUs.
+const CPU_ON: u64 = 0xc400_0003;
+const AFFINITY_INFO: u64 = 0xc400_0004;
 /// Waits in a row.
 const STORM: u32 = 1_000;
 
@@ -29,7 +32,7 @@ fn unknown_hypercalls() {
         0,
         1,
         0x8400_00ff,
-        0xc400_0003,
+        0xc400_0005,
         0x8600_ff07,
         0xc600_8001,
         0xc600_81ff,
@@ -41,6 +44,16 @@ fn unknown_hypercalls() {
         assert!(raw::hvc([id, 1, 2, 3, 4, 5])[0] == UNKNOWN, "hvc {id:#x}");
         assert!(raw::smc([id, 1, 2, 3, 4, 5])[0] == UNKNOWN, "smc {id:#x}");
     }
+    let (parameters, already_on) = (-2_i64 as u64, -4_i64 as u64);
+    for affinity in [1, 0x100, 1 << 32, u64::MAX] {
+        let answer = raw::hvc([CPU_ON, affinity, 0, 0, 0, 0])[0];
+        assert!(answer == parameters, "CPU_ON {affinity:#x}: {answer:#x}");
+        let answer = raw::hvc([AFFINITY_INFO, affinity, 0, 0, 0, 0])[0];
+        assert!(answer == parameters, "AFFINITY_INFO {affinity:#x}: {answer:#x}");
+    }
+    assert!(raw::hvc([CPU_ON, 0, 0, 0, 0, 0])[0] == already_on, "CPU_ON of the caller");
+    assert!(raw::hvc([AFFINITY_INFO, 0, 0, 0, 0, 0])[0] == 0, "AFFINITY_INFO of the caller");
+    assert!(raw::hvc([AFFINITY_INFO, 0, 1, 0, 0, 0])[0] == parameters, "AFFINITY_INFO, level 1");
     let native = [
         crate::hvc_immediate!("0x6001", [0; 6])[0],
         crate::hvc_immediate!("0x602b", [0; 6])[0],
