@@ -7,6 +7,7 @@
 //! scenario  which VMs, which machine        image    hypervisor + package
 //! launch    one QEMU process: never left behind, never waited for without end
 //! log       defmt frames -> lines           print    lines -> terminal
+//! serial    a board's UART              monitor  its bytes -> lines
 //! verdict   was that a pass?                symbols  addresses -> functions
 //! peers     what other hypervisors cost
 //! map       who has which memory: records -> tables, picture
@@ -23,9 +24,11 @@ pub mod image;
 pub mod launch;
 pub mod log;
 pub mod map;
+pub mod monitor;
 pub mod peers;
 pub mod print;
 pub mod scenario;
+pub mod serial;
 pub mod symbols;
 pub mod verb;
 pub mod verdict;

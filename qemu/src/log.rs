@@ -67,7 +67,74 @@ impl Texts {
         Decoder {
             stream: self.table.as_ref().map(Table::new_stream_decoder),
             places: &self.places,
-            vms: vms.map(str::to_owned).collect(),
+            vms: Names::These(vms.map(str::to_owned).collect()),
+        }
+    }
+
+    /// The line of one frame, given without its end, of a run whose VMs are unknown. `None` if it is
+    /// no frame of this program: damaged, or of a program with other texts.
+    pub fn line(&self, frame: &[u8]) -> Option<Line> {
+        let bytes = unpack(frame)?;
+        let (frame, used) = self.table.as_ref()?.decode(&bytes).ok()?;
+        // The last block is filled up with zeros. Anything else is more than the text asks for.
+        let rest = &bytes[used..];
+        let fits = rest.len() <= BLOCK && rest.iter().all(|&byte| byte == 0);
+        fits.then(|| line(&frame, &self.places, &Names::Any))
+    }
+
+    /// Whether the program has any texts.
+    pub fn is_empty(&self) -> bool {
+        self.table.as_ref().is_none_or(Table::is_empty)
+    }
+}
+
+/// Bytes of a block whose zeros are left out.
+const BLOCK: usize = 7;
+
+/// Undoes rzCOBS: read from its end, a byte below 0x80 says which of the seven before it are zeros
+/// that were left out; 0x80 + n, that n + 7 follow as they are and a zero ends them; 0xff, 134 bytes.
+fn unpack(frame: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(frame.len() * 2);
+    let mut packed = frame.iter().rev().copied();
+    while let Some(code) = packed.next() {
+        match code {
+            0 => return None,
+            1..0x80 => {
+                for bit in (0..BLOCK).rev() {
+                    bytes.push(if code >> bit & 1 == 1 { 0 } else { packed.next()? });
+                }
+            }
+            _ => {
+                let run = if code == 0xff { 134 } else { usize::from(code - 0x80) + BLOCK };
+                if code != 0xff {
+                    bytes.push(0);
+                }
+                for _ in 0..run {
+                    bytes.push(packed.next()?);
+                }
+            }
+        }
+    }
+    bytes.reverse();
+    Some(bytes)
+}
+
+/// VMs whose lines are told apart from EL2's.
+enum Names {
+    /// Only these.
+    These(Vec<String>),
+    /// Whatever looks like the name of one.
+    Any,
+}
+
+impl Names {
+    fn contain(&self, name: &str) -> bool {
+        match self {
+            Self::These(names) => names.iter().any(|vm| vm == name),
+            // The rules of `package::Name`.
+            Self::Any => {
+                (1..=16).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+            }
         }
     }
 }
@@ -76,7 +143,7 @@ impl Texts {
 pub struct Decoder<'t> {
     stream: Option<Box<dyn StreamDecoder + Send + Sync + 't>>,
     places: &'t Locations,
-    vms: Vec<String>,
+    vms: Names,
 }
 
 impl Decoder<'_> {
@@ -95,7 +162,7 @@ impl Decoder<'_> {
     }
 }
 
-fn line(frame: &Frame<'_>, places: &Locations, vms: &[String]) -> Line {
+fn line(frame: &Frame<'_>, places: &Locations, vms: &Names) -> Line {
     let text = frame.display_message().to_string();
     let (vm, text) = sender(&text, vms);
     let level = match frame.level().map(|level| level.as_str()) {
@@ -120,10 +187,10 @@ fn place(at: &Location) -> String {
 }
 
 /// Splits `[name] text` where the name is a VM's.
-fn sender<'a>(text: &'a str, vms: &[String]) -> (Option<&'a str>, &'a str) {
+fn sender<'a>(text: &'a str, vms: &Names) -> (Option<&'a str>, &'a str) {
     let split = text.strip_prefix('[').and_then(|rest| rest.split_once("] "));
     match split {
-        Some((name, text)) if vms.iter().any(|vm| vm == name) => (Some(name), text),
+        Some((name, text)) if vms.contain(name) => (Some(name), text),
         _ => (None, text),
     }
 }
@@ -187,10 +254,29 @@ mod tests {
 
     #[test]
     fn a_console_line_names_its_vm() {
-        let vms = ["a".to_owned(), "sensor".to_owned()];
+        let vms = Names::These(vec!["a".to_owned(), "sensor".to_owned()]);
         assert_eq!(sender("[sensor] 12 C", &vms), (Some("sensor"), "12 C"));
         assert_eq!(sender("[other] 12 C", &vms), (None, "[other] 12 C"));
         assert_eq!(sender("2 VMs", &vms), (None, "2 VMs"));
+    }
+
+    #[test]
+    fn without_a_configuration_whatever_can_be_a_name_is_one() {
+        assert_eq!(sender("[other] 12 C", &Names::Any), (Some("other"), "12 C"));
+        for text in ["[] x", "[two words] x", "[a-name-of-17-byte] x", "[a]x", "2 VMs"] {
+            assert_eq!(sender(text, &Names::Any), (None, text));
+        }
+    }
+
+    #[test]
+    fn what_was_left_out_of_a_frame_is_put_back() {
+        // Seven bytes of which the last four are zeros; a run of seven and a zero.
+        assert_eq!(unpack(&[1, 2, 3, 0b111_1000]).unwrap(), [1, 2, 3, 0, 0, 0, 0]);
+        assert_eq!(unpack(&[1, 2, 3, 4, 5, 6, 7, 0x80]).unwrap(), [1, 2, 3, 4, 5, 6, 7, 0]);
+        let run = [[9; 134].as_slice(), &[0xff]].concat();
+        assert_eq!(unpack(&run).unwrap(), [9; 134]);
+        assert_eq!(unpack(&[1, 0b111_0000]), None, "cut short");
+        assert_eq!(unpack(&[0xff]), None);
     }
 
     #[test]

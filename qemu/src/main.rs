@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use qemu::verb::{bench, doctor, image, list, map, run};
+use package::Board;
+use qemu::verb::{bench, doctor, image, list, map, monitor, run};
 
 /// Runs the resource manager and its VMs under QEMU.
 ///
@@ -54,6 +55,24 @@ enum Verb {
         #[arg(long, short, default_value = "target/map.svg")]
         output: PathBuf,
     },
+    /// Show what a board says on its UART: log and consoles, decoded.
+    Monitor {
+        /// The serial port (as /dev/ttyUSB0), a file with what came from one, or `-`.
+        source: String,
+        /// The board: the log is that of its hypervisor as built from the present sources.
+        #[arg(long, value_parser = board)]
+        board: Option<Board>,
+        /// The ELF file of the hypervisor that writes the log, as `image` leaves it beside an image.
+        /// Without it, and without a board: that of the image that was written last.
+        #[arg(long)]
+        elf: Option<PathBuf>,
+        /// End when the port goes away instead of waiting for it.
+        #[arg(long)]
+        once: bool,
+        /// Keep the bytes in a file as they come; `monitor <file>` shows them again.
+        #[arg(long)]
+        save: Option<PathBuf>,
+    },
     /// Count the instructions of each operation and compare with other hypervisors.
     Bench,
 }
@@ -74,6 +93,18 @@ fn serve(arguments: Arguments) -> Result<ExitCode> {
         Some(Verb::Doctor) => doctor::run(),
         Some(Verb::Image { scenario, output }) => image::run(&scenario, &output),
         Some(Verb::Map { scenario, output }) => map::run(&scenario, &output),
+        Some(Verb::Monitor { source, board, elf, once, save }) => {
+            let places = arguments.verbose;
+            monitor::run(&source, &monitor::Options { board, elf, once, save, places })
+        }
         Some(Verb::Bench) => bench::run(),
     }
+}
+
+/// The board that a user means.
+fn board(name: &str) -> Result<Board, String> {
+    Board::from_name(name).ok_or_else(|| {
+        let known = Board::ALL.map(Board::name).join(", ");
+        format!("there are {known}")
+    })
 }

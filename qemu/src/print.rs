@@ -38,6 +38,14 @@ impl Printer {
         Self { colour, places, vms, width }
     }
 
+    /// Gives a VM that was not known before a colour and room for its name.
+    pub fn meet(&mut self, name: &str) {
+        if !self.vms.iter().any(|vm| vm == name) {
+            self.vms.push(name.to_owned());
+            self.width = self.width.max(name.len());
+        }
+    }
+
     /// Prints a line at once, so that a run can be watched.
     pub fn print(&self, line: &Line) {
         // A reader that has gone away (`| head`) is no reason to panic; the verdict still counts.
@@ -102,6 +110,17 @@ mod tests {
         let printer = Printer::plain(["a", "keeper"].into_iter());
         let printed = printer.format(&line(Some("a"), Level::Warn));
         assert_eq!(printed, "     0.001  a       warning: one\n                    two  (a.rs:7)");
+    }
+
+    #[test]
+    fn a_vm_that_comes_later_gets_room_and_a_colour() {
+        let mut printer = Printer::new([].into_iter(), false, true);
+        printer.meet("keeper");
+        printer.meet("keeper");
+        assert!(
+            printer.format(&line(Some("keeper"), Level::Info)).contains("\x1b[36mkeeper\x1b[0m  ")
+        );
+        assert!(printer.format(&line(None, Level::Info)).contains("EL2     "));
     }
 
     #[test]

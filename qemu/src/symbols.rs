@@ -3,6 +3,7 @@
 //! When EL2 stops in panic it prints `BACKTRACE <address>` lines on its UART, innermost first; the
 //! names are in the ELF file on the host.
 
+use std::fmt;
 use std::path::Path;
 
 use addr2line::Loader;
@@ -16,6 +17,12 @@ pub struct Function {
     pub name: String,
     /// File and line.
     pub place: String,
+}
+
+impl fmt::Display for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#012x}  {}\n              at {}", self.address, self.name, self.place)
+    }
 }
 
 /// The addresses that a program printed.

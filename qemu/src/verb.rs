@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod image;
 pub mod list;
 pub mod map;
+pub mod monitor;
 pub mod run;
 
 use std::path::PathBuf;

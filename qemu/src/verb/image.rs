@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use super::set_up;
+use super::{monitor, set_up};
 use crate::build::Profile;
 use crate::print::progress;
 use crate::scenario;
@@ -18,6 +18,7 @@ pub fn run(name: &str, output: &Path) -> Result<ExitCode> {
     let image = crate::image::compose(scenario, &programs)?;
     fs::write(output, &image.bytes)
         .with_context(|| format!("cannot write {}", output.display()))?;
+    monitor::remember(programs.path(scenario.program.name())?)?;
     let size = image.bytes.len() / 1024;
     progress("Wrote", &format!("{} ({size} KiB, nonce {})", output.display(), image.nonce));
     Ok(ExitCode::SUCCESS)

@@ -1,0 +1,147 @@
+//! `cargo run -- monitor`: shows what a board's UART says.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use package::Board;
+
+use super::set_up;
+use crate::build::{Profile, workspace};
+use crate::monitor::{Monitor, QUIET};
+use crate::print::{Printer, progress};
+use crate::serial::{self, Port, chunks};
+
+/// How often a port that has gone is looked for.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// What the user may choose.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The hypervisor whose log it is is this board's, as built from the present sources.
+    pub board: Option<Board>,
+    /// The hypervisor's ELF file.
+    pub elf: Option<PathBuf>,
+    /// End when the port goes away.
+    pub once: bool,
+    /// Keep the bytes as they come.
+    pub save: Option<PathBuf>,
+    /// Show file and line of each message.
+    pub places: bool,
+}
+
+/// Shows a serial port until the user ends it, or a file (`-`: standard input) to its end.
+pub fn run(source: &str, options: &Options) -> Result<ExitCode> {
+    let path = Path::new(source);
+    // What cannot be opened is said before anything is built.
+    let port = is_port(path).then(|| Port::open(path)).transpose()?;
+    let program = program(options)?;
+    let mut monitor = Monitor::new(&program, Printer::stdout([].into_iter(), options.places))?;
+    let mut save = match &options.save {
+        Some(file) => {
+            Some(File::create(file).with_context(|| format!("cannot write {}", file.display()))?)
+        }
+        None => None,
+    };
+    let mut out = io::stdout();
+    let mut kept = |bytes: &[u8]| save.as_mut().map_or(Ok(()), |save| save.write_all(bytes));
+    let Some(mut port) = port else {
+        follow(&read(source)?, &mut monitor, &mut kept, &mut out)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    progress("Reading", &format!("{source} with the texts of {}; Ctrl-C ends", program.display()));
+    loop {
+        follow(&port.bytes()?, &mut monitor, &mut kept, &mut out)?;
+        drop(port);
+        if options.once {
+            progress("Finished", &format!("{source} has gone"));
+            return Ok(ExitCode::SUCCESS);
+        }
+        progress("Waiting", &format!("{source} has gone; it is read again when it is back"));
+        port = wait_for(path);
+        progress("Reading", &format!("{source} again"));
+    }
+}
+
+/// Shows all that comes, until nothing more can come.
+pub fn follow(
+    bytes: &Receiver<Vec<u8>>,
+    monitor: &mut Monitor,
+    keep: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    loop {
+        match bytes.recv_timeout(QUIET) {
+            Ok(bytes) => {
+                keep(&bytes)?;
+                monitor.feed(&bytes, out)?;
+            }
+            Err(RecvTimeoutError::Timeout) => monitor.quiet(out)?,
+            Err(RecvTimeoutError::Disconnected) => return monitor.finish(out),
+        }
+    }
+}
+
+/// Whether it is to be opened as a port. What is not there is: the answer then names those that are.
+fn is_port(path: &Path) -> bool {
+    path != Path::new("-") && (serial::is_device(path) || !path.exists())
+}
+
+/// The bytes of a file, or of standard input.
+fn read(source: &str) -> Result<Receiver<Vec<u8>>> {
+    if source == "-" {
+        return Ok(chunks(io::stdin()));
+    }
+    Ok(chunks(File::open(source).with_context(|| format!("cannot read {source}"))?))
+}
+
+/// Waits until a port is back. Its owner is set a moment after it appears, so errors are no end.
+fn wait_for(path: &Path) -> Port {
+    loop {
+        thread::sleep(LOOK);
+        if let Ok(port) = Port::open(path) {
+            return port;
+        }
+    }
+}
+
+/// The ELF file with the texts of the log.
+fn program(options: &Options) -> Result<PathBuf> {
+    match (&options.elf, options.board) {
+        (Some(elf), _) => Ok(elf.clone()),
+        (None, Some(board)) => {
+            let (_, programs) = set_up(Profile::Image)?;
+            Ok(programs.path(board.name())?.to_owned())
+        }
+        (None, None) => {
+            let last = last_program();
+            if !last.exists() {
+                bail!(
+                    "which program writes this log? Name its ELF file (--elf <dir>/hypervisor.elf, \
+                     which `image` writes beside the image) or its board (--board <board>)"
+                );
+            }
+            Ok(last)
+        }
+    }
+}
+
+/// Where the ELF file of the image that was written last is kept: what `monitor` takes if it is told
+/// nothing else.
+pub fn last_program() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.unwrap_or_else(|| workspace().join("target")).join("last-image.elf")
+}
+
+/// Keeps the ELF file of an image that is being written.
+pub(super) fn remember(program: &Path) -> Result<()> {
+    let last = last_program();
+    fs::copy(program, &last).with_context(|| format!("cannot write {}", last.display()))?;
+    Ok(())
+}
