@@ -5,7 +5,6 @@
 
 #[cfg(any(test, target_os = "none"))]
 mod abort;
-#[cfg(target_os = "none")]
 pub mod board;
 #[cfg(target_os = "none")]
 pub mod boot;
