@@ -84,19 +84,32 @@ pub fn cargo() -> Command {
     cargo
 }
 
+/// What rustc says of the flag against Cortex-A53 erratum 835769 (`.cargo/config.toml`), in every
+/// crate. That the flag does what it should is a test's to say (`tests/tests/errata.rs`).
+const KNOWN_WARNING: &str =
+    "unstable feature specified for `-Ctarget-feature`: `fix-cortex-a53-835769`";
+
 /// Builds everything that runs on the target. Cargo reports its progress itself.
 pub fn programs(profile: Profile) -> Result<Programs> {
     let mut cargo = cargo();
     cargo.args(["build", "--bins", "--target", TARGET, "--profile", profile.name()]);
-    cargo.arg("--message-format=json-render-diagnostics");
+    cargo.arg("--message-format=json");
     cargo.args(profile.packages().iter().flat_map(|package| ["--package", package]));
     cargo.args(profile.features().iter().flat_map(|feature| ["--features", feature]));
     let output = cargo.stderr(Stdio::inherit()).output().context("cargo could not be started")?;
+    let messages = String::from_utf8_lossy(&output.stdout);
+    messages.lines().filter_map(diagnostic).for_each(|text| eprint!("{text}"));
     if !output.status.success() {
         bail!("the programs for {TARGET} could not be built; cargo says why above");
     }
-    let messages = String::from_utf8_lossy(&output.stdout);
     Ok(Programs(messages.lines().filter_map(executable).collect()))
+}
+
+/// What the compiler says to the user, if this message of cargo's is about that.
+fn diagnostic(message: &str) -> Option<String> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let text = message["message"]["rendered"].as_str()?;
+    (!text.contains(KNOWN_WARNING)).then(|| text.to_owned())
 }
 
 /// Name and path of the program, if this message of cargo's is about one.
@@ -115,6 +128,14 @@ mod tests {
     fn a_message_about_a_program_gives_its_path() {
         let message = r#"{"reason":"compiler-artifact","target":{"name":"a"},"executable":"/t/a"}"#;
         assert_eq!(executable(message), Some(("a".into(), "/t/a".into())));
+    }
+
+    #[test]
+    fn the_compiler_is_heard_but_for_the_warning_that_is_known() {
+        let message = |text: &str| format!(r#"{{"message":{{"rendered":"warning: {text}"}}}}"#);
+        assert_eq!(diagnostic(&message("unused")).as_deref(), Some("warning: unused"));
+        assert_eq!(diagnostic(&message(&format!("unknown and {KNOWN_WARNING}"))), None);
+        assert_eq!(diagnostic(r#"{"reason":"build-finished","success":true}"#), None);
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //!
 //! Behind one of them [`canary`] searches the machine's memory.
 //!
+//! [`machine_code`] looks at what the compiler has made of the sources, for what no scenario can show.
+//!
 //! `guests/` holds the programs that the VMs run, `el2/` programs that take the hypervisor's place.
 
 pub mod canary;
+pub mod machine_code;

@@ -1,0 +1,65 @@
+//! The workarounds of `hyp/src/errata.rs` that the compiler, the linker or the order of a few
+//! instructions must bring: looked for in the programs, since no machine here has the errata.
+
+use std::sync::OnceLock;
+
+use qemu::build::{self, Profile};
+use tests::machine_code::{self, Code, Instruction};
+
+/// The code of what is flashed.
+fn image() -> &'static [Code] {
+    static IMAGE: OnceLock<Vec<Code>> = OnceLock::new();
+    IMAGE.get_or_init(|| read(Profile::Image, "qemu-virt"))
+}
+
+fn read(profile: Profile, program: &str) -> Vec<Code> {
+    let programs = build::programs(profile).expect("the programs can be built");
+    let path = programs.path(program).expect("the program is there");
+    let code = machine_code::read(path).expect("the program can be read");
+    let length: usize = code.iter().map(|code| code.instructions.len()).sum();
+    assert!(length > 10_000, "{program} has only {length} instructions");
+    code
+}
+
+/// Where `wanted` holds for the instructions from there on, by function and address.
+fn places(code: &[Code], wanted: impl Fn(u64, &[Instruction]) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for run in code {
+        for index in 0..run.instructions.len() {
+            let at = run.at + 4 * index as u64;
+            if wanted(at, &run.instructions[index..]) {
+                found.push(format!("{at:#x} in {}", run.name));
+            }
+        }
+    }
+    found
+}
+
+const NOWHERE: Vec<String> = Vec::new();
+
+#[test]
+fn no_multiply_add_follows_an_unrelated_memory_access() {
+    let products = places(image(), |_, code| code[0].is_multiply_add());
+    assert!(products.len() > 100, "what is looked for is there: {}", products.len());
+    let wrong = |_, code: &[Instruction]| matches!(code, [access, product, ..] if product.may_go_wrong_after(*access));
+    assert_eq!(places(image(), wrong), NOWHERE, "Cortex-A53 835769");
+    assert_eq!(places(&read(Profile::Check, "qemu-virt"), wrong), NOWHERE, "Cortex-A53 835769");
+}
+
+/// In the words of the errata notice: an ADRP in the last two words of a page, a load or store, at
+/// most one more instruction, and an access with an offset from what the ADRP has written.
+#[test]
+fn no_adrp_at_the_end_of_a_page_serves_an_access_right_behind() {
+    let wrong = |at: u64, code: &[Instruction]| {
+        let Some(base) = code[0].adrp() else { return false };
+        let accesses = code.iter().skip(2).take(2).any(|next| next.is_access_at_offset_from(base));
+        at & 0xFFF >= 0xFF8 && code.get(1).is_some_and(|next| next.is_memory_access()) && accesses
+    };
+    assert_eq!(places(image(), wrong), NOWHERE, "Cortex-A53 843419");
+}
+
+#[test]
+fn no_cache_line_is_cleaned_without_being_invalidated() {
+    let found = places(image(), |_, code| code[0].is_plain_clean());
+    assert_eq!(found, NOWHERE, "Cortex-A53 819472, 824069, 826319, 827319, 855873");
+}
