@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use qemu::build::{self, Profile};
-use tests::machine_code::{self, Code, Instruction};
+use tests::machine_code::{self, Code, Instruction, ZERO};
 
 /// The code of what is flashed.
 fn image() -> &'static [Code] {
@@ -62,4 +62,45 @@ fn no_adrp_at_the_end_of_a_page_serves_an_access_right_behind() {
 fn no_cache_line_is_cleaned_without_being_invalidated() {
     let found = places(image(), |_, code| code[0].is_plain_clean());
     assert_eq!(found, NOWHERE, "Cortex-A53 819472, 824069, 826319, 827319, 855873");
+}
+
+/// What matters about an instruction where address translation is switched over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    Control,
+    Tables,
+    Isb,
+    Stage2,
+}
+
+fn step(instruction: Instruction) -> Option<Step> {
+    if instruction.is_isb() {
+        return Some(Step::Isb);
+    }
+    match instruction.system_write()? {
+        [0, 1, 0, 0] => Some(Step::Control), // SCTLR_EL1
+        [0, 2, 0, 2] => Some(Step::Tables),  // TCR_EL1
+        // VTTBR_EL2. Zeros are written before any guest, while stage 2 is off.
+        [4, 2, 1, 0] if instruction.source() != ZERO => Some(Step::Stage2),
+        _ => None,
+    }
+}
+
+/// Walks go off before the VMID changes, or come back after it: each write of its own takes effect
+/// before the next, and where the MMU is off again no table is walked before that is known.
+#[test]
+fn walks_are_off_while_the_stage_2_tables_change() {
+    use Step::{Control, Isb, Stage2, Tables};
+    let (off, on) = ([Tables, Isb, Control, Isb], [Isb, Control, Isb, Tables]);
+    let mut both = 0;
+    for run in image() {
+        let steps: Vec<_> = run.instructions.iter().copied().filter_map(step).collect();
+        for (index, _) in steps.iter().enumerate().filter(|(_, step)| **step == Stage2) {
+            let goes_off = steps[..index].ends_with(&off);
+            let comes_back = steps[index + 1..].starts_with(&on);
+            assert!(goes_off || comes_back, "Cortex-A72 1319367: {steps:?} in {}", run.name);
+            both += usize::from(goes_off && comes_back);
+        }
+    }
+    assert!(both > 0, "a vCPU is loaded somewhere");
 }

@@ -115,6 +115,28 @@ const SCTLR_EL1_START: u64 = 0x30D0_0800;
 const MMU_ON: u64 = 1;
 /// TCR_EL1.EPD0 and EPD1: no walk from either base register.
 const NO_WALKS: u64 = 1 << 7 | 1 << 23;
+
+/// Keeps stage 1 from being walked until [`resume_walks`].
+///
+/// A speculative AT in EL2's code may walk one guest's tables under another's stage 2 and leave the
+/// result in a TLB (Cortex-A53 1530924, Cortex-A57 1319537, Cortex-A72 1319367). With the MMU on and
+/// no base register to walk from there is no result, not even that an address translates to itself.
+/// EPD takes effect first: the MMU alone would walk from what a guest without MMU has left there.
+pub(super) fn stop_walks(tcr: u64, sctlr: u64) {
+    msr!("tcr_el1", tcr | NO_WALKS);
+    isb(SY);
+    msr!("sctlr_el1", sctlr | MMU_ON);
+    isb(SY);
+}
+
+/// Gives stage 1 back, when all else that a walk uses has been written. The other way round than
+/// [`stop_walks`], for the same reason.
+fn resume_walks(tcr: u64, sctlr: u64) {
+    isb(SY);
+    msr!("sctlr_el1", sctlr);
+    isb(SY);
+    msr!("tcr_el1", tcr);
+}
 /// PSTATE of a VM that starts: EL1 with SP_EL1, all interrupts masked.
 const PSTATE_START: u64 = 0x3C5;
 /// VMPIDR_EL2.RES1.
@@ -149,16 +171,10 @@ impl El1 {
 
     /// Makes this the context of EL1, under the stage-2 tables that `vttbr` names.
     pub(crate) fn load(&self, vttbr: u64) {
-        // A speculative AT or prefetch must not walk one guest's tables under another's stage 2
-        // (Cortex-A57 erratum 1319537, Cortex-A72 erratum 1319367), so walks are off in between.
-        msr!("tcr_el1", NO_WALKS);
-        msr!("sctlr_el1", self.sctlr | MMU_ON);
-        isb(SY);
+        stop_walks(self.tcr, self.sctlr);
         msr!("vttbr_el2", vttbr);
         self.plain.load();
-        isb(SY);
-        msr!("tcr_el1", self.tcr);
-        msr!("sctlr_el1", self.sctlr);
+        resume_walks(self.tcr, self.sctlr);
     }
 }
 
@@ -179,10 +195,7 @@ impl Visit {
             return None;
         }
         let visit = Self { sctlr: mrs!("sctlr_el1"), tcr: mrs!("tcr_el1"), vttbr: loaded };
-        // The same errata as in `El1::load`.
-        msr!("tcr_el1", visit.tcr | NO_WALKS);
-        msr!("sctlr_el1", visit.sctlr | MMU_ON);
-        isb(SY);
+        stop_walks(visit.tcr, visit.sctlr);
         msr!("vttbr_el2", vttbr);
         isb(SY);
         Some(visit)
@@ -192,9 +205,7 @@ impl Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         msr!("vttbr_el2", self.vttbr);
-        isb(SY);
-        msr!("tcr_el1", self.tcr);
-        msr!("sctlr_el1", self.sctlr);
+        resume_walks(self.tcr, self.sctlr);
         isb(SY);
     }
 }

@@ -5,7 +5,7 @@
 use aarch64_cpu::asm::barrier::{SY, isb};
 use rm::machine::Features;
 
-use super::context::{mrs, msr};
+use super::context::{mrs, msr, stop_walks};
 use crate::tlb;
 
 /// HCR_EL2 by its bits (DDI 0487 L.b, HCR_EL2). API, APK, ATA, E2H and TGE stay 0.
@@ -54,6 +54,8 @@ const VTCR: u64 = 1 << 31 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | 25;
 
 /// Sets up this CPU for guests. None runs before.
 pub fn configure(features: Features) {
+    // Nothing is walked from what firmware left in the registers of EL1 until a vCPU is loaded.
+    stop_walks(0, 0);
     let forced = if features.forced_write_back { HCR_FWB } else { 0 };
     msr!("hcr_el2", HCR | forced);
     msr!("cptr_el2", CPTR);
