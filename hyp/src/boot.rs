@@ -121,8 +121,10 @@ extern "C" fn primary(image: u64) -> ! {
     assert_eq!(affinity(), board.cpus[0], "the board's first CPU is the one that firmware starts");
     let (package, memory) = find_package(board, image);
     log::open(&package);
-    let core = Display2Format(&Core::current());
-    defmt::info!("{=str}: EL2 at {=u64:#x}, CPU 0 is a {}", board.name, image.0, core);
+    let core = Core::current();
+    let (name, errata) = (Display2Format(&core), Display2Format(&core.errata()));
+    defmt::info!("{=str}: EL2 at {=u64:#x}, CPU 0 is a {}", board.name, image.0, name);
+    defmt::info!("{}", errata);
     main(Boot { board, image, package, memory })
 }
 
