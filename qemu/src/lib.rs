@@ -9,6 +9,7 @@
 //! log       defmt frames -> lines           print    lines -> terminal
 //! serial    a board's UART              monitor  its bytes -> lines
 //! verdict   was that a pass?                symbols  addresses -> functions
+//! typing    what is typed at the machine
 //! peers     what other hypervisors cost
 //! map       who has which memory: records -> tables, picture
 //! verb      what a user types: one file each
@@ -30,5 +31,6 @@ pub mod print;
 pub mod scenario;
 pub mod serial;
 pub mod symbols;
+pub mod typing;
 pub mod verb;
 pub mod verdict;

@@ -43,6 +43,8 @@ pub struct Scenario {
     pub expect: Expect,
     /// Texts that the log must contain, in this order.
     pub log: &'static [&'static str],
+    /// What is typed on EL2's UART, each when a text has appeared in the log.
+    pub types: &'static [(&'static str, &'static [u8])],
 }
 
 impl Scenario {
@@ -59,6 +61,7 @@ impl Scenario {
         seconds: 120,
         expect: Expect::Pass,
         log: &[],
+        types: &[],
     };
 
     /// The names of the VMs.
