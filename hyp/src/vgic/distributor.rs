@@ -11,7 +11,7 @@ use super::{CONSOLE, VcpuSet};
 /// First INTID that vCPUs share.
 pub(super) const SPI_BASE: u32 = 32;
 /// The SPIs that a VM has, as bits from [`SPI_BASE`] on: two of its mailbox, its doorbells, and the lines.
-const SPIS: u32 = (1 << (2 + MAX_DOORBELLS)) - 1 | LINES;
+const SPIS: u32 = ((1 << (2 + MAX_DOORBELLS)) - 1) | LINES;
 /// Those that are pending as long as a device of the VM holds their line high.
 const LINES: u32 = 1 << (CONSOLE - SPI_BASE);
 

@@ -481,6 +481,7 @@ fn whatever_a_guest_writes_the_lists_hold_its_own_interrupts_only() {
         gic.read(place, size);
         gic.write(place, size, value);
         gic.send_sgi(vcpu, random() & 0x0f00_0003);
+        gic.set_line(CONSOLE, random() & 1 == 1);
         let cpu = &mut cpus[vcpu];
         if kind == 6 && !cpu.physical_timer_active {
             cpu.tick(&mut gic);
@@ -489,7 +490,7 @@ fn whatever_a_guest_writes_the_lists_hold_its_own_interrupts_only() {
             cpu.end(intid);
         }
         cpu.refresh(&mut gic);
-        for spi in 32..42 {
+        for spi in 32..=CONSOLE {
             let lists = |cpu: &&Cpu| cpu.lists.iter().any(|&r| r & STATE != 0 && intid(r) == spi);
             assert!(cpus.iter().filter(lists).count() < 2, "an SPI is in one place");
         }
