@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod checks;
+pub mod console;
 pub mod demo;
 pub mod el2;
 pub mod examples;
@@ -141,6 +142,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         .chain(examples::ALL)
         .chain(checks::ALL)
         .chain(mailbox::ALL)
+        .chain(console::ALL)
         .chain(el2::ALL)
 }
 
