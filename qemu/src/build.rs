@@ -64,6 +64,11 @@ impl Programs {
         })
     }
 
+    /// The names of all programs.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// Cargo's target directory, where runs keep their files too.
     pub fn target_directory(&self) -> Option<&Path> {
         // target / triple / profile / program

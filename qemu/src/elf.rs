@@ -3,13 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use object::elf::{FileHeader64, PT_LOAD};
-use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
+use anyhow::{Context, Result, bail};
+use manifest::program::{Place, Program};
+use object::read::elf::ElfFile64;
 use object::{Endianness, Object, ObjectSymbol};
-
-/// No program of this project is larger: a wrong linker script shows here, not as a full disk.
-const LARGEST: u64 = 64 << 20;
 
 /// A program, ready to be placed in memory.
 #[derive(Clone, Debug)]
@@ -25,29 +22,13 @@ pub struct Flat {
 /// Reads a program and lays its segments out as memory would hold them.
 pub fn flatten(path: &Path) -> Result<Flat> {
     let file = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    flatten_bytes(&file).with_context(|| format!("cannot load {}", path.display()))
+    flatten_bytes(file).with_context(|| format!("cannot load {}", path.display()))
 }
 
-fn flatten_bytes(file: &[u8]) -> Result<Flat> {
-    let header = FileHeader64::<Endianness>::parse(file)?;
-    let endian = header.endian()?;
-    let loaded: Vec<_> = header
-        .program_headers(endian, file)?
-        .iter()
-        .filter(|segment| segment.p_type(endian) == PT_LOAD && segment.p_memsz(endian) > 0)
-        .collect();
-    let start = |segment: &&_| ProgramHeader::p_paddr(*segment, endian);
-    let end = |segment: &&_| start(segment) + ProgramHeader::p_memsz(*segment, endian);
-    let base = loaded.iter().map(start).min().context("nothing in it is to be loaded")?;
-    let length = loaded.iter().map(end).max().unwrap_or(base) - base;
-    ensure!(length <= LARGEST, "it spans {length:#x} bytes");
-    let mut bytes = vec![0; length as usize];
-    for segment in loaded {
-        let data = segment.data(endian, file).ok().context("a segment is cut short")?;
-        let offset = (start(&segment) - base) as usize;
-        bytes[offset..offset + data.len()].copy_from_slice(data);
-    }
-    Ok(Flat { base, entry: header.e_entry(endian), bytes })
+fn flatten_bytes(file: Vec<u8>) -> Result<Flat> {
+    let program = Program::read(file)?;
+    let Place::Fixed { load: base, entry } = program.place else { bail!("it is no ELF file") };
+    Ok(Flat { base, entry, bytes: program.bytes })
 }
 
 /// The address of a symbol.
@@ -64,33 +45,7 @@ mod tests {
 
     #[test]
     fn what_is_no_program_is_refused() {
-        assert!(flatten_bytes(b"").is_err());
-        assert!(flatten_bytes(&[0x7f; 256]).is_err());
-    }
-
-    #[test]
-    fn segments_stand_at_their_distances_and_bss_is_zero() {
-        // Two segments: 4 bytes at 0x1000 and 2 bytes at 0x1008 that take 8 in memory.
-        let flat = flatten_bytes(&two_segments()).unwrap();
-        assert_eq!((flat.base, flat.entry), (0x1000, 0x1004));
-        assert_eq!(flat.bytes, [1, 2, 3, 4, 0, 0, 0, 0, 5, 6, 0, 0, 0, 0, 0, 0]);
-    }
-
-    /// An ELF file made by hand: header, two program headers, six bytes.
-    fn two_segments() -> Vec<u8> {
-        let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-        file.extend([2u16, 183].map(u16::to_le_bytes).concat());
-        file.extend(1u32.to_le_bytes());
-        file.extend([0x1004u64, 64, 0].map(u64::to_le_bytes).concat());
-        file.extend(0u32.to_le_bytes());
-        file.extend([64u16, 56, 2, 64, 0, 0].map(u16::to_le_bytes).concat());
-        for (offset, at, in_file, in_memory) in
-            [(176u64, 0x1000u64, 4u64, 4u64), (180, 0x1008, 2, 8)]
-        {
-            file.extend([1u32, 5].map(u32::to_le_bytes).concat());
-            file.extend([offset, at, at, in_file, in_memory, 4].map(u64::to_le_bytes).concat());
-        }
-        file.extend([1, 2, 3, 4, 5, 6]);
-        file
+        assert!(flatten_bytes(Vec::new()).is_err());
+        assert!(flatten_bytes(vec![0x7f; 256]).is_err());
     }
 }

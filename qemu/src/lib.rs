@@ -5,11 +5,11 @@
 //! doctor    compiler target and QEMU: found or installed
 //! build     cargo, for the target           elf      program -> raw bytes
 //! scenario  which VMs, which machine        image    hypervisor + package
+//! sources   the programs that a manifest names
 //! launch    one QEMU process: never left behind, never waited for without end
 //! log       defmt frames -> lines           print    lines -> terminal
 //! serial    a board's UART              monitor  its bytes -> lines
 //! verdict   was that a pass?                symbols  addresses -> functions
-//! typing    what is typed at the machine
 //! peers     what other hypervisors cost
 //! map       who has which memory: records -> tables, picture
 //! verb      what a user types: one file each
@@ -30,7 +30,7 @@ pub mod peers;
 pub mod print;
 pub mod scenario;
 pub mod serial;
+pub mod sources;
 pub mod symbols;
-pub mod typing;
 pub mod verb;
 pub mod verdict;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use package::Board;
-use qemu::verb::{bench, doctor, image, list, map, monitor, run};
+use qemu::verb::{bench, check, doctor, image, list, map, monitor, run};
 
 /// Runs the resource manager and its VMs under QEMU.
 ///
@@ -35,6 +35,14 @@ enum Verb {
     },
     /// List the scenarios.
     List,
+    /// Read a manifest and show what would be built, or all that is wrong with it.
+    Check {
+        /// The manifest.
+        manifest: PathBuf,
+        /// A folder for the device trees of the VMs.
+        #[arg(long)]
+        device_trees: Option<PathBuf>,
+    },
     /// Find what a build and a run need; install it where that is possible.
     Doctor,
     /// Write the boot image of a scenario to a file.
@@ -90,6 +98,9 @@ fn serve(arguments: Arguments) -> Result<ExitCode> {
         None => run::run("demo", options),
         Some(Verb::Run { scenario }) => run::run(&scenario, options),
         Some(Verb::List) => list::run(),
+        Some(Verb::Check { manifest, device_trees }) => {
+            check::run(&manifest, device_trees.as_deref())
+        }
         Some(Verb::Doctor) => doctor::run(),
         Some(Verb::Image { scenario, output }) => image::run(&scenario, &output),
         Some(Verb::Map { scenario, output }) => map::run(&scenario, &output),

@@ -6,7 +6,6 @@
 
 pub mod bench;
 pub mod checks;
-pub mod console;
 pub mod demo;
 pub mod el2;
 pub mod examples;
@@ -44,8 +43,6 @@ pub struct Scenario {
     pub expect: Expect,
     /// Texts that the log must contain, in this order.
     pub log: &'static [&'static str],
-    /// What is typed on EL2's UART, each when a text has appeared in the log.
-    pub types: &'static [(&'static str, &'static [u8])],
 }
 
 impl Scenario {
@@ -62,7 +59,6 @@ impl Scenario {
         seconds: 120,
         expect: Expect::Pass,
         log: &[],
-        types: &[],
     };
 
     /// The names of the VMs.
@@ -142,7 +138,6 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         .chain(examples::ALL)
         .chain(checks::ALL)
         .chain(mailbox::ALL)
-        .chain(console::ALL)
         .chain(el2::ALL)
 }
 

@@ -1,6 +1,7 @@
 //! What a user types: one file each.
 
 pub mod bench;
+pub mod check;
 pub mod doctor;
 pub mod image;
 pub mod list;

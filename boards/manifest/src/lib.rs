@@ -22,6 +22,7 @@ pub mod program;
 mod properties;
 mod read;
 mod report;
+mod show;
 mod size;
 mod sources;
 #[cfg(test)]
@@ -29,9 +30,9 @@ mod testing;
 mod tree;
 
 pub use map::{Claim, Map};
-pub use plan::{Manifest, PlannedVm};
+pub use plan::{Manifest, PlannedDevice, PlannedVm};
 pub use report::{Problem, Report};
-pub use sources::{Folder, Sources};
+pub use sources::{Folder, NoGuest, Sources};
 
 use std::fs;
 use std::path::Path;

@@ -97,6 +97,12 @@ pub(crate) fn range(start: u64, size: u64) -> Range<u64> {
     start..start.saturating_add(size)
 }
 
+/// The pages that a range touches.
+pub(crate) fn pages(range: Range<u64>) -> Range<u64> {
+    let end = range.end.checked_next_multiple_of(PAGE).unwrap_or(range.end);
+    range.start - range.start % PAGE..end
+}
+
 /// An address in groups of four digits, at least two of them.
 pub(crate) fn hex(address: u64) -> String {
     let digits = format!("{address:08x}");

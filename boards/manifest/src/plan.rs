@@ -27,12 +27,21 @@ pub struct PlannedVm {
     pub program: String,
     /// Its device tree, if it has one.
     pub device_tree: Option<Vec<u8>>,
-    /// Its devices by name, in the order of the package.
-    pub devices: Vec<String>,
+    /// Its devices, in the order of the package.
+    pub devices: Vec<PlannedDevice>,
     /// Its addresses.
     pub space: Map,
     /// What is where in its memory.
     pub contents: Map,
+}
+
+/// A device of a VM.
+#[derive(Clone, Debug)]
+pub struct PlannedDevice {
+    /// Its name.
+    pub name: String,
+    /// Its interrupts, as the machine numbers them.
+    pub interrupts: Vec<u32>,
 }
 
 impl Manifest {
@@ -90,11 +99,7 @@ pub(crate) fn finish(draft: Draft<'_>) -> Option<Manifest> {
             name: vm.said.called().to_owned(),
             program: vm.said.program.as_ref()?.1.value.to_owned(),
             device_tree: vm.tree.as_ref().map(|tree| tree.bytes.clone()),
-            devices: vm
-                .devices
-                .iter()
-                .filter_map(|device| Some(device.said.name.as_ref()?.value.to_owned()))
-                .collect(),
+            devices: vm.devices.iter().filter_map(planned).collect(),
             space: vm.space.clone(),
             contents: vm.contents.clone(),
         };
@@ -105,6 +110,12 @@ pub(crate) fn finish(draft: Draft<'_>) -> Option<Manifest> {
     writer.shared = Amounts::enough_for(&writer.vms);
     (writer.channels, writer.heaps) = (draft.channels, draft.heaps);
     Some(Manifest { writer, vms, machine: draft.machine, ram: facts.ram.clone() })
+}
+
+fn planned(device: &draft::Device<'_>) -> Option<PlannedDevice> {
+    let name = device.said.name.as_ref()?.value.to_owned();
+    let interrupts = device.interrupts.iter().map(|interrupt| interrupt.physical).collect();
+    Some(PlannedDevice { name, interrupts })
 }
 
 fn devices(writer: &mut Writer, vm: u16, of: &draft::Vm<'_>) {

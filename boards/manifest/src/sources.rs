@@ -17,8 +17,17 @@ pub trait Sources {
     ///
     /// # Errors
     ///
-    /// The names that there are.
-    fn guest(&self, name: &str) -> Result<Vec<u8>, Vec<String>>;
+    /// There is none of that name, or none at all.
+    fn guest(&self, name: &str) -> Result<Vec<u8>, NoGuest>;
+}
+
+/// Why there is no such guest program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoGuest {
+    /// There are others: these.
+    Unknown(Vec<String>),
+    /// None can be had.
+    Failed(String),
 }
 
 /// Files from a folder, and no guest programs.
@@ -42,7 +51,7 @@ impl Sources for Folder {
         fs::read(path)
     }
 
-    fn guest(&self, _name: &str) -> Result<Vec<u8>, Vec<String>> {
-        Err(Vec::new())
+    fn guest(&self, _name: &str) -> Result<Vec<u8>, NoGuest> {
+        Err(NoGuest::Failed("only files can be had here".into()))
     }
 }

@@ -172,7 +172,6 @@ impl Vm {
         } else if self.life.loaded.load(Ordering::SeqCst) == 0
             && self.life.advance(Phase::Ending, Phase::Ended)
         {
-            self.close_line();
             let end = self.last_end().expect("a VM that has ended has an end");
             match end {
                 End::FaultAndRestart => {
@@ -245,7 +244,7 @@ impl Vm {
     /// The memory is filled: the VM begins as at boot.
     fn begin(&'static self) {
         self.vgic.reset(self.machine());
-        self.reset_console();
+        *self.console.lock() = crate::console::Console::new();
         self.vcpus_on.store(self.starting(), Ordering::Relaxed);
         self.vcpus().for_each(crate::vcpu::Vcpu::start_over);
         super::channels::reopen(self.manager, self.index);

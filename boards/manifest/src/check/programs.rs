@@ -2,12 +2,12 @@
 
 use package::Start;
 
-use crate::Sources;
 use crate::config::Origin;
 use crate::draft::{Blob, Draft, Vm};
-use crate::map::{PAGE, hex, range};
+use crate::map::{PAGE, hex, pages, range};
 use crate::program::{Place, Program};
 use crate::report::{At, Problem, Problems};
+use crate::{NoGuest, Sources};
 
 /// Where raw bytes lie, counted from the start of memory, unless the manifest says so.
 const RAW: u64 = 0x8_0000;
@@ -53,13 +53,13 @@ fn file(path: &At<&str>, sources: &dyn Sources, problems: &Problems) -> Option<V
 fn guest(name: &At<&str>, sources: &dyn Sources, problems: &Problems) -> Option<Vec<u8>> {
     match sources.guest(name.value) {
         Ok(bytes) => Some(bytes),
-        Err(known) if known.is_empty() => {
-            let message = "there are no guest programs here";
+        Err(NoGuest::Failed(reason)) => {
+            let message = format!("no guest program: {reason}");
             let help = "give the path of a file with `program` or `kernel`";
             problems.add(Problem::new(&name.span, message).help(help));
             None
         }
-        Err(known) => {
+        Err(NoGuest::Unknown(known)) => {
             let message = format!("no guest program is called `{}`", name.value.escape_debug());
             let known: Vec<_> = known.iter().map(String::as_str).collect();
             problems.add(Problem::new(&name.span, message).suggest(name.value, &known));
@@ -140,7 +140,7 @@ pub(super) fn place(draft: &mut Draft<'_>) {
             let span = said.entry.as_ref().map_or(&name.span, |entry| &entry.span);
             problems.add(Problem::new(span, message).help("a multiple of 4 inside of its bytes"));
         }
-        vm.contents.claim(loaded, "program", &name.span, problems);
+        vm.contents.claim(pages(loaded), "program", &name.span, problems);
     }
 }
 
@@ -162,10 +162,10 @@ pub(super) fn place_initrds(draft: &mut Draft<'_>) {
         }
         let (Some(memory), Some(initrd)) = (vm.memory.clone(), &mut vm.initrd) else { continue };
         let size = initrd.bytes.len() as u64;
-        match vm.contents.highest(memory, size, PAGE) {
+        match vm.contents.highest(memory, size.next_multiple_of(PAGE), PAGE) {
             Some(at) => {
                 initrd.at = at;
-                vm.contents.claim(range(at, size), "initrd", &path.span, problems);
+                vm.contents.claim(pages(range(at, size)), "initrd", &path.span, problems);
             }
             None => {
                 let message =

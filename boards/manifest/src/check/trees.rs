@@ -1,7 +1,7 @@
 //! Device trees, and room for them.
 
 use crate::draft::{Blob, Draft};
-use crate::map::{PAGE, range};
+use crate::map::{PAGE, pages, range};
 use crate::report::Problem;
 use crate::tree;
 
@@ -29,13 +29,13 @@ pub(super) fn make(draft: &mut Draft<'_>) {
         let vm = &mut draft.vms[at];
         let Some(memory) = vm.memory.clone() else { continue };
         let size = bytes.len() as u64;
-        let Some(start) = vm.contents.highest(memory, size, PAGE) else {
+        let Some(start) = vm.contents.highest(memory, size.next_multiple_of(PAGE), PAGE) else {
             let message = format!("{} has no room for its device tree", said.called());
             let span = said.memory.as_ref().map_or(&said.span, |memory| &memory.span);
             problems.add(Problem::new(span, message).label(format!("{size} bytes more")));
             continue;
         };
-        vm.contents.claim(range(start, size), "device tree", &said.span, problems);
+        vm.contents.claim(pages(range(start, size)), "device tree", &said.span, problems);
         vm.tree = Some(Blob { at: start, bytes });
     }
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use manifest::{Manifest, Report, Sources, parse};
+use manifest::{Manifest, NoGuest, Report, Sources, parse};
 
 /// A manifest that uses nearly every key.
 pub(crate) const FULL: &str = include_str!("full.toml");
@@ -26,12 +26,12 @@ impl Sources for Made {
         }
     }
 
-    fn guest(&self, name: &str) -> Result<Vec<u8>, Vec<String>> {
+    fn guest(&self, name: &str) -> Result<Vec<u8>, NoGuest> {
         let known = ["example_blocking", "example_partner"];
         if known.contains(&name) {
             return Ok(elf(0x4008_0000, 0x4008_0000));
         }
-        Err(known.map(str::to_owned).to_vec())
+        Err(NoGuest::Unknown(known.map(str::to_owned).to_vec()))
     }
 }
 
