@@ -8,7 +8,7 @@
 //!
 //! | core | erratum | what goes wrong | where it is respected |
 //! |---|---|---|---|
-//! | A53 | 835769 | a multiply-add behind a load or store | compiler: `fix-cortex-a53-835769` in `.cargo/config.toml` |
+//! | A53 | 835769 | a multiply-add behind a load or store | compiler: `FEATURE` in the tool's `build.rs` |
 //! | A53 | 843419 | ADRP near the end of a page | linker: `--fix-cortex-a53-843419` in the boards' `build.rs` |
 //! | A53 | 819472, 824069, 826319, 827319, 855873 | cleaning a line by address | [`cache`](crate::cache) cleans and invalidates |
 //! | A53 | 1530924 | a speculative AT walks with half-changed registers | `stop_walks` in `vcpu/context.rs` |
