@@ -1,6 +1,6 @@
 //! QEMU's `virt` machine with GICv3 and 1 GiB of RAM.
 //!
-//! Addresses: QEMU 10.0, `hw/arm/virt.c`, `base_memmap`.
+//! Addresses: QEMU 10.0, `hw/arm/virt.c`, `base_memmap` and `a15irqmap`.
 
 use hyp::board::{Board, Gic, Region, Uart};
 use rm::address::Pa;
@@ -18,7 +18,7 @@ pub const QEMU_VIRT: Board = Board {
         // UART 0.
         Region::new(0x0900_0000, 0x1000),
     ],
-    uart: Uart { base: Pa(0x0900_0000), clock: 24_000_000, baud: 115_200 },
+    uart: Uart { base: Pa(0x0900_0000), clock: 24_000_000, baud: 115_200, intid: 33 },
     gic: Gic { distributor: Pa(0x0800_0000), redistributors: Pa(0x080a_0000) },
     cpus: &[0, 1, 2, 3],
 };

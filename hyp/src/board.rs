@@ -50,6 +50,8 @@ pub struct Uart {
     pub clock: u32,
     /// Bits a second.
     pub baud: u32,
+    /// INTID of its interrupt.
+    pub intid: u32,
 }
 
 /// The GICv3.

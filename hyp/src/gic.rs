@@ -42,7 +42,8 @@ const FIRST_SPECIAL: u32 = 1020;
 const PRIORITY: u8 = 0x80;
 const TIMER_PRIORITY: u8 = 0xa0;
 
-/// Prepares the part that all CPUs share: affinity routing, group 1, every SPI off. On the CPU that
+/// Prepares the part that all CPUs share: affinity routing, group 1, every SPI off but that of EL2's
+/// UART, which the CPU that boots takes. On the CPU that
 /// boots, before [`start_cpu`].
 ///
 /// # Safety
@@ -55,6 +56,10 @@ pub unsafe fn start(board: &Board) {
     let mut distributor = GicDistributor::new(registers);
     distributor.enable_all_interrupts(false);
     distributor.configure_default_settings();
+    let uart = named(board.uart.intid);
+    distributor.set_interrupt_priority(uart, TIMER_PRIORITY).expect("it is an SPI");
+    distributor.set_routing(uart, Some(board.cpus[0])).expect("it is an SPI");
+    distributor.enable_interrupt(uart, true).expect("it is an SPI");
 }
 
 /// Prepares this CPU's part and enables the interrupts that EL2 serves; they stay masked in PSTATE.

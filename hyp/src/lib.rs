@@ -27,6 +27,8 @@ pub mod frames;
 pub mod gic;
 #[cfg(target_os = "none")]
 mod guest_memory;
+#[cfg(any(test, target_os = "none"))]
+mod input;
 #[cfg(all(target_os = "none", feature = "lock-times"))]
 mod lock_times;
 #[cfg(target_os = "none")]

@@ -40,6 +40,11 @@ pub(crate) fn cpus() -> usize {
     CPUS.load(Ordering::Relaxed)
 }
 
+/// INTID of EL2's UART, on which the user types.
+pub(crate) fn keyboard() -> u32 {
+    board().uart.intid
+}
+
 fn board() -> &'static Board {
     BOARD.get().expect("`run` has noted the board before anything else")
 }

@@ -40,6 +40,11 @@ pub(crate) fn look_around() {
     Queue::of_this_cpu().look_around.set(true);
 }
 
+/// Sets this CPU's timer anew: what an unfinished line of a console waits for has changed.
+pub(crate) fn rearm() {
+    Queue::of_this_cpu().rearm();
+}
+
 /// One stay in EL2, from a guest's exit on.
 pub(crate) struct Entry {
     since: u64,

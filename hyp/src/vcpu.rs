@@ -283,6 +283,7 @@ impl Vcpu {
     /// The guest executed WFI.
     pub(crate) fn wait_for_interrupt(self) {
         self.state().wish.store(Wish::Wait as u8, Ordering::Relaxed);
+        self.vm.show_line();
     }
 
     /// The guest switched this vCPU off.

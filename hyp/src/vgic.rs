@@ -2,8 +2,13 @@
 //!
 //! Distributor and redistributors are trapped and emulated from the state here; the CPU interface is
 //! the hardware's, fed through list registers. A vCPU has sixteen SGIs and the virtual timer (PPI 27),
-//! a VM has two SPIs for its mailbox and eight for its doorbells. Everything a guest can write is a few words of this state, so
-//! no write costs more than a pass over 64 interrupts, and none reaches a physical interrupt.
+//! a VM has two SPIs for its mailbox, eight for its doorbells and one for its console. Everything a
+//! guest can write is a few words of this state, so no write costs more than a pass over 64
+//! interrupts, and none reaches a physical interrupt.
+//!
+//! **The console's line** is a level. It makes its interrupt pending whenever the state is read back
+//! and the line is high; a list register that holds it reports its end, so that it comes again until
+//! the guest has served the console.
 //!
 //! **The virtual timer** is a physical interrupt that the guest's own comparator raises. EL2 takes it
 //! and drops its priority but does not deactivate it; a list register with HW set hands it to the
@@ -34,6 +39,8 @@ pub use v3::Vgic;
 pub const MAX_VCPUS: usize = 2;
 /// INTID of the virtual timer, physical and virtual.
 pub const TIMER: u32 = 27;
+/// INTID of a VM's console, whose line is a level.
+pub const CONSOLE: u32 = 42;
 /// Guest address of the distributor, 64 KiB.
 pub const DISTRIBUTOR: u64 = 0x0800_0000;
 /// Guest address of the first vCPU's redistributor; the others follow at intervals of 128 KiB.
@@ -213,6 +220,18 @@ impl VirtualGic {
         self.distributor.bank.raise(n);
         let target = (0..self.vcpus).find(|&vcpu| self.distributor.is_routed(n, vcpu));
         target.map_or(VcpuSet::default(), VcpuSet::only)
+    }
+
+    /// Sets the line of a shared interrupt; tells whose interrupts that may have changed.
+    fn set_line(&mut self, intid: u32, high: bool) -> VcpuSet {
+        let Some(n) = intid.checked_sub(SPI_BASE).filter(|&n| n < 32) else {
+            return VcpuSet::default();
+        };
+        self.distributor.set_line(n, high);
+        let is_routed = |&vcpu: &usize| self.distributor.is_routed(n, vcpu);
+        let target = (0..self.vcpus).find(is_routed).map_or(VcpuSet::default(), VcpuSet::only);
+        // One that is to be served may have been routed elsewhere since.
+        target.and(self.distributor.listing())
     }
 
     /// `vcpu` wrote `value` to ICC_SGI1R_EL1; tells which vCPUs got the interrupt. Affinities other

@@ -2,6 +2,7 @@
 
 mod build;
 mod channels;
+mod console;
 mod life;
 
 use core::ops::Range;
@@ -16,14 +17,14 @@ use rm::operation::STEP;
 use rm::operation::budget::Budget;
 use rm::stage2::Access;
 use spin::Once;
-use spin::mutex::SpinMutex;
 
-use crate::console::{CONSOLE, CONSOLE_SIZE, Console, Line};
+use crate::console::{CONSOLE, CONSOLE_SIZE};
 use crate::machine::El2;
 use crate::rate::{self, Notes};
 use crate::vcpu::{self, Vcpu};
 use crate::vgic::{Place, VcpuSet, Vgic};
 use crate::{Exit, run, schedule, timer};
+use console::Terminal;
 use life::Life;
 
 pub(crate) use build::build;
@@ -40,7 +41,7 @@ pub(crate) struct Vm {
     manager: &'static Manager,
     vttbr: u64,
     vgic: Vgic<crate::Relax>,
-    console: SpinMutex<Console, crate::Relax>,
+    terminal: Terminal,
     vcpus: [vcpu::State; package::MAX_VCPUS],
     vcpu_count: usize,
     /// vCPUs that are not switched off.
@@ -172,21 +173,6 @@ impl Vm {
         Some(0)
     }
 
-    fn console(&self, offset: u64, write: Option<u64>) -> u64 {
-        let mut console = self.console.lock();
-        let Some(value) = write else { return console.read(offset) };
-        let line = console.write(offset, value, timer::now(), timer::frequency());
-        drop(console);
-        if let Some(Line { text, dropped }) = line {
-            if dropped > 0 {
-                defmt::warn!("{=str}: {=u32} lines were dropped", self.name(), dropped);
-            }
-            // The host tool takes the name in brackets for the sender.
-            defmt::info!("[{=str}] {=str}", self.name(), text.as_str());
-        }
-        0
-    }
-
     /// Makes the CPUs of these vCPUs look around.
     pub(crate) fn kick(&self, vcpus: VcpuSet) {
         for vcpu in vcpus.iter() {
@@ -224,11 +210,7 @@ pub(crate) fn interrupt(vm: VmIndex, line: machine::Line) {
             machine::Line::Doorbell(n) => DOORBELLS + u32::from(n),
         };
         let targets = vm.vgic.raise(vm.machine(), intid);
-        vm.kick(match schedule::loaded() {
-            // Its interrupts are brought up to date on its way back into the guest.
-            Some(vcpu) if vcpu.vm().index() == vm.index() => targets.without(vcpu.index()),
-            _ => targets,
-        });
+        vm.kick_others(targets);
     }
 }
 

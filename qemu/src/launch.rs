@@ -19,6 +19,7 @@ use crate::image::{self, Image};
 use crate::log::{Line, Splitter, Texts};
 use crate::scenario::{Machine, Scenario};
 use crate::symbols::{self, Function};
+use crate::typing::{Script, Typist};
 use crate::verdict::{self, End, Evidence};
 
 /// How long a debugger may take.
@@ -101,7 +102,10 @@ impl<'a> Prepared<'a> {
         if self.scenario.semihosting {
             // The log comes on standard output: that is what semihosting calls the console.
             command.args(["-semihosting-config", "enable=on,target=native"]);
-            command.arg("-serial").arg(format!("file:{}", self.uart().display()));
+            let path = self.uart().display().to_string();
+            command.arg("-chardev");
+            command.arg(format!("file,id=uart,path={path},input-path=/dev/stdin"));
+            command.args(["-serial", "chardev:uart"]);
         } else {
             command.args(["-serial", "stdio"]);
         }
@@ -128,7 +132,7 @@ impl<'a> Prepared<'a> {
         let _ = fs::remove_file(self.uart());
         let _ = fs::remove_file(self.memory());
         let complaints = self.directory.join("qemu.txt");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&complaints)?);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&complaints)?);
         let mut process = Process::start(command)?;
         let deadline = Instant::now() + Duration::from_secs(seconds);
         let (lines, mut uart) = self.listen(&mut process, deadline, watch)?;
@@ -151,6 +155,8 @@ impl<'a> Prepared<'a> {
     ) -> Result<(Vec<Line>, String)> {
         let output = process.0.stdout.take().context("QEMU has no standard output")?;
         let chunks = chunks(output);
+        let typist = Typist::new(process.0.stdin.take().context("QEMU has no standard input")?);
+        let mut script = Script::new(self.scenario.types);
         let mut decoder = self.texts.decoder(self.scenario.vm_names());
         let (mut splitter, mut lines, mut uart) = (Splitter::default(), Vec::new(), String::new());
         loop {
@@ -163,9 +169,11 @@ impl<'a> Prepared<'a> {
             let frames = if mixed { splitter.split(&chunk, &mut uart) } else { chunk };
             for line in decoder.feed(&frames) {
                 watch(&line);
-                lines.push(line);
+                script.after(&line).into_iter().for_each(|bytes| typist.send(bytes));
+                lines.extend((!line.part).then_some(line));
             }
         }
+        lines.extend(decoder.finish());
         splitter.finish(&mut uart);
         Ok((lines, uart))
     }
@@ -285,7 +293,7 @@ mod tests {
 
     fn line(text: &str) -> Line {
         let text = text.to_owned();
-        Line { time: String::new(), level: Level::Info, vm: None, text, place: None }
+        Line { time: String::new(), level: Level::Info, vm: None, text, part: false, place: None }
     }
 
     #[test]

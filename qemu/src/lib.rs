@@ -10,6 +10,7 @@
 //! log       defmt frames -> lines           print    lines -> terminal
 //! serial    a board's UART              monitor  its bytes -> lines
 //! verdict   was that a pass?                symbols  addresses -> functions
+//! typing    what is typed at the machine
 //! peers     what other hypervisors cost
 //! map       who has which memory: records -> tables, picture
 //! verb      what a user types: one file each
@@ -32,5 +33,6 @@ pub mod scenario;
 pub mod serial;
 pub mod sources;
 pub mod symbols;
+pub mod typing;
 pub mod verb;
 pub mod verdict;

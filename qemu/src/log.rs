@@ -1,7 +1,10 @@
 //! EL2's log: defmt frames in, lines out.
 //!
 //! A frame holds numbers only; the texts stand in the program's ELF file. A line that a VM wrote on
-//! its console comes as `[name] text`, with a name from the boot configuration.
+//! its console comes as `[name] text`, with a name from the boot configuration, and a part of a line
+//! that goes on as `[name]+text`.
+
+mod joiner;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,6 +14,7 @@ use anyhow::{Context, Result};
 use defmt_decoder::{DecodeError, Frame, Location, Locations, StreamDecoder, Table};
 
 use crate::build::workspace;
+pub use joiner::Joiner;
 
 /// Frames end with this byte and contain no other.
 const FRAME_END: u8 = 0;
@@ -37,8 +41,10 @@ pub struct Line {
     pub level: Level,
     /// The VM whose console it comes from; none for EL2 itself.
     pub vm: Option<String>,
-    /// The message.
+    /// The message. Of a line that goes on, what there is of it.
     pub text: String,
+    /// Whether the line goes on.
+    pub part: bool,
     /// File and line of the statement.
     pub place: Option<String>,
 }
@@ -68,6 +74,7 @@ impl Texts {
             stream: self.table.as_ref().map(Table::new_stream_decoder),
             places: &self.places,
             vms: Names::These(vms.map(str::to_owned).collect()),
+            joiner: Joiner::default(),
         }
     }
 
@@ -144,6 +151,7 @@ pub struct Decoder<'t> {
     stream: Option<Box<dyn StreamDecoder + Send + Sync + 't>>,
     places: &'t Locations,
     vms: Names,
+    joiner: Joiner,
 }
 
 impl Decoder<'_> {
@@ -154,17 +162,22 @@ impl Decoder<'_> {
         stream.received(bytes);
         loop {
             match stream.decode() {
-                Ok(frame) => lines.push(line(&frame, self.places, &self.vms)),
+                Ok(frame) => lines.push(self.joiner.join(line(&frame, self.places, &self.vms))),
                 Err(DecodeError::UnexpectedEof) => return lines,
                 Err(DecodeError::Malformed) => lines.push(damaged()),
             }
         }
     }
+
+    /// The lines that were never ended. To be called at the end of the stream.
+    pub fn finish(&mut self) -> Vec<Line> {
+        self.joiner.finish()
+    }
 }
 
 fn line(frame: &Frame<'_>, places: &Locations, vms: &Names) -> Line {
     let text = frame.display_message().to_string();
-    let (vm, text) = sender(&text, vms);
+    let (vm, text, part) = sender(&text, vms);
     let level = match frame.level().map(|level| level.as_str()) {
         Some("error") => Level::Error,
         Some("warn") => Level::Warn,
@@ -176,6 +189,7 @@ fn line(frame: &Frame<'_>, places: &Locations, vms: &Names) -> Line {
         level,
         vm: vm.map(str::to_owned),
         text: text.to_owned(),
+        part,
         place: places.get(&frame.index()).map(place),
     }
 }
@@ -186,13 +200,17 @@ fn place(at: &Location) -> String {
     format!("{}:{}", file.display(), at.line)
 }
 
-/// Splits `[name] text` where the name is a VM's.
-fn sender<'a>(text: &'a str, vms: &Names) -> (Option<&'a str>, &'a str) {
-    let split = text.strip_prefix('[').and_then(|rest| rest.split_once("] "));
-    match split {
-        Some((name, text)) if vms.contain(name) => (Some(name), text),
-        _ => (None, text),
-    }
+/// Splits `[name] text` and `[name]+text` where the name is a VM's; the latter is a part of a line.
+fn sender<'a>(text: &'a str, vms: &Names) -> (Option<&'a str>, &'a str, bool) {
+    let found = text.strip_prefix('[').and_then(|rest| {
+        rest.match_indices(']').find_map(|(end, _)| {
+            let (name, text) = (&rest[..end], &rest[end + 1..]);
+            let part = text.starts_with('+');
+            let known = (part || text.starts_with(' ')) && vms.contain(name);
+            known.then(|| (Some(name), &text[1..], part))
+        })
+    });
+    found.unwrap_or((None, text, false))
 }
 
 fn damaged() -> Line {
@@ -201,6 +219,7 @@ fn damaged() -> Line {
         level: Level::Warn,
         vm: None,
         text: "(a damaged frame of the log)".into(),
+        part: false,
         place: None,
     }
 }
@@ -254,17 +273,21 @@ mod tests {
 
     #[test]
     fn a_console_line_names_its_vm() {
-        let vms = Names::These(vec!["a".to_owned(), "sensor".to_owned()]);
-        assert_eq!(sender("[sensor] 12 C", &vms), (Some("sensor"), "12 C"));
-        assert_eq!(sender("[other] 12 C", &vms), (None, "[other] 12 C"));
-        assert_eq!(sender("2 VMs", &vms), (None, "2 VMs"));
+        let vms = Names::These(vec!["a".to_owned(), "sensor".to_owned(), "x]y".to_owned()]);
+        assert_eq!(sender("[sensor] 12 C", &vms), (Some("sensor"), "12 C", false));
+        assert_eq!(sender("[sensor]+12 ", &vms), (Some("sensor"), "12 ", true));
+        assert_eq!(sender("[x]y] 12 C", &vms), (Some("x]y"), "12 C", false));
+        assert_eq!(sender("[sensor] ", &vms), (Some("sensor"), "", false));
+        for text in ["[other] 12 C", "[other]+12 C", "[sensor]12 C", "[sensor]", "2 VMs"] {
+            assert_eq!(sender(text, &vms), (None, text, false));
+        }
     }
 
     #[test]
     fn without_a_configuration_whatever_can_be_a_name_is_one() {
-        assert_eq!(sender("[other] 12 C", &Names::Any), (Some("other"), "12 C"));
+        assert_eq!(sender("[other] 12 C", &Names::Any), (Some("other"), "12 C", false));
         for text in ["[] x", "[two words] x", "[a-name-of-17-byte] x", "[a]x", "2 VMs"] {
-            assert_eq!(sender(text, &Names::Any), (None, text));
+            assert_eq!(sender(text, &Names::Any), (None, text, false));
         }
     }
 

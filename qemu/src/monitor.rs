@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::log::{Level, Line, Texts};
+use crate::log::{Joiner, Level, Line, Texts};
 use crate::print::Printer;
 use crate::symbols;
 use wire::{Piece, Wire};
@@ -27,6 +27,7 @@ pub struct Monitor {
     texts: Texts,
     program: PathBuf,
     wire: Wire,
+    joiner: Joiner,
     printer: Printer,
     /// Addresses of a trace that is being printed.
     trace: Vec<u64>,
@@ -54,6 +55,7 @@ impl Monitor {
             texts,
             program: program.to_owned(),
             wire: Wire::default(),
+            joiner: Joiner::default(),
             printer,
             trace: Vec::new(),
             good: 0,
@@ -90,6 +92,9 @@ impl Monitor {
         self.report_damage(out)?;
         self.print_trace(out)?;
         self.end_line(out)?;
+        for line in self.joiner.finish() {
+            write!(out, "{}", self.printer.advance(&line))?;
+        }
         (self.good, self.damaged, self.told) = (0, 0, false);
         out.flush()
     }
@@ -98,7 +103,7 @@ impl Monitor {
         match piece {
             Piece::Text(text) => self.text(&text, out),
             Piece::Frame(frame) => match self.texts.line(&frame) {
-                Some(line) => self.line(&line, out),
+                Some(line) => self.line(line, out),
                 None => match wire::text_before(&frame) {
                     // A frame that follows firmware's last words without a 0 between.
                     Some((text, rest)) => {
@@ -111,7 +116,7 @@ impl Monitor {
         }
     }
 
-    fn line(&mut self, line: &Line, out: &mut dyn Write) -> io::Result<()> {
+    fn line(&mut self, line: Line, out: &mut dyn Write) -> io::Result<()> {
         self.good += 1;
         self.report_damage(out)?;
         self.print_trace(out)?;
@@ -120,7 +125,8 @@ impl Monitor {
         if let Some(name) = line.vm.as_deref().or(starting.map(|(name, _)| name)) {
             self.printer.meet(name);
         }
-        writeln!(out, "{}", self.printer.format(line))
+        let line = self.joiner.join(line);
+        write!(out, "{}", self.printer.advance(&line))
     }
 
     fn text(&mut self, text: &str, out: &mut dyn Write) -> io::Result<()> {
@@ -128,7 +134,7 @@ impl Monitor {
         if addresses.is_empty() {
             self.print_trace(out)?;
         }
-        out.write_all(text.as_bytes())?;
+        write!(out, "{}{text}", self.printer.close())?;
         self.open_line = !text.ends_with('\n');
         self.trace.extend(addresses);
         Ok(())
@@ -165,7 +171,7 @@ impl Monitor {
                  disturbed. Name the ELF file that was written beside the image: --elf \
                  <dir>/hypervisor.elf"
             );
-            writeln!(out, "{}", self.printer.format(&own(Level::Error, text)))?;
+            write!(out, "{}", self.printer.advance(&own(Level::Error, text)))?;
         }
         Ok(())
     }
@@ -181,13 +187,13 @@ impl Monitor {
             1 => "(a damaged frame of the log)".into(),
             _ => format!("({count} damaged frames of the log)"),
         };
-        writeln!(out, "{}", self.printer.format(&own(Level::Warn, text)))
+        write!(out, "{}", self.printer.advance(&own(Level::Warn, text)))
     }
 }
 
 /// A line of our own.
 fn own(level: Level, text: String) -> Line {
-    Line { time: String::new(), level, vm: None, text, place: None }
+    Line { time: String::new(), level, vm: None, text, part: false, place: None }
 }
 
 #[cfg(test)]

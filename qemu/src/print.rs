@@ -1,4 +1,7 @@
 //! The log on a terminal: when, who, what.
+//!
+//! A line that its VM has not ended, a prompt for example, stands at the bottom of a terminal and grows;
+//! what others write is put above it. Where there is no terminal, only whole lines are written.
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
@@ -16,6 +19,10 @@ const PLAIN: &str = "0";
 pub struct Printer {
     colour: bool,
     places: bool,
+    /// The output is a terminal.
+    live: bool,
+    /// The unfinished line at the bottom: whose it is, and what is printed of it.
+    open: Option<(Option<String>, String)>,
     vms: Vec<String>,
     width: usize,
 }
@@ -23,7 +30,8 @@ pub struct Printer {
 impl Printer {
     /// A printer for standard output. Colours only on a terminal whose user has not set NO_COLOR.
     pub fn stdout(vms: impl Iterator<Item = &'static str>, places: bool) -> Self {
-        Self::new(vms, places, wants_colour(io::stdout().is_terminal()))
+        let live = io::stdout().is_terminal();
+        Self { live, ..Self::new(vms, places, wants_colour(live)) }
     }
 
     /// A printer for text that is kept.
@@ -34,7 +42,7 @@ impl Printer {
     fn new(vms: impl Iterator<Item = &'static str>, places: bool, colour: bool) -> Self {
         let vms: Vec<String> = vms.map(str::to_owned).collect();
         let width = vms.iter().map(String::len).max().unwrap_or(0).max("EL2".len());
-        Self { colour, places, vms, width }
+        Self { colour, places, live: false, open: None, vms, width }
     }
 
     /// Gives a VM that was not known before a colour and room for its name.
@@ -46,9 +54,46 @@ impl Printer {
     }
 
     /// Prints a line at once, so that a run can be watched.
-    pub fn print(&self, line: &Line) {
-        // A reader that has gone away (`| head`) is no reason to panic; the verdict still counts.
-        let _ = writeln!(io::stdout(), "{}", self.format(line));
+    pub fn print(&mut self, line: &Line) {
+        let text = self.advance(line);
+        put(&text);
+    }
+
+    /// Ends the line at the bottom, as [`close`](Self::close), at once.
+    pub fn finish(&mut self) {
+        put(self.close());
+    }
+
+    /// What ends the line at the bottom. To be written before anybody else writes to the terminal.
+    pub fn close(&mut self) -> &'static str {
+        if self.open.take().is_some() { "\n" } else { "" }
+    }
+
+    /// What is to be written so that the line is seen.
+    pub fn advance(&mut self, line: &Line) -> String {
+        if !self.live {
+            return if line.part { String::new() } else { self.format(line) + "\n" };
+        }
+        let text = self.format(line);
+        let end = if line.part { "" } else { "\n" };
+        let bottom = match self.open.take() {
+            None => format!("{text}{end}"),
+            Some((vm, open)) if vm == line.vm => match text.strip_prefix(&open) {
+                Some(more) => format!("{more}{end}"),
+                None => format!("{AGAIN}{text}{end}"),
+            },
+            // The last one to ask is at the bottom.
+            Some(_) if line.part => format!("\n{text}"),
+            Some((vm, open)) => {
+                let bottom = format!("{AGAIN}{text}\n{open}");
+                self.open = Some((vm, open));
+                bottom
+            }
+        };
+        if line.part {
+            self.open = Some((line.vm.clone(), text));
+        }
+        bottom
     }
 
     /// The line as it is printed.
@@ -62,9 +107,10 @@ impl Printer {
         };
         let margin = format!("{:>10}  {name}  ", line.time);
         let indent = format!("\n{}", " ".repeat(10 + 2 + self.width + 2));
-        let text = line.text.trim_end().replace('\n', &indent);
+        let text = if line.part { &line.text } else { line.text.trim_end() };
+        let text = text.replace('\n', &indent);
         let place = match &line.place {
-            Some(place) if self.places => self.paint("2", &format!("  ({place})")),
+            Some(place) if self.places && !line.part => self.paint("2", &format!("  ({place})")),
             _ => String::new(),
         };
         format!("{margin}{urgency}{text}{place}")
@@ -83,6 +129,15 @@ impl Printer {
             text.to_owned()
         }
     }
+}
+
+/// To the begin of the line, which is wiped.
+const AGAIN: &str = "\r\x1b[K";
+
+fn put(text: &str) {
+    let mut output = io::stdout();
+    // A reader that has gone away (`| head`) is no reason to panic; the verdict still counts.
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 
 /// Whether to write colours: only to a terminal, and if the user has not set NO_COLOR.
@@ -105,6 +160,7 @@ mod tests {
             level,
             vm: vm.map(str::to_owned),
             text: "one\ntwo".into(),
+            part: false,
             place: Some("a.rs:7".into()),
         }
     }
@@ -134,5 +190,47 @@ mod tests {
         assert!(of(Some("a")).contains("\x1b[36ma  \x1b[0m"));
         assert!(of(Some("b")).contains("\x1b[35mb  \x1b[0m"));
         assert!(!of(None).contains('\x1b'));
+    }
+
+    /// What a terminal shows in the end, as far as these lines are concerned.
+    fn shown(lines: &[(&str, &str, bool)]) -> String {
+        let mut printer = Printer { live: true, ..Printer::plain(["a", "b"].into_iter()) };
+        let mut screen = String::new();
+        for &(vm, text, part) in lines {
+            let line = Line {
+                vm: Some(vm.into()),
+                text: text.into(),
+                part,
+                place: None,
+                ..line(None, Level::Info)
+            };
+            for piece in printer.advance(&line).split_inclusive(AGAIN) {
+                screen += piece.strip_suffix(AGAIN).unwrap_or(piece);
+                if piece.ends_with(AGAIN) {
+                    screen.truncate(screen.rfind('\n').map_or(0, |end| end + 1));
+                }
+            }
+        }
+        screen.replace("     0.001  ", "")
+    }
+
+    #[test]
+    fn a_prompt_stays_at_the_bottom_and_grows() {
+        let typed = [("a", "> ", true), ("a", "> l", true), ("a", "> ls", true)];
+        assert_eq!(shown(&typed), "a    > ls");
+        let corrected = [("a", "> lx", true), ("a", "> l", true), ("a", "> ls", false)];
+        assert_eq!(shown(&corrected), "a    > ls\n");
+        let beside = [("a", "> ", true), ("b", "hello", false), ("a", "> ls", false)];
+        assert_eq!(shown(&beside), "b    hello\na    > ls\n");
+        let two = [("a", "> ", true), ("b", "$ ", true), ("a", "> ls", false)];
+        assert_eq!(shown(&two), "a    > \na    > ls\nb    $ ");
+    }
+
+    #[test]
+    fn where_there_is_no_terminal_only_whole_lines_are_written() {
+        let mut printer = Printer::plain(["a"].into_iter());
+        let part = Line { part: true, ..line(Some("a"), Level::Info) };
+        assert_eq!(printer.advance(&part), "");
+        assert!(printer.advance(&line(Some("a"), Level::Info)).ends_with('\n'));
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod checks;
+pub mod console;
 pub mod demo;
 pub mod el2;
 pub mod examples;
@@ -43,6 +44,8 @@ pub struct Scenario {
     pub expect: Expect,
     /// Texts that the log must contain, in this order.
     pub log: &'static [&'static str],
+    /// What is typed on EL2's UART, each when a text has appeared in the log.
+    pub types: &'static [(&'static str, &'static [u8])],
 }
 
 impl Scenario {
@@ -59,6 +62,7 @@ impl Scenario {
         seconds: 120,
         expect: Expect::Pass,
         log: &[],
+        types: &[],
     };
 
     /// The names of the VMs.
@@ -138,6 +142,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         .chain(examples::ALL)
         .chain(checks::ALL)
         .chain(mailbox::ALL)
+        .chain(console::ALL)
         .chain(el2::ALL)
 }
 

@@ -12,7 +12,7 @@ use spin::Once;
 use crate::cpu::{self, MAX_CPUS};
 use crate::vcpu::Vcpu;
 use crate::vm::{self, Vm};
-use crate::{gic, log, timer, vgic};
+use crate::{gic, input, log, run, timer, vgic};
 
 /// Time slices a second.
 const SLICES: u64 = 1_000;
@@ -33,6 +33,8 @@ pub(super) struct Queue {
     pub(super) look_around: Cell<bool>,
     /// When somebody other than the running vCPU is due.
     turn_ends: Cell<Option<u64>>,
+    /// More was typed than one entry reads.
+    keyboard_waits: Cell<bool>,
     /// What the EL2 timer is set to.
     armed: Cell<Option<u64>>,
     /// When the guest was left.
@@ -64,6 +66,7 @@ impl Queue {
             turn: Cell::new(0),
             look_around: Cell::new(false),
             turn_ends: Cell::new(None),
+            keyboard_waits: Cell::new(false),
             armed: Cell::new(None),
             entered: Cell::new(timer::now()),
             worst: AtomicU64::new(0),
@@ -139,11 +142,17 @@ impl Queue {
             }
         }
         self.turn_ends.set(at);
+        self.rearm();
+    }
+
+    /// Sets the timer for the end of the turn, for lines that are to be shown, and for left-over work.
+    pub(super) fn rearm(&self) {
         self.disarm();
-        if let Some(at) = at {
+        let lines = self.vcpus.iter().filter_map(|vcpu| vcpu.vm().line_due());
+        if let Some(at) = lines.chain(self.turn_ends.get()).min() {
             self.arm_by(at);
         }
-        if self.homes.iter().any(|vm| vm.has_work()) {
+        if self.keyboard_waits.get() || self.homes.iter().any(|vm| vm.has_work()) {
             self.arm_for_work();
         }
     }
@@ -176,6 +185,10 @@ impl Queue {
                     look_around |= self.timer_fired();
                 }
                 (gic::KICK, _) => look_around = true,
+                (intid, _) if intid == run::keyboard() => {
+                    self.read_keyboard();
+                    continue;
+                }
                 _ => {}
             }
             gic::deactivate(intid);
@@ -183,22 +196,39 @@ impl Queue {
         look_around
     }
 
-    /// The EL2 timer fired: for the end of a turn, which the result says, or for left-over work.
+    /// Reads what was typed. What is too much for one entry is read a little later, and until then the
+    /// keyboard does not interrupt.
+    fn read_keyboard(&self) {
+        let more = input::receive();
+        self.keyboard_waits.set(more);
+        if more {
+            self.arm_for_work();
+        } else {
+            gic::deactivate(run::keyboard());
+        }
+    }
+
+    /// The EL2 timer fired: for the end of a turn, which the result says, for a line that is to be shown,
+    /// or for left-over work.
     fn timer_fired(&self) -> bool {
         self.disarm();
+        if self.keyboard_waits.get() {
+            self.read_keyboard();
+        }
+        for vm in self.vcpus.iter().map(|vcpu| vcpu.vm()) {
+            if vm.line_due().is_some_and(|at| at <= timer::now()) {
+                vm.show_line();
+            }
+        }
         if self.turn_ends.get().is_some_and(|at| at <= timer::now()) {
             return true;
         }
         // The running VM's own work is stepped at the end of its stay in EL2.
         let running = self.current.get().map(|vcpu| vcpu.vm().index());
         for vm in self.homes.iter().filter(|vm| Some(vm.index()) != running && vm.has_work()) {
-            if vm.step() {
-                self.arm_for_work();
-            }
+            vm.step();
         }
-        if let Some(at) = self.turn_ends.get() {
-            self.arm_by(at);
-        }
+        self.rearm();
         false
     }
 

@@ -1,17 +1,19 @@
 //! The virtual distributor: what a VM's vCPUs share.
 //!
 //! It is a GICv3 with one security state, affinity routing always on, and 32 SPI numbers of which a
-//! VM has ten. What it lacks reads as zero and ignores writes.
+//! VM has eleven. What it lacks reads as zero and ignores writes.
 
 use rm::doorbell::MAX_DOORBELLS;
 
-use super::VcpuSet;
 use super::bank::{Bank, Wiring};
+use super::{CONSOLE, VcpuSet};
 
 /// First INTID that vCPUs share.
 pub(super) const SPI_BASE: u32 = 32;
-/// The SPIs that a VM has, as bits from [`SPI_BASE`] on: two of its mailbox, and its doorbells.
-const SPIS: u32 = (1 << (2 + MAX_DOORBELLS)) - 1;
+/// The SPIs that a VM has, as bits from [`SPI_BASE`] on: two of its mailbox, its doorbells, and the lines.
+const SPIS: u32 = ((1 << (2 + MAX_DOORBELLS)) - 1) | LINES;
+/// Those that are pending as long as a device of the VM holds their line high.
+const LINES: u32 = 1 << (CONSOLE - SPI_BASE);
 
 const CTLR: u64 = 0x0000;
 const TYPER: u64 = 0x0004;
@@ -35,6 +37,8 @@ const AFFINITY: u32 = 0x00ff_ffff;
 pub(super) struct Distributor {
     group1: bool,
     pub(super) bank: Bank,
+    /// Lines that are high.
+    lines: u32,
     /// Where each SPI goes: the affinity that GICD_IROUTER holds.
     routes: [u32; 32],
     /// The vCPU in whose list registers an SPI stood last, which is where it ends if it is active.
@@ -43,12 +47,35 @@ pub(super) struct Distributor {
 
 impl Distributor {
     pub(super) const fn new() -> Self {
-        let wiring = Wiring { present: SPIS, pulsed: SPIS, configurable: SPIS, edge: SPIS };
-        Self { group1: false, bank: Bank::new(wiring), routes: [0; 32], holders: [0; 32] }
+        let pulsed = SPIS & !LINES;
+        let wiring = Wiring { present: SPIS, pulsed, configurable: pulsed, edge: pulsed };
+        Self { group1: false, bank: Bank::new(wiring), lines: 0, routes: [0; 32], holders: [0; 32] }
     }
 
     pub(super) fn is_enabled(&self) -> bool {
         self.group1
+    }
+
+    /// Whether a device's line stands behind SPI number `n`.
+    pub(super) fn is_line(&self, n: u32) -> bool {
+        LINES >> n & 1 == 1
+    }
+
+    /// Sets the line of SPI number `n`.
+    pub(super) fn set_line(&mut self, n: u32, high: bool) {
+        let bit = 1 << n & LINES;
+        if high {
+            self.lines |= bit;
+            self.raise_lines();
+        } else {
+            self.lines &= !bit;
+            self.bank.withdraw(bit);
+        }
+    }
+
+    /// Makes pending what a line holds so, also while it is served: its end alone does not lower it.
+    pub(super) fn raise_lines(&mut self) {
+        (0..32).filter(|&n| self.lines >> n & 1 == 1).for_each(|n| self.bank.raise(n));
     }
 
     /// Whether SPI number `n` goes to the vCPU; one routed to nobody stays pending.

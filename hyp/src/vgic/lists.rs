@@ -56,6 +56,7 @@ impl VirtualGic {
             bank.unlist(n, state & 1 != 0, state & 2 != 0);
         }
         self.end_unlisted(vcpu, ends);
+        self.distributor.raise_lines();
         self.others_served(vcpu, self.distributor.bank.deliverable() & !before)
     }
 
@@ -98,6 +99,7 @@ impl VirtualGic {
         // A pending state that belongs to another vCPU stays in the bank until the active one ends.
         let stranded = intid >= SPI_BASE && !self.distributor.is_routed(intid - SPI_BASE, vcpu);
         let priority = self.priority(vcpu, intid);
+        let is_line = intid >= SPI_BASE && self.distributor.is_line(intid - SPI_BASE);
         let may_deliver = self.distributor.is_enabled() && !stranded;
         let (bank, n) = self.bank(vcpu, intid);
         let with_pending = may_deliver && bank.is_enabled(n);
@@ -114,7 +116,8 @@ impl VirtualGic {
         );
         if physical {
             register.modify(List::HW::SET + List::pINTID.val(TIMER.into()));
-        } else if stranded {
+        } else if stranded || is_line {
+            // Whoever comes back for the end of a line's interrupt finds the line still high, or not.
             register.modify(List::EOI::SET);
         }
         if intid >= SPI_BASE {

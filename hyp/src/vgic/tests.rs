@@ -132,16 +132,16 @@ fn enabled(vcpus: usize) -> VirtualGic {
 }
 
 #[test]
-fn a_guest_finds_a_gicv3_with_a_timer_and_ten_spis() {
+fn a_guest_finds_a_gicv3_with_a_timer_and_eleven_spis() {
     let gic = enabled(2);
     assert_eq!(gic.read(dist(0xffe8), 4) >> 4 & 0xf, 3);
     assert_eq!(gic.read(dist(0x4), 4) & 0x1f, 1);
     assert_eq!(gic.read(dist(CTLR), 4), 0x52);
-    assert_eq!(gic.read(dist(SET_ENABLE + 4), 4), 0x3ff);
+    assert_eq!(gic.read(dist(SET_ENABLE + 4), 4), 0x7ff);
     assert_eq!(gic.read(own(1, SET_ENABLE), 4), 0x0800_ffff);
     assert_eq!(gic.read(Place::Redistributor(0, 8), 8), 0);
     assert_eq!(gic.read(Place::Redistributor(1, 8), 8), 1 << 32 | 1 << 8 | 1 << 4);
-    assert_eq!(gic.read(dist(0xc08), 4), 0xa_aaaa, "all SPIs are edge-triggered");
+    assert_eq!(gic.read(dist(0xc08), 4), 0xa_aaaa, "all SPIs but the console are edges");
     assert_eq!(gic.read(own(0, 0xc04), 4), 0, "the timer is a level");
 }
 
@@ -190,6 +190,51 @@ fn an_interrupt_that_comes_while_it_is_served_is_served_again() {
     assert_eq!(cpu.acknowledge(), None);
     cpu.end(MAILBOX);
     assert_eq!(cpu.acknowledge(), Some(MAILBOX));
+}
+
+#[test]
+fn a_line_interrupts_again_until_it_is_low() {
+    let mut gic = enabled(1);
+    let mut cpu = Cpu::with_lists(&mut gic, 0, 4);
+    assert_eq!(gic.set_line(CONSOLE, true), VcpuSet::only(0));
+    for _ in 0..3 {
+        cpu.refresh(&mut gic);
+        assert_eq!(cpu.acknowledge(), Some(CONSOLE));
+        assert!(cpu.end(CONSOLE), "the end brings EL2 back to look at the line");
+    }
+    cpu.refresh(&mut gic);
+    assert_eq!(cpu.acknowledge(), Some(CONSOLE));
+    assert_eq!(gic.set_line(CONSOLE, false), VcpuSet::only(0));
+    cpu.refresh(&mut gic);
+    cpu.end(CONSOLE);
+    cpu.refresh(&mut gic);
+    assert_eq!(cpu.acknowledge(), None);
+    assert_eq!(cpu.lists, [0; MAX_LISTS]);
+}
+
+#[test]
+fn a_line_that_goes_low_before_it_is_noticed_does_not_interrupt() {
+    let mut gic = enabled(1);
+    let mut cpu = Cpu::with_lists(&mut gic, 0, 4);
+    gic.set_line(CONSOLE, true);
+    cpu.refresh(&mut gic);
+    gic.set_line(CONSOLE, false);
+    cpu.refresh(&mut gic);
+    assert_eq!(cpu.acknowledge(), None);
+}
+
+#[test]
+fn a_guest_cannot_change_what_a_line_says() {
+    let mut gic = enabled(1);
+    let mut cpu = Cpu::with_lists(&mut gic, 0, 4);
+    let bit = 1 << (CONSOLE - SPI_BASE);
+    gic.write(dist(SET_PENDING + 4), 4, bit);
+    cpu.refresh(&mut gic);
+    assert_eq!(cpu.acknowledge(), None);
+    gic.set_line(CONSOLE, true);
+    gic.write(dist(CLEAR_PENDING + 4), 4, bit);
+    cpu.refresh(&mut gic);
+    assert_eq!(cpu.acknowledge(), Some(CONSOLE));
 }
 
 #[test]
@@ -436,6 +481,7 @@ fn whatever_a_guest_writes_the_lists_hold_its_own_interrupts_only() {
         gic.read(place, size);
         gic.write(place, size, value);
         gic.send_sgi(vcpu, random() & 0x0f00_0003);
+        gic.set_line(CONSOLE, random() & 1 == 1);
         let cpu = &mut cpus[vcpu];
         if kind == 6 && !cpu.physical_timer_active {
             cpu.tick(&mut gic);
@@ -444,12 +490,12 @@ fn whatever_a_guest_writes_the_lists_hold_its_own_interrupts_only() {
             cpu.end(intid);
         }
         cpu.refresh(&mut gic);
-        for spi in 32..42 {
+        for spi in 32..=CONSOLE {
             let lists = |cpu: &&Cpu| cpu.lists.iter().any(|&r| r & STATE != 0 && intid(r) == spi);
             assert!(cpus.iter().filter(lists).count() < 2, "an SPI is in one place");
         }
         for register in cpus.iter().flat_map(|cpu| cpu.lists).filter(|r| r & STATE != 0) {
-            assert!(matches!(intid(register), 0..16 | TIMER | 32..42));
+            assert!(matches!(intid(register), 0..16 | TIMER | 32..=CONSOLE));
             let physical = register >> 32 & 0x1ff;
             assert!(physical == u64::from(if register & HARDWARE == 0 { 0 } else { TIMER }));
         }

@@ -135,6 +135,13 @@ impl<R: Strategy> Vgic<R> {
         target
     }
 
+    /// Sets the line of a shared interrupt. Gives the vCPUs that must hear of it.
+    pub fn set_line<M: Machine<Relax = R>>(&self, machine: &M, intid: u32, high: bool) -> VcpuSet {
+        let targets = self.lock(machine).gic.set_line(intid, high);
+        self.mark(targets);
+        targets
+    }
+
     /// `vcpu` wrote `value` to ICC_SGI1R_EL1. Gives the other vCPUs that must hear of it.
     pub fn send_sgi<M: Machine<Relax = R>>(&self, machine: &M, vcpu: usize, value: u64) -> VcpuSet {
         let targets = self.lock(machine).gic.send_sgi(vcpu, value);
@@ -158,6 +165,8 @@ impl<R: Strategy> Vgic<R> {
 
     /// The maintenance interrupt came: the loaded vCPU ended an interrupt whose end was asked for.
     pub fn on_maintenance(&self, vcpu: usize) {
+        // It is a level, which the list registers hold until they are written on the way back.
+        ICH_HCR_EL2.modify(ICH_HCR_EL2::En::CLEAR);
         self.mark(VcpuSet::only(vcpu));
     }
 

@@ -13,12 +13,12 @@ use rm::memparcel::{HandleSlot, MAX_HANDLES, ParcelRecord};
 use rm::quota::{Amounts, Quotas};
 use rm::stage2::MAX_IPA_PAGES;
 use spin::Once;
-use spin::mutex::SpinMutex;
 
+use super::console::Terminal;
 use super::life::Life;
 use super::{Manager, VMS, Vm, channels};
 use crate::board::Region;
-use crate::console::{CONSOLE, CONSOLE_SIZE, Console};
+use crate::console::{CONSOLE, CONSOLE_SIZE};
 use crate::frames::{Blocks, BootMemory};
 use crate::machine::El2;
 use crate::rate::Notes;
@@ -81,7 +81,7 @@ fn new(
         manager,
         vttbr: tlb::vttbr(manager.context(index)),
         vgic: Vgic::new(config.vcpus.into()),
-        console: SpinMutex::new(Console::new()),
+        terminal: Terminal::new(),
         vcpus: core::array::from_fn(vcpu),
         vcpu_count: config.vcpus.into(),
         vcpus_on: AtomicU8::new(starting),

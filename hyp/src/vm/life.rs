@@ -172,6 +172,7 @@ impl Vm {
         } else if self.life.loaded.load(Ordering::SeqCst) == 0
             && self.life.advance(Phase::Ending, Phase::Ended)
         {
+            self.close_line();
             let end = self.last_end().expect("a VM that has ended has an end");
             match end {
                 End::FaultAndRestart => {
@@ -244,7 +245,7 @@ impl Vm {
     /// The memory is filled: the VM begins as at boot.
     fn begin(&'static self) {
         self.vgic.reset(self.machine());
-        *self.console.lock() = crate::console::Console::new();
+        self.reset_console();
         self.vcpus_on.store(self.starting(), Ordering::Relaxed);
         self.vcpus().for_each(crate::vcpu::Vcpu::start_over);
         super::channels::reopen(self.manager, self.index);

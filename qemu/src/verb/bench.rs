@@ -216,7 +216,7 @@ mod tests {
 
     fn line(vm: Option<&str>, text: &str) -> Line {
         let (vm, text) = (vm.map(str::to_owned), text.to_owned());
-        Line { time: String::new(), level: Level::Info, vm, text, place: None }
+        Line { time: String::new(), level: Level::Info, vm, text, part: false, place: None }
     }
 
     #[test]

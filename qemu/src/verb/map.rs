@@ -82,6 +82,7 @@ mod tests {
             level: Level::Info,
             vm: Some(vm.to_owned()),
             text: text.to_owned(),
+            part: false,
             place: None,
         };
         let mut lines = vec![line("camera", "MAP vm 10 running 3 0 forged")];

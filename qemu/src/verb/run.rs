@@ -30,7 +30,7 @@ pub fn run(name: &str, options: Options) -> Result<ExitCode> {
     let (tools, programs) = set_up(profile)?;
     let prepared = Prepared::new(scenario, &programs, directory(&programs, scenario.name))?;
     progress("Booting", &description(scenario, &tools.version.to_string()));
-    let printer = Printer::stdout(scenario.vm_names(), options.places);
+    let mut printer = Printer::stdout(scenario.vm_names(), options.places);
     let mut watch = |line: &_| printer.print(line);
     let outcome = if options.gdb {
         invite(&prepared);
@@ -38,6 +38,7 @@ pub fn run(name: &str, options: Options) -> Result<ExitCode> {
     } else {
         prepared.run(&tools.qemu, &mut watch)?
     };
+    printer.finish();
     Ok(report(&outcome))
 }
 

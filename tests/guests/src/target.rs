@@ -22,6 +22,7 @@ pub mod cache_policy;
 pub mod canaries;
 pub mod demo;
 pub mod doorbells;
+pub mod echo;
 pub mod example;
 pub mod forge;
 pub mod fp;

@@ -6,14 +6,16 @@ use crate::layout::{DISTRIBUTOR, REDISTRIBUTOR, REDISTRIBUTOR_STRIDE};
 use crate::memory::{read32, write8, write32};
 use crate::{cpu, timer};
 
-/// The interrupts that a VM has: SGIs, PPIs, and ten SPIs.
-pub const INTERRUPTS: usize = 42;
+/// The interrupts that a VM has: SGIs, PPIs, and eleven SPIs.
+pub const INTERRUPTS: usize = 43;
 /// The mailbox's "there is room" interrupt.
 pub const SPI_TX: u32 = 32;
 /// The mailbox's "there is a message" interrupt.
 pub const SPI_RX: u32 = 33;
 /// The first doorbell's interrupt; the others follow.
 pub const SPI_DOORBELLS: u32 = 34;
+/// The console's interrupt, a level.
+pub const SPI_CONSOLE: u32 = 42;
 /// What the CPU interface says when nothing is pending.
 const SPURIOUS: u64 = 1020;
 

@@ -1,0 +1,57 @@
+//! The scenarios of consoles with a keyboard. What is typed waits for what it answers.
+
+use guests::layout::{LINK_AB, VMID_A, VMID_B};
+use package::Vm;
+
+use super::{Guest, Scenario, guest, link};
+
+/// All of them.
+pub const ALL: &[Scenario] = &[KEYBOARD, KEYBOARD_UART];
+
+const KEYBOARD: Scenario = Scenario {
+    name: "keyboard",
+    about: "two VMs on two CPUs answer what is typed for them; Ctrl-A switches between them",
+    guests: &[
+        Guest { program: "echo", vm: guest("A", VMID_A) },
+        Guest { program: "echo", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
+    ],
+    channels: &[link(0, 1, LINK_AB)],
+    types: &[
+        ("first VM: press a key? ", b"x"),
+        ("first VM: your name? ", b"Ada\r"),
+        ("hello Ada, says the first VM", b"\x012"),
+        ("keyboard: goes to B", b"Bobb\x7f\r"),
+        ("hello Bob, says the second VM", b"\x01l"),
+        ("keyboard: goes to B; there are 1 A, 2 B", b"quit\r"),
+        ("B: ended with code 0", b"one\rtwo\r"),
+        ("B: is down, what is typed for it is dropped", b"\x017\x01?"),
+        ("keyboard: Ctrl-A, then", b"\x01n"),
+        ("keyboard: goes to A", b"\x01l"),
+        ("keyboard: goes to A; there are 1 A, 2 B (down)", b"quit\r"),
+    ],
+    log: &[
+        "first VM: press a key? x",
+        "first VM: your name? Ada",
+        "hello Ada, says the first VM",
+        "keyboard: goes to B",
+        "second VM: your name? Bob",
+        "hello Bob, says the second VM",
+        "second VM: your name? quit",
+        "B: is down, what is typed for it is dropped",
+        "keyboard: there is no VM 7",
+        "keyboard: goes to A",
+        "first VM: your name? quit",
+    ],
+    ..Scenario::USUAL
+};
+
+const KEYBOARD_UART: Scenario = Scenario {
+    name: "keyboard-uart",
+    about: "as `keyboard`, on one CPU and over the UART alone, as on a board",
+    guests: &[
+        Guest { program: "echo", vm: guest("A", VMID_A) },
+        Guest { program: "echo", vm: guest("B", VMID_B) },
+    ],
+    semihosting: false,
+    ..KEYBOARD
+};

@@ -1,0 +1,135 @@
+//! A VM with a keyboard: it sleeps until its console interrupts, and answers line by line.
+//!
+//! Cast: this program once in each VM. It greets who gives a name, and ends at `quit`.
+
+use crate::channel::Channel;
+use crate::demo::granted;
+use crate::layout::{CONSOLE, LINK_AB, VMID_A};
+use crate::memory::{read32, write32};
+use crate::{console, cpu, gic, life, timer};
+
+// Registers of the PL011, and their bits.
+const DATA: u64 = CONSOLE;
+const FLAGS: u64 = CONSOLE + 0x18;
+const EMPTY: u32 = 1 << 4;
+const LINE: u64 = CONSOLE + 0x2c;
+const EIGHT_BITS_AND_FIFOS: u32 = 0x70;
+const MASK: u64 = CONSOLE + 0x38;
+const SIGNALLED: u64 = CONSOLE + 0x40;
+const CLEAR: u64 = CONSOLE + 0x44;
+/// Something was received: a FIFO half full, or less and nothing more for a while.
+const RECEIVED: u32 = 1 << 4 | 1 << 6;
+/// The transmitter has room.
+const SENT: u32 = 1 << 5;
+
+const BACKSPACE: u8 = 0x08;
+const DELETE: u8 = 0x7f;
+/// Longest line.
+const LONGEST: usize = 64;
+/// Microseconds after which an interrupt that should come counts as lost.
+const LOST: u64 = 2_000_000;
+
+/// The program.
+pub fn main() {
+    gic::enable();
+    gic::unmask(gic::SPI_CONSOLE);
+    write32(LINE, EIGHT_BITS_AND_FIFOS);
+    what_is_sent_interrupts();
+    let vmid = granted("asking who I am", life::session().vmid());
+    let me = if vmid.0 == VMID_A { "first" } else { "second" };
+    write32(MASK, RECEIVED);
+    if vmid.0 == VMID_A {
+        prompt(me, "press a key");
+        a_prompt_is_seen_while_its_vm_spins();
+        // The keys of the second VM come later, whatever it says.
+        Channel::owner(LINK_AB).say(1);
+    } else {
+        Channel::peer(LINK_AB).expect(1);
+    }
+    loop {
+        prompt(me, "your name");
+        let mut line = [0; LONGEST];
+        let length = read_line(&mut line);
+        match core::str::from_utf8(&line[..length]) {
+            Ok("quit") => return,
+            Ok(name) => println!("hello {name}, says the {me} VM"),
+            Err(_) => println!("that is no text, says the {me} VM"),
+        }
+    }
+}
+
+fn prompt(me: &str, what: &str) {
+    use core::fmt::Write;
+    // The console cannot fail.
+    let _ = write!(console::Console, "{me} VM: {what}? ");
+}
+
+/// The transmitter interrupts once it has room again, and not when nothing was sent.
+fn what_is_sent_interrupts() {
+    write32(CLEAR, !0);
+    write32(MASK, SENT);
+    assert!(gic::acknowledge().is_none(), "nothing was sent");
+    println!("I am awake");
+    expect_interrupt();
+    assert!(read32(SIGNALLED) == SENT);
+    // It stays until it is cleared.
+    expect_interrupt();
+    write32(CLEAR, SENT);
+    assert!(gic::acknowledge().is_none(), "it was cleared");
+}
+
+fn expect_interrupt() {
+    let start = cpu::now();
+    loop {
+        match gic::acknowledge() {
+            Some(gic::SPI_CONSOLE) => return,
+            Some(other) => panic!("interrupt {other}"),
+            None => assert!(!cpu::passed(start, timer::microseconds(LOST)), "no interrupt"),
+        }
+    }
+}
+
+/// Waits for a key without an instruction that EL2 sees.
+fn a_prompt_is_seen_while_its_vm_spins() {
+    while crate::read_register!("isr_el1") == 0 {}
+    expect_interrupt();
+    let key = read().expect("a key was pressed");
+    assert!(read().is_none() && gic::acknowledge().is_none(), "the line is low when all is read");
+    console::put(key);
+    println!();
+}
+
+/// Sleeps until a line was typed, which it echoes. Gives its length.
+fn read_line(line: &mut [u8; LONGEST]) -> usize {
+    let mut length = 0;
+    loop {
+        // Interrupts are masked in the CPU, and end the wait nevertheless.
+        cpu::wait_for_interrupt();
+        if gic::acknowledge().is_none() {
+            continue;
+        }
+        while let Some(key) = read() {
+            match key {
+                b'\r' | b'\n' => {
+                    println!();
+                    return length;
+                }
+                BACKSPACE | DELETE if length > 0 => {
+                    length -= 1;
+                    [BACKSPACE, b' ', BACKSPACE].into_iter().for_each(console::put);
+                }
+                BACKSPACE | DELETE => {}
+                key if length < LONGEST => {
+                    line[length] = key;
+                    length += 1;
+                    console::put(key);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn read() -> Option<u8> {
+    (read32(FLAGS) & EMPTY == 0).then(|| read32(DATA) as u8)
+}
