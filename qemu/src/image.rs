@@ -1,5 +1,7 @@
 //! The boot image: hypervisor, package behind it, and the header patched to say so.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use package::{Amounts, Board, Vm, Writer};
 
@@ -24,26 +26,32 @@ pub struct Image {
 
 /// Puts a scenario's programs together, with a nonce of its own.
 pub fn compose(scenario: &Scenario, programs: &Programs) -> Result<Image> {
+    let hypervisor = programs.path(scenario.program.name())?;
+    assemble(hypervisor, writer(scenario, programs)?)
+        .with_context(|| format!("scenario {} cannot be packed", scenario.name))
+}
+
+/// Puts a hypervisor and what a package is made of together, with a nonce of its own.
+pub fn assemble(program: &Path, writer: Writer) -> Result<Image> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).ok().context("the system gives no random numbers")?;
-    let path = programs.path(scenario.program.name())?;
-    let hypervisor = elf::flatten(path)?;
-    let linked_end = elf::symbol(path, "__image_end")?;
+    let hypervisor = elf::flatten(program)?;
+    let linked_end = elf::symbol(program, "__image_end")?;
     ensure!(
         hypervisor.base + hypervisor.bytes.len() as u64 == linked_end,
         "{} does not end at __image_end, so EL2 would miss the package",
-        path.display()
+        program.display()
     );
-    let package = package(scenario, programs, nonce)?;
+    let package = Writer { nonce, ..writer }.write()?;
     Ok(Image { bytes: join(hypervisor, &package)?, nonce: hex(&nonce) })
 }
 
-/// The package of a scenario.
-fn package(scenario: &Scenario, programs: &Programs, nonce: [u8; 16]) -> Result<Vec<u8>> {
+/// What a scenario's package is made of.
+fn writer(scenario: &Scenario, programs: &Programs) -> Result<Writer> {
     let mut writer = Writer {
         hlt_allowed: scenario.semihosting,
         channels: scenario.channels.to_vec(),
-        ..Writer::new(Board::QemuVirt, scenario.machine.cpus, nonce)
+        ..Writer::new(Board::QemuVirt, scenario.machine.cpus, [0; 16])
     };
     let mut names: Vec<&str> = Vec::new();
     for guest in scenario.guests {
@@ -57,7 +65,7 @@ fn package(scenario: &Scenario, programs: &Programs, nonce: [u8; 16]) -> Result<
         }
     }
     writer.shared = Amounts::enough_for(&writer.vms);
-    writer.write().with_context(|| format!("scenario {} cannot be packed", scenario.name))
+    Ok(writer)
 }
 
 /// Appends the package and writes the new size into the arm64 header.

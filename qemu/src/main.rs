@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use package::Board;
-use qemu::verb::{bench, check, doctor, image, list, map, monitor, run};
+use qemu::verb::{bench, check, doctor, flash, image, list, map, monitor, run};
 
 /// Runs the resource manager and its VMs under QEMU.
 ///
@@ -45,14 +45,30 @@ enum Verb {
     },
     /// Find what a build and a run need; install it where that is possible.
     Doctor,
-    /// Write the boot image of a scenario to a file.
+    /// Write what a board starts from into a folder: image, configuration, and what to do next.
     Image {
-        /// The scenario.
-        #[arg(default_value = "demo")]
-        scenario: String,
-        /// The file.
-        #[arg(long, short, default_value = "target/demo.img")]
-        output: PathBuf,
+        #[command(flatten)]
+        contents: Contents,
+        /// The folder.
+        #[arg(long, short, value_name = "FOLDER", default_value = "target/image")]
+        out: PathBuf,
+        /// Write an SD card as a file, too.
+        #[arg(long, value_name = "FILE")]
+        card_image: Option<PathBuf>,
+    },
+    /// Write an SD card for a board, and read it back. Without a device: list those that there are.
+    Flash {
+        #[command(flatten)]
+        contents: Contents,
+        /// The card, as /dev/sdb. It must be removable and unused.
+        #[arg(long)]
+        device: Option<PathBuf>,
+        /// The same name again, for a device that is not known to be removable. All on it is lost.
+        #[arg(long, value_name = "DEVICE")]
+        yes_write_to: Option<PathBuf>,
+        /// Only say what would be done.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Draw who owns, lends, borrows and maps which memory: tables here, a picture in a file.
     Map {
@@ -85,6 +101,30 @@ enum Verb {
     Bench,
 }
 
+/// What an image is made of.
+#[derive(Args)]
+struct Contents {
+    /// The board; that of the manifest if it is not named.
+    #[arg(long, value_parser = board)]
+    board: Option<Board>,
+    /// The file that describes the VMs.
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// A scenario of the tests instead (`list` names them).
+    #[arg(long, conflicts_with = "manifest")]
+    scenario: Option<String>,
+    /// A folder with what the board's maker gives: boot loader, firmware.
+    #[arg(long, value_name = "FOLDER")]
+    firmware: Option<PathBuf>,
+}
+
+impl From<Contents> for image::Contents {
+    fn from(given: Contents) -> Self {
+        let Contents { board, manifest, scenario, firmware } = given;
+        Self { board, manifest, scenario, firmware }
+    }
+}
+
 fn main() -> ExitCode {
     serve(Arguments::parse()).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -102,7 +142,12 @@ fn serve(arguments: Arguments) -> Result<ExitCode> {
             check::run(&manifest, device_trees.as_deref())
         }
         Some(Verb::Doctor) => doctor::run(),
-        Some(Verb::Image { scenario, output }) => image::run(&scenario, &output),
+        Some(Verb::Image { contents, out, card_image }) => {
+            image::run(&contents.into(), &out, card_image.as_deref())
+        }
+        Some(Verb::Flash { contents, device, yes_write_to, dry_run }) => {
+            flash::run(&contents.into(), &flash::Options { device, yes_write_to, dry_run })
+        }
         Some(Verb::Map { scenario, output }) => map::run(&scenario, &output),
         Some(Verb::Monitor { source, board, elf, once, save }) => {
             let places = arguments.verbose;

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod check;
 pub mod doctor;
+pub mod flash;
 pub mod image;
 pub mod list;
 pub mod map;

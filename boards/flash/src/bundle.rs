@@ -161,8 +161,10 @@ impl Bundle {
         let board = firmware.board.name();
         if let Start::Emulator = firmware.start {
             return vec![format!(
-                "qemu-system-aarch64 -M virt,virtualization=on,gic-version=3 -cpu cortex-a72 \
-                 -smp 4 \\\n  -m 1G -nographic -kernel {}",
+                "In this folder:\n`qemu-system-aarch64 -M virt,virtualization=on,gic-version=3 -cpu \
+                 cortex-a72 -smp 4 -m 1G \\\n  -nodefaults -display none -serial stdio -kernel {} \
+                 > log`,\nand afterwards, or in another terminal while it runs:\n`cargo run -- monitor \
+                 <this folder>/log --elf <this folder>/hypervisor.elf`.",
                 firmware.image
             )];
         }

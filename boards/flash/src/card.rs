@@ -87,8 +87,8 @@ pub fn card(start: u64, blobs: &[Blob], files: &[File]) -> Result<Card> {
     for blob in blobs {
         bytes[blob.at as usize..][..blob.bytes.len()].copy_from_slice(&blob.bytes);
     }
-    fill(&mut bytes[start as usize..], start, files)?;
-    let identity = crc32fast::hash(&bytes[start as usize..]);
+    let identity = identity(files);
+    fill(&mut bytes[start as usize..], start, identity, files)?;
     bytes[..SECTOR as usize].copy_from_slice(&partition_table(start, size, identity));
     let names = files.iter().map(|file| file.path.as_str()).collect::<Vec<_>>().join(", ");
     let mut pieces: Vec<Piece> = blobs
@@ -102,6 +102,13 @@ pub fn card(start: u64, blobs: &[Blob], files: &[File]) -> Result<Card> {
         .push(Piece { name: format!("FAT32 partition with {names}"), range: start..start + size });
     pieces.push(Piece { name: "partition table".into(), range: 0..SECTOR });
     Ok(Card { bytes, pieces })
+}
+
+/// A number by which a computer tells this card from others: the same for the same files.
+fn identity(files: &[File]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    files.iter().for_each(|file| hasher.update(&file.bytes));
+    hasher.finalize()
 }
 
 /// Room for the files, a quarter more for tables and clusters, in whole MiB.
@@ -126,11 +133,11 @@ fn partition_table(start: u64, size: u64, identity: u32) -> [u8; SECTOR as usize
 }
 
 /// Makes the file system and puts the files into it.
-fn fill(partition: &mut [u8], start: u64, files: &[File]) -> Result<()> {
+fn fill(partition: &mut [u8], start: u64, identity: u32, files: &[File]) -> Result<()> {
     let options = FormatVolumeOptions::new()
         .fat_type(FatType::Fat32)
         .volume_label(*b"RM BOOT    ")
-        .volume_id(crc32fast::hash(files.first().map_or(&[], |file| &file.bytes)));
+        .volume_id(identity);
     format_volume(Cursor::new(&mut *partition), options).context("the FAT file system")?;
     // "Hidden sectors": how many lie before the partition. In the boot sector and its copy
     // (FAT32 File System Specification 1.03, BPB_HiddSec and BPB_BkBootSec).
