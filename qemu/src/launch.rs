@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use wait_timeout::ChildExt;
 
 use crate::build::Programs;
 use crate::image::{self, Image};
+use crate::keyboard::{Input, Keyboard};
 use crate::log::{Line, Splitter, Texts};
 use crate::scenario::{Machine, Scenario};
 use crate::symbols::{self, Function};
@@ -114,18 +115,29 @@ impl<'a> Prepared<'a> {
 
     /// Runs it to its end, or to the end of its time. `watch` sees each line as it comes.
     pub fn run(&self, qemu: &Path, watch: &mut dyn FnMut(&Line)) -> Result<Outcome> {
-        self.run_for(self.scenario.seconds, &mut self.command(qemu), watch)
+        self.run_for(self.scenario.seconds, &mut self.command(qemu), None, watch)
+    }
+
+    /// Runs it to its end or until the user ends it, who types at it.
+    pub fn run_by_hand(
+        &self,
+        qemu: &Path,
+        keyboard: &Keyboard,
+        watch: &mut dyn FnMut(&Line),
+    ) -> Result<Outcome> {
+        self.run_for(A_DAY, &mut self.command(qemu), Some(keyboard), watch)
     }
 
     /// Runs it with its CPUs stopped until a debugger at port 1234 lets them go.
     pub fn debug(&self, qemu: &Path, watch: &mut dyn FnMut(&Line)) -> Result<Outcome> {
-        self.run_for(A_DAY, self.command(qemu).args(["-s", "-S"]), watch)
+        self.run_for(A_DAY, self.command(qemu).args(["-s", "-S"]), None, watch)
     }
 
     fn run_for(
         &self,
         seconds: u64,
         command: &mut Command,
+        keyboard: Option<&Keyboard>,
         watch: &mut dyn FnMut(&Line),
     ) -> Result<Outcome> {
         // What an earlier run left must not be taken for this one's.
@@ -135,8 +147,9 @@ impl<'a> Prepared<'a> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&complaints)?);
         let mut process = Process::start(command)?;
         let deadline = Instant::now() + Duration::from_secs(seconds);
-        let (lines, mut uart) = self.listen(&mut process, deadline, watch)?;
-        let end = process.end(deadline, seconds)?;
+        let Heard { lines, mut uart, quit } =
+            self.listen(&mut process, deadline, keyboard, watch)?;
+        let end = if quit { End::Quit } else { process.end(deadline, seconds)? };
         if self.scenario.semihosting {
             let wire = fs::read(self.uart()).unwrap_or_default();
             let mut splitter = Splitter::default();
@@ -146,24 +159,35 @@ impl<'a> Prepared<'a> {
         Ok(self.outcome(end, lines, uart, text(&complaints)))
     }
 
-    /// Reads standard output until it is closed or the time is over.
+    /// Reads standard output until it is closed, the time is over or the user has enough.
     fn listen(
         &self,
         process: &mut Process,
         deadline: Instant,
+        keyboard: Option<&Keyboard>,
         watch: &mut dyn FnMut(&Line),
-    ) -> Result<(Vec<Line>, String)> {
+    ) -> Result<Heard> {
         let output = process.0.stdout.take().context("QEMU has no standard output")?;
-        let chunks = chunks(output);
-        let typist = Typist::new(process.0.stdin.take().context("QEMU has no standard input")?);
+        let input = process.0.stdin.take().context("QEMU has no standard input")?;
+        let (sender, events) = sync_channel(64);
+        let typist = Typist::new(input);
+        if let Some(keyboard) = keyboard {
+            type_on(keyboard, typist.clone(), sender.clone());
+        }
+        read(output, sender);
         let mut script = Script::new(self.scenario.types);
         let mut decoder = self.texts.decoder(self.scenario.vm_names());
         let (mut splitter, mut lines, mut uart) = (Splitter::default(), Vec::new(), String::new());
+        let mut quit = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let chunk = match chunks.recv_timeout(left) {
-                Ok(chunk) => chunk,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            let chunk = match events.recv_timeout(left) {
+                Ok(Event::Output(chunk)) => chunk,
+                Ok(Event::Quit) => {
+                    quit = true;
+                    break;
+                }
+                Ok(Event::Closed) | Err(_) => break,
             };
             let mixed = !self.scenario.semihosting;
             let frames = if mixed { splitter.split(&chunk, &mut uart) } else { chunk };
@@ -175,7 +199,7 @@ impl<'a> Prepared<'a> {
         }
         lines.extend(decoder.finish());
         splitter.finish(&mut uart);
-        Ok((lines, uart))
+        Ok(Heard { lines, uart, quit })
     }
 
     fn outcome(&self, end: End, lines: Vec<Line>, uart: String, complaints: String) -> Outcome {
@@ -268,18 +292,51 @@ fn die_with_us(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn die_with_us(_command: &mut Command) {}
 
+/// What was heard of a run.
+struct Heard {
+    lines: Vec<Line>,
+    uart: String,
+    /// The user has ended it.
+    quit: bool,
+}
+
+/// What a run waits for.
+enum Event {
+    /// QEMU wrote this.
+    Output(Vec<u8>),
+    /// It will write no more.
+    Closed,
+    /// The user wants the end.
+    Quit,
+}
+
 /// Reads a pipe on a thread of its own, so that waiting for it can have a limit.
-fn chunks(mut output: ChildStdout) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = sync_channel(64);
+fn read(mut output: ChildStdout, sender: SyncSender<Event>) {
     thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(length @ 1..) = output.read(&mut buffer) {
-            if sender.send(buffer[..length].to_vec()).is_err() {
-                break;
+            if sender.send(Event::Output(buffer[..length].to_vec())).is_err() {
+                return;
             }
         }
+        // Nobody may listen any more.
+        let _ = sender.send(Event::Closed);
     });
-    receiver
+}
+
+/// Lets the user type.
+fn type_on(keyboard: &Keyboard, typist: Typist, sender: SyncSender<Event>) {
+    keyboard.listen(move |input| match input {
+        Input::Bytes(bytes) => {
+            typist.send(&bytes);
+            true
+        }
+        Input::Quit => {
+            // The run may have ended already.
+            let _ = sender.send(Event::Quit);
+            false
+        }
+    });
 }
 
 fn text(path: &Path) -> String {

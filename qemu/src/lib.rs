@@ -10,7 +10,7 @@
 //! log       defmt frames -> lines           print    lines -> terminal
 //! serial    a board's UART              monitor  its bytes -> lines
 //! verdict   was that a pass?                symbols  addresses -> functions
-//! typing    what is typed at the machine
+//! typing    what is typed at the machine   keyboard  the user's, key by key
 //! peers     what other hypervisors cost
 //! map       who has which memory: records -> tables, picture
 //! verb      what a user types: one file each
@@ -23,6 +23,7 @@ pub mod build;
 pub mod doctor;
 pub mod elf;
 pub mod image;
+pub mod keyboard;
 pub mod launch;
 pub mod log;
 pub mod map;

@@ -148,10 +148,12 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
 
 /// The scenario of this name.
 pub fn named(name: &str) -> Result<&'static Scenario> {
-    all().chain(LONG).find(|scenario| scenario.name == name).with_context(|| {
-        let known = all().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
-        format!("no scenario is called {name:?}; there are {known}")
-    })
+    all().chain(LONG).chain(console::BY_HAND).find(|scenario| scenario.name == name).with_context(
+        || {
+            let known = all().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
+            format!("no scenario is called {name:?}; there are {known}")
+        },
+    )
 }
 
 #[cfg(test)]
@@ -174,7 +176,7 @@ mod tests {
 
     #[test]
     fn all_tables_can_be_packed() {
-        for scenario in all().chain(LONG) {
+        for scenario in all().chain(LONG).chain(console::BY_HAND) {
             let small = |guest: &Guest| Vm { image: 0, ..guest.vm };
             let writer = package::Writer {
                 hlt_allowed: scenario.semihosting,

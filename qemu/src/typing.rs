@@ -10,7 +10,7 @@ use crate::log::Line;
 const WAITING: usize = 64;
 
 /// The way to the machine's UART. Nobody waits for a machine that does not read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Typist(SyncSender<Vec<u8>>);
 
 impl Typist {

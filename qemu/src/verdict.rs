@@ -15,6 +15,8 @@ pub enum End {
     Killed,
     /// By us, when its time was over.
     Timeout(u64),
+    /// By us, because the user wanted it.
+    Quit,
 }
 
 impl fmt::Display for End {
@@ -22,6 +24,7 @@ impl fmt::Display for End {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Killed => write!(f, "QEMU was killed by a signal"),
+            Self::Quit => write!(f, "ended by the user"),
             Self::Timeout(seconds) => write!(f, "no end after {seconds} s"),
         }
     }

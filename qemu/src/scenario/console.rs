@@ -8,6 +8,15 @@ use super::{Guest, Scenario, guest, link};
 /// All of them.
 pub const ALL: &[Scenario] = &[KEYBOARD, KEYBOARD_UART];
 
+/// For people: it runs until they end it.
+pub const BY_HAND: &[Scenario] = &[Scenario {
+    name: "consoles",
+    about: "two VMs that answer what you type; Ctrl-A n switches, `quit` ends a VM",
+    log: &[],
+    types: &[],
+    ..KEYBOARD
+}];
+
 const KEYBOARD: Scenario = Scenario {
     name: "keyboard",
     about: "two VMs on two CPUs answer what is typed for them; Ctrl-A switches between them",

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::{directory, set_up};
 use crate::build::Profile;
+use crate::keyboard::{KEYS, Keyboard};
 use crate::launch::{Outcome, Prepared};
 use crate::print::{Printer, progress};
 use crate::scenario::{self, Program, Scenario};
@@ -20,7 +21,8 @@ pub struct Options {
     pub places: bool,
 }
 
-/// Runs a scenario in the foreground. The exit code is 0 only if the run was judged a success.
+/// Runs a scenario in the foreground. The exit code is 0 only if the run was judged a success, or the
+/// user ended it.
 pub fn run(name: &str, options: Options) -> Result<ExitCode> {
     let scenario = scenario::named(name)?;
     let profile = match scenario.program {
@@ -35,11 +37,21 @@ pub fn run(name: &str, options: Options) -> Result<ExitCode> {
     let outcome = if options.gdb {
         invite(&prepared);
         prepared.debug(&tools.qemu, &mut watch)?
+    } else if let Some(keyboard) = keyboard(scenario) {
+        prepared.run_by_hand(&tools.qemu, &keyboard, &mut watch)?
     } else {
         prepared.run(&tools.qemu, &mut watch)?
     };
     printer.finish();
     Ok(report(&outcome))
+}
+
+/// The user's keyboard, if there is one and a VM to type for, which is said.
+fn keyboard(scenario: &Scenario) -> Option<Keyboard> {
+    let first = scenario.vm_names().next()?;
+    let keyboard = Keyboard::open()?;
+    progress("Keyboard", &format!("goes to {first}. {KEYS}"));
+    Some(keyboard)
 }
 
 fn description(scenario: &Scenario, qemu: &str) -> String {
@@ -67,6 +79,10 @@ fn invite(prepared: &Prepared<'_>) {
 /// Prints how the run ended, and gives the exit code that says the same.
 fn report(outcome: &Outcome) -> ExitCode {
     match &outcome.judgement {
+        _ if outcome.end == End::Quit => {
+            progress("Ended", "by the keyboard");
+            ExitCode::SUCCESS
+        }
         Ok(done) => {
             // A run that was meant to crash shows how.
             if !outcome.trace.is_empty() {
