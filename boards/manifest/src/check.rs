@@ -27,6 +27,7 @@ pub(crate) fn all(draft: &mut Draft<'_>, sources: &dyn Sources) {
     programs::place(draft);
     heaps::check(draft);
     channels::place(draft);
+    quotas::check_frames(draft);
     programs::place_initrds(draft);
     trees::make(draft);
     memory::check_ram(draft);

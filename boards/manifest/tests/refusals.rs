@@ -483,6 +483,25 @@ fn more_than_there_is_room_for_is_refused() {
 }
 
 #[test]
+fn the_tables_of_what_a_vm_has_must_fit_its_frames() {
+    let device = |n: u64| {
+        let at = 0x1000_0000 + n * 0x20_0000;
+        format!("[[vm.device]]\nname = \"d{n}\"\naddress = {at:#x}\nsize = \"4K\"\n")
+    };
+    let devices: String = (0..20).map(device).collect();
+    let vm = |quotas: &str| {
+        let vm = "[[vm]]\nname = \"a\"\nvmid = 1\nmemory = \"2M\"\nprogram = \"raw.bin\"\n";
+        format!("board = \"qemu-virt\"\n{vm}{quotas}{devices}")
+    };
+    assert!(read(&vm("")).is_ok());
+    let few = "quotas = { guaranteed = { frames = 10 }, limit = { frames = 30 } }\n";
+    let report = read(&vm(few)).unwrap_err();
+    let reason =
+        "the memory, devices and channels of a take up to 33 `frames`, but its limit is 30";
+    assert!(report.to_string().contains(reason), "{report}");
+}
+
+#[test]
 fn a_manifest_that_cannot_be_read_says_why() {
     let report = manifest::load(std::path::Path::new("/nowhere/a.toml")).unwrap_err();
     assert!(report.to_string().contains("cannot read /nowhere/a.toml"), "{report}");

@@ -1,9 +1,13 @@
 //! Quotas that the resource manager can keep.
 
+use std::collections::BTreeSet;
+
+use package::MEMORY_GRANULE as GRANULE;
 use rm::memparcel::MAX_HANDLES;
 use rm::quota::Quotas as Manager;
 
-use crate::draft::Draft;
+use crate::draft::{Draft, Vm};
+use crate::map::range;
 use crate::report::Problem;
 
 /// Notes quotas that contradict each other or what every VM needs.
@@ -58,4 +62,35 @@ pub(super) fn check(draft: &Draft<'_>) {
             ));
         }
     }
+}
+
+/// Whether each VM may have as many frames as the tables of its own addresses take.
+pub(super) fn check_frames(draft: &Draft<'_>) {
+    for vm in draft.vms.iter().filter(|vm| vm.memory.is_some()) {
+        let (needed, limit) = (frames(vm), vm.said.quotas.value.limit.frames);
+        if needed > u64::from(limit) {
+            let message = format!(
+                "the memory, devices and channels of {} take up to {needed} `frames`, but its limit \
+                 is {limit}",
+                vm.said.called()
+            );
+            draft.problems.add(Problem::new(&vm.said.quotas.span, message));
+        }
+    }
+}
+
+/// The most that a VM's tables take before it has shared anything: a table for each GiB of which it
+/// has some, and one for each 2 MiB of which it has a part.
+fn frames(vm: &Vm<'_>) -> u64 {
+    let cuts = vm.ends.iter().map(|end| range(end.at, end.size));
+    let used: Vec<_> = vm.space.claims().iter().map(|claim| claim.range.clone()).collect();
+    let (mut tables, mut parts) = (BTreeSet::new(), BTreeSet::new());
+    for range in used.into_iter().chain(cuts) {
+        tables.extend(range.start >> 30..=(range.end - 1) >> 30);
+        // Whole blocks need no table below them.
+        parts.extend(
+            [range.start, range.end].iter().filter(|at| *at % GRANULE > 0).map(|at| at / GRANULE),
+        );
+    }
+    u64::from(Manager::MIN_FRAMES) + (tables.len() + parts.len()) as u64
 }
