@@ -34,6 +34,11 @@ impl Printer {
         Self { live, ..Self::new(vms, places, wants_colour(live)) }
     }
 
+    /// A printer without colours for something that understands a terminal's escapes.
+    pub fn live(vms: impl Iterator<Item = &'static str>) -> Self {
+        Self { live: true, ..Self::new(vms, false, false) }
+    }
+
     /// A printer for text that is kept.
     pub fn plain(vms: impl Iterator<Item = &'static str>) -> Self {
         Self::new(vms, true, false)

@@ -7,6 +7,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -93,7 +94,8 @@ impl Drop for Machine {
     }
 }
 
-/// Runs a scenario until `last` is on the screen; gives the screen, and the bytes that came.
+/// Runs a scenario until `last` is on the screen, and types what it says when what it says appears.
+/// Gives the screen, and the bytes that came.
 fn watched(scenario: &'static Scenario, name: &str, last: &str) -> (String, Vec<u8>, PathBuf) {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("monitor").join(name);
     let prepared = Prepared::new(scenario, &bench().1, &directory).unwrap();
@@ -101,7 +103,8 @@ fn watched(scenario: &'static Scenario, name: &str, last: &str) -> (String, Vec<
     let port = Port::open(&path).unwrap();
     let bytes = port.bytes().unwrap();
     let program = prepared.program().to_owned();
-    let mut monitor = monitor(&program);
+    let printer = if scenario.types.is_empty() { Printer::plain } else { Printer::live };
+    let mut monitor = Monitor::new(&program, printer([].into_iter())).unwrap();
     let screen = Screen::default();
     let mut out = screen.clone();
     let reader = thread::spawn(move || {
@@ -110,15 +113,29 @@ fn watched(scenario: &'static Scenario, name: &str, last: &str) -> (String, Vec<
             came.extend_from_slice(bytes);
             Ok(())
         };
-        follow(&bytes, &mut monitor, &mut keep, &mut out).unwrap();
+        follow(&bytes, &mut monitor, &mut keep, &mut out, &AtomicBool::new(false)).unwrap();
         came
     });
     machine.go();
     let start = Instant::now();
-    while !screen.text().contains(last) {
-        assert!(start.elapsed() < PATIENCE, "no {last:?} in\n{}", screen.text());
-        thread::sleep(Duration::from_millis(50));
+    let (mut types, mut seen) = (scenario.types, 0);
+    loop {
+        let text = screen.text();
+        if let [(question, answer), rest @ ..] = types
+            && let Some(at) = text[seen..].find(question)
+        {
+            seen += at + question.len();
+            port.writer().unwrap().write_all(answer).unwrap();
+            types = rest;
+        } else if text.contains(last) {
+            break;
+        } else {
+            let wanted = types.first().map_or(last, |(question, _)| question);
+            assert!(start.elapsed() < PATIENCE, "no {wanted:?} in\n{text}");
+            thread::sleep(Duration::from_millis(50));
+        }
     }
+    assert!(types.is_empty(), "{types:?} was never asked for in\n{}", screen.text());
     // The terminal goes with the machine, which ends the reader.
     drop(machine);
     let came = reader.join().unwrap();
@@ -209,6 +226,15 @@ fn a_panic_is_text_without_any_tool_and_names_functions_with_it() {
     let at = screen.find("--- trace, innermost first").expect("no trace is shown");
     assert!(screen[at..].contains("panic::deep_inside"), "{screen}");
     assert!(screen[at..].contains("tests/el2/src/bin/panic.rs:"), "{screen}");
+}
+
+#[test]
+fn what_is_typed_reaches_the_vms_and_what_they_answer_is_seen() {
+    let scenario = scenario::named("keyboard-uart").unwrap();
+    let (screen, ..) = watched(scenario, "keyboard", "VERDICT ");
+    assert!(screen.contains("hello Bob, says the second VM"), "{screen}");
+    assert!(screen.contains("keyboard: goes to B"), "{screen}");
+    assert!(screen.contains(" pass "), "{screen}");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -107,7 +108,7 @@ fn start(u_boot: &Path) -> Result<()> {
     });
     let mut monitor = Monitor::new(prepared.program(), Printer::plain([].into_iter()))?;
     let mut screen = Vec::new();
-    follow(&output, &mut monitor, &mut |_| Ok(()), &mut screen)?;
+    follow(&output, &mut monitor, &mut |_| Ok(()), &mut screen, &AtomicBool::new(false))?;
     drop(over);
     let _ = keeper.join();
     let screen = String::from_utf8_lossy(&screen);

@@ -14,7 +14,10 @@ use std::io::{Cursor, Write};
 use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
-use fatfs::{Dir, FatType, FileSystem, FormatVolumeOptions, FsOptions, format_volume};
+use fatfs::{
+    Date, DateTime, Dir, FatType, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider,
+    format_volume,
+};
 
 /// Bytes of a sector, of cards and of the partition table's numbers.
 pub const SECTOR: u64 = 512;
@@ -145,11 +148,31 @@ fn fill(partition: &mut [u8], start: u64, identity: u32, files: &[File]) -> Resu
         let at = sector * SECTOR as usize + 28;
         partition[at..at + 4].copy_from_slice(&((start / SECTOR) as u32).to_le_bytes());
     }
-    let disk = FileSystem::new(Cursor::new(partition), FsOptions::new())?;
+    let options = FsOptions::new().time_provider(&NO_CLOCK);
+    let disk = FileSystem::new(Cursor::new(partition), options)?;
     for file in files {
         put(disk.root_dir(), file).with_context(|| format!("{} on the card", file.path))?;
     }
     disk.unmount().context("the FAT file system")
+}
+
+/// Files are as old as the file system: the same files give the same card.
+#[derive(Debug)]
+struct NoClock;
+
+static NO_CLOCK: NoClock = NoClock;
+
+impl TimeProvider for NoClock {
+    fn get_current_date(&self) -> Date {
+        Date { year: 1980, month: 1, day: 1 }
+    }
+
+    fn get_current_date_time(&self) -> DateTime {
+        DateTime {
+            date: self.get_current_date(),
+            time: Time { hour: 0, min: 0, sec: 0, millis: 0 },
+        }
+    }
 }
 
 /// Writes a file, and makes the folders on the way to it.
@@ -222,6 +245,12 @@ mod tests {
         assert_eq!(number(entry, 8) * SECTOR, START);
         assert_eq!(START + number(entry, 12) * SECTOR, card.bytes.len() as u64);
         assert_eq!(card.bytes[462..510], [0; 48], "no other partition");
+    }
+
+    #[test]
+    fn the_same_files_give_the_same_card() {
+        let make = || card(START, &[], &[file("a", b"a"), file("folder/b", b"b")]).unwrap().bytes;
+        assert!(make() == make());
     }
 
     #[test]

@@ -144,7 +144,9 @@ impl System {
         let folder = self.block(name);
         let text = |file: &str| read(&folder.join(file));
         let model = ["device/vendor", "device/model", "device/name"].map(text);
-        let model = model.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
+        // A virtual disk has a number for a vendor.
+        let is_name = |part: &String| !part.is_empty() && !part.starts_with("0x");
+        let model = model.into_iter().filter(is_name).collect::<Vec<_>>();
         Device {
             name: name.into(),
             path: self.dev.join(name),

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::fs::{Advice, OFlags, fadvise};
+use rustix::fs::OFlags;
 
 use crate::card::{Card, Piece};
 use crate::permission::Size;
@@ -153,9 +153,22 @@ impl Medium for OpenDevice {
 
     fn settle(&mut self) -> io::Result<()> {
         self.0.sync_all()?;
-        // The kernel gives up its own copies, which are clean now.
-        Ok(fadvise(&self.0, 0, None, Advice::DontNeed)?)
+        forget(&self.0)
     }
+}
+
+/// Lets the kernel give up its own copies, which are clean.
+#[cfg(target_os = "linux")]
+fn forget(file: &File) -> io::Result<()> {
+    use rustix::fs::{Advice, fadvise};
+
+    Ok(fadvise(file, 0, None, Advice::DontNeed)?)
+}
+
+/// Devices are only known on Linux.
+#[cfg(not(target_os = "linux"))]
+fn forget(_file: &File) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
 }
 
 #[cfg(test)]

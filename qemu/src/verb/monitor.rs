@@ -5,7 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -14,9 +16,11 @@ use package::Board;
 
 use super::set_up;
 use crate::build::{Profile, workspace};
+use crate::keyboard::{Input, KEYS, Keyboard};
 use crate::monitor::{Monitor, QUIET};
 use crate::print::{Printer, progress};
 use crate::serial::{self, Port, chunks};
+use crate::typing::Typist;
 
 /// How often a port that has gone is looked for.
 const LOOK: Duration = Duration::from_millis(300);
@@ -51,41 +55,89 @@ pub fn run(source: &str, options: &Options) -> Result<ExitCode> {
     };
     let mut out = io::stdout();
     let mut kept = |bytes: &[u8]| save.as_mut().map_or(Ok(()), |save| save.write_all(bytes));
+    let hands = Hands::default();
     let Some(mut port) = port else {
-        follow(&read(source)?, &mut monitor, &mut kept, &mut out)?;
+        follow(&read(source)?, &mut monitor, &mut kept, &mut out, &hands.quit)?;
         return Ok(ExitCode::SUCCESS);
     };
-    progress("Reading", &format!("{source} with the texts of {}; Ctrl-C ends", program.display()));
+    let keyboard = Keyboard::open();
+    let keys = if keyboard.is_some() { KEYS } else { "Ctrl-C ends" };
+    progress("Reading", &format!("{source} with the texts of {}", program.display()));
+    progress("Keys", keys);
+    if let Some(keyboard) = &keyboard {
+        keyboard.listen(hands.clone().typing());
+    }
     loop {
-        follow(&port.bytes()?, &mut monitor, &mut kept, &mut out)?;
+        hands.reach(&port)?;
+        follow(&port.bytes()?, &mut monitor, &mut kept, &mut out, &hands.quit)?;
         drop(port);
+        if hands.quits() {
+            return Ok(ExitCode::SUCCESS);
+        }
         if options.once {
             progress("Finished", &format!("{source} has gone"));
             return Ok(ExitCode::SUCCESS);
         }
         progress("Waiting", &format!("{source} has gone; it is read again when it is back"));
-        port = wait_for(path);
+        let Some(back) = wait_for(path, &hands) else { return Ok(ExitCode::SUCCESS) };
+        port = back;
         progress("Reading", &format!("{source} again"));
     }
 }
 
-/// Shows all that comes, until nothing more can come.
+/// The way from the keyboard to a port that comes and goes.
+#[derive(Clone, Default)]
+struct Hands {
+    quit: Arc<AtomicBool>,
+    typist: Arc<Mutex<Option<Typist>>>,
+}
+
+impl Hands {
+    /// From now on what is typed goes to this port.
+    fn reach(&self, port: &Port) -> io::Result<()> {
+        let typist = Typist::new(port.writer()?);
+        *self.typist.lock().unwrap_or_else(PoisonError::into_inner) = Some(typist);
+        Ok(())
+    }
+
+    fn quits(&self) -> bool {
+        self.quit.load(Ordering::Relaxed)
+    }
+
+    /// What is done with each key.
+    fn typing(self) -> impl FnMut(Input) -> bool + Send + 'static {
+        move |input| {
+            match input {
+                Input::Bytes(bytes) => {
+                    let typist = self.typist.lock().unwrap_or_else(PoisonError::into_inner);
+                    typist.iter().for_each(|typist| typist.send(&bytes));
+                }
+                Input::Quit => self.quit.store(true, Ordering::Relaxed),
+            }
+            !self.quits()
+        }
+    }
+}
+
+/// Shows all that comes, until nothing more can come or the user ends it.
 pub fn follow(
     bytes: &Receiver<Vec<u8>>,
     monitor: &mut Monitor,
     keep: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     out: &mut dyn Write,
+    quit: &AtomicBool,
 ) -> io::Result<()> {
-    loop {
+    while !quit.load(Ordering::Relaxed) {
         match bytes.recv_timeout(QUIET) {
             Ok(bytes) => {
                 keep(&bytes)?;
                 monitor.feed(&bytes, out)?;
             }
             Err(RecvTimeoutError::Timeout) => monitor.quiet(out)?,
-            Err(RecvTimeoutError::Disconnected) => return monitor.finish(out),
+            Err(RecvTimeoutError::Disconnected) => break,
         }
     }
+    monitor.finish(out)
 }
 
 /// Whether it is to be opened as a port. What is not there is: the answer then names those that are.
@@ -101,14 +153,16 @@ fn read(source: &str) -> Result<Receiver<Vec<u8>>> {
     Ok(chunks(File::open(source).with_context(|| format!("cannot read {source}"))?))
 }
 
-/// Waits until a port is back. Its owner is set a moment after it appears, so errors are no end.
-fn wait_for(path: &Path) -> Port {
-    loop {
+/// Waits until a port is back, unless the user does not. Its owner is set a moment after it appears, so
+/// errors are no end.
+fn wait_for(path: &Path, hands: &Hands) -> Option<Port> {
+    while !hands.quits() {
         thread::sleep(LOOK);
         if let Ok(port) = Port::open(path) {
-            return port;
+            return Some(port);
         }
     }
+    None
 }
 
 /// The ELF file with the texts of the log.
@@ -144,4 +198,34 @@ pub(super) fn remember(program: &Path) -> Result<()> {
     let last = last_program();
     fs::copy(program, &last).with_context(|| format!("cannot write {}", last.display()))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    use super::*;
+
+    #[test]
+    fn keys_reach_the_port_that_is_there() {
+        let hands = Hands::default();
+        let mut keys = hands.clone().typing();
+        assert!(keys(Input::Bytes(b"lost".into())), "no port is no reason to end");
+        for key in [b"a", b"b"] {
+            let board = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+            grantpt(&board).unwrap();
+            unlockpt(&board).unwrap();
+            let name = ptsname(&board, Vec::new()).unwrap().into_string().unwrap();
+            let port = Port::open(Path::new(&name)).unwrap();
+            hands.reach(&port).unwrap();
+            assert!(keys(Input::Bytes(key.to_vec())));
+            let mut came = [0];
+            File::from(board).read_exact(&mut came).unwrap();
+            assert_eq!(&came, key);
+        }
+        assert!(!keys(Input::Quit));
+        assert!(wait_for(Path::new("/nonexistent"), &hands).is_none());
+    }
 }
