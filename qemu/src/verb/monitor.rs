@@ -140,9 +140,10 @@ pub fn follow(
     monitor.finish(out)
 }
 
-/// Whether it is to be opened as a port. What is not there is: the answer then names those that are.
+/// Whether it is to be opened as a port. What is missing in `/dev` is: the answer then names the ports
+/// that are there.
 fn is_port(path: &Path) -> bool {
-    path != Path::new("-") && (serial::is_device(path) || !path.exists())
+    serial::is_device(path) || path.starts_with("/dev") && !path.exists()
 }
 
 /// The bytes of a file, or of standard input.
@@ -207,6 +208,14 @@ mod tests {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
     use super::*;
+
+    #[test]
+    fn only_what_is_a_device_or_would_be_one_is_opened_as_a_port() {
+        assert!(is_port(Path::new("/dev/ttyUSB999")) && is_port(Path::new("/dev/null")));
+        assert!(!is_port(Path::new("-")) && !is_port(Path::new("no-such-log")));
+        let error = read("no-such-log").unwrap_err().to_string();
+        assert_eq!(error, "cannot read no-such-log");
+    }
 
     #[test]
     fn keys_reach_the_port_that_is_there() {
