@@ -16,6 +16,9 @@ use crate::{gic, input, log, run, timer, vgic};
 
 /// Time slices a second.
 const SLICES: u64 = 1_000;
+/// Steps a second for messages that no other entry writes out. Sixteen bytes each, that is more than a
+/// UART with 115,200 bits a second sends.
+const LOG_STEPS: u64 = 1_000;
 /// Steps a second for work that the resource manager has left and nobody's entry brings about.
 const STEPS: u64 = 20_000;
 
@@ -145,7 +148,8 @@ impl Queue {
         self.rearm();
     }
 
-    /// Sets the timer for the end of the turn, for lines that are to be shown, and for left-over work.
+    /// Sets the timer for the end of the turn, for lines that are to be shown, for left-over work
+    /// and for the log.
     pub(super) fn rearm(&self) {
         self.disarm();
         let lines = self.vcpus.iter().filter_map(|vcpu| vcpu.vm().line_due());
@@ -154,6 +158,9 @@ impl Queue {
         }
         if self.keyboard_waits.get() || self.homes.iter().any(|vm| vm.has_work()) {
             self.arm_for_work();
+        }
+        if log::pending() {
+            self.arm_for_log();
         }
     }
 
@@ -230,6 +237,11 @@ impl Queue {
         }
         self.rearm();
         false
+    }
+
+    /// Asks for an entry, which writes a little of the log, soon.
+    pub(super) fn arm_for_log(&self) {
+        self.arm_by(timer::now() + timer::frequency() / LOG_STEPS);
     }
 
     /// Asks for a step of left-over work soon.

@@ -1,12 +1,12 @@
 //! The scenarios of consoles with a keyboard. What is typed waits for what it answers.
 
-use guests::layout::{LINK_AB, VMID_A, VMID_B};
+use guests::layout::{VMID_A, VMID_B};
 use package::Vm;
 
-use super::{Guest, Scenario, guest, link};
+use super::{Guest, Scenario, guest};
 
 /// All of them.
-pub const ALL: &[Scenario] = &[KEYBOARD, KEYBOARD_UART];
+pub const ALL: &[Scenario] = &[KEYBOARD, KEYBOARD_UART, KEYBOARD_FLOOD];
 
 /// For people: it runs until they end it.
 pub const BY_HAND: &[Scenario] = &[Scenario {
@@ -24,7 +24,6 @@ const KEYBOARD: Scenario = Scenario {
         Guest { program: "echo", vm: guest("A", VMID_A) },
         Guest { program: "echo", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
     ],
-    channels: &[link(0, 1, LINK_AB)],
     types: &[
         ("first VM: press a key? ", b"x"),
         ("first VM: your name? ", b"Ada\r"),
@@ -63,4 +62,27 @@ const KEYBOARD_UART: Scenario = Scenario {
     ],
     semihosting: false,
     ..KEYBOARD
+};
+
+/// More than fits a console, whose queue has 256 bytes; what is more fits once the VM reads again.
+const PASTE: [u8; 300] = [b'y'; 300];
+
+const KEYBOARD_FLOOD: Scenario = Scenario {
+    name: "keyboard-flood",
+    about: "a VM that is alone and spins shows its prompt; one that does not read loses what does not fit",
+    guests: &[Guest { program: "echo", vm: guest("A", VMID_A) }],
+    semihosting: false,
+    types: &[
+        ("first VM: press a key? ", b"x"),
+        ("first VM: your name? ", b"doze\r"),
+        ("I doze", &PASTE),
+        ("I was overrun", b"\r"),
+        ("hello ", b"quit\r"),
+    ],
+    log: &[
+        "A: does not read its input, more of it is dropped",
+        " bytes of input were dropped",
+        "first VM: your name? quit",
+    ],
+    ..Scenario::USUAL
 };

@@ -1,26 +1,32 @@
 //! A VM with a keyboard: it sleeps until its console interrupts, and answers line by line.
 //!
-//! Cast: this program once in each VM. It greets who gives a name, and ends at `quit`.
+//! Cast: this program once in each VM. It greets who gives a name, stops reading for a while at `doze`,
+//! and ends at `quit`.
 
-use crate::channel::Channel;
 use crate::demo::granted;
-use crate::layout::{CONSOLE, LINK_AB, VMID_A};
+use crate::layout::{CONSOLE, VMID_A};
 use crate::memory::{read32, write32};
 use crate::{console, cpu, gic, life, timer};
 
 // Registers of the PL011, and their bits.
 const DATA: u64 = CONSOLE;
+const STATUS: u64 = CONSOLE + 0x04;
+const STATUS_OVERRUN: u32 = 1 << 3;
 const FLAGS: u64 = CONSOLE + 0x18;
+const FULL: u32 = 1 << 6;
 const EMPTY: u32 = 1 << 4;
 const LINE: u64 = CONSOLE + 0x2c;
 const EIGHT_BITS_AND_FIFOS: u32 = 0x70;
 const MASK: u64 = CONSOLE + 0x38;
+const RAW: u64 = CONSOLE + 0x3c;
 const SIGNALLED: u64 = CONSOLE + 0x40;
 const CLEAR: u64 = CONSOLE + 0x44;
 /// Something was received: a FIFO half full, or less and nothing more for a while.
 const RECEIVED: u32 = 1 << 4 | 1 << 6;
 /// The transmitter has room.
 const SENT: u32 = 1 << 5;
+/// Something was lost.
+const OVERRUN: u32 = 1 << 10;
 
 const BACKSPACE: u8 = 0x08;
 const DELETE: u8 = 0x7f;
@@ -41,10 +47,6 @@ pub fn main() {
     if vmid.0 == VMID_A {
         prompt(me, "press a key");
         a_prompt_is_seen_while_its_vm_spins();
-        // The keys of the second VM come later, whatever it says.
-        Channel::owner(LINK_AB).say(1);
-    } else {
-        Channel::peer(LINK_AB).expect(1);
     }
     loop {
         prompt(me, "your name");
@@ -52,6 +54,7 @@ pub fn main() {
         let length = read_line(&mut line);
         match core::str::from_utf8(&line[..length]) {
             Ok("quit") => return,
+            Ok("doze") => doze(),
             Ok(name) => println!("hello {name}, says the {me} VM"),
             Err(_) => println!("that is no text, says the {me} VM"),
         }
@@ -97,6 +100,19 @@ fn a_prompt_is_seen_while_its_vm_spins() {
     assert!(read().is_none() && gic::acknowledge().is_none(), "the line is low when all is read");
     console::put(key);
     println!();
+}
+
+/// Reads nothing until bytes were lost, and notices that they were.
+fn doze() {
+    println!("I doze");
+    while read32(RAW) & OVERRUN == 0 {
+        cpu::relax();
+    }
+    assert!(read32(STATUS) == STATUS_OVERRUN && read32(FLAGS) & FULL != 0);
+    write32(STATUS, 0);
+    write32(CLEAR, OVERRUN);
+    while read().is_some() {}
+    println!("I was overrun");
 }
 
 /// Sleeps until a line was typed, which it echoes. Gives its length.
