@@ -30,6 +30,11 @@ pub fn ensure() -> Result<Tools> {
     emulator::ensure()
 }
 
+/// Finds or installs what a build needs, for who runs nothing here.
+pub fn ensure_target() -> Result<()> {
+    target::ensure()
+}
+
 /// One line for each thing that is needed, installed or not.
 pub fn report() -> Vec<(&'static str, Result<String>)> {
     vec![("compiler target", target::find()), ("QEMU", emulator::find().map(describe))]

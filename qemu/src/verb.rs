@@ -24,6 +24,12 @@ fn set_up(profile: Profile) -> Result<(Tools, Programs)> {
     Ok((tools, programs))
 }
 
+/// Brings what is put on a board, for which no emulator is needed.
+fn programs(profile: Profile) -> Result<Programs> {
+    crate::doctor::ensure_target()?;
+    build::programs(profile)
+}
+
 /// The folder of cargo's target directory that holds a run's files.
 fn directory(programs: &Programs, name: &str) -> PathBuf {
     let target = programs.target_directory().map(ToOwned::to_owned);

@@ -15,6 +15,15 @@ use crate::script;
 /// No boot loader or firmware file is larger; what is, is a mistake.
 const LARGEST_FOREIGN: u64 = 64 << 20;
 
+/// Where the files are now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a folder of this computer, called `<this folder>`, with the hypervisor's ELF file beside them.
+    Folder,
+    /// On a card.
+    Card,
+}
+
 /// What a board starts from.
 #[derive(Clone, Debug)]
 pub struct Bundle {
@@ -138,7 +147,7 @@ impl Bundle {
                 writeln!(text, "  {:<26}on the card at byte {at:#x}, in no partition", blob.name);
         }
         let _ = writeln!(text, "\nWhat to do next\n");
-        for (number, step) in (1..).zip(self.next_steps()) {
+        for (number, step) in (1..).zip(self.next_steps(Place::Folder)) {
             let _ = writeln!(text, "  {number}. {}", step.replace('\n', "\n     "));
         }
         text
@@ -156,14 +165,14 @@ impl Bundle {
     }
 
     /// What the user does next, in plain words.
-    pub fn next_steps(&self) -> Vec<String> {
+    pub fn next_steps(&self, place: Place) -> Vec<String> {
         let firmware = self.firmware;
         let board = firmware.board.name();
         if let Start::Emulator = firmware.start {
             return vec![format!(
                 "In this folder:\n`qemu-system-aarch64 -M virt,virtualization=on,gic-version=3 -cpu \
                  cortex-a72 -smp 4 -m 1G \\\n  -nodefaults -display none -serial stdio -kernel {} \
-                 > log`,\nand afterwards, or in another terminal while it runs:\n`cargo run -- monitor \
+                 > log`,\nand when it has ended:\n`cargo run -- monitor \
                  <this folder>/log --elf <this folder>/hypervisor.elf`.",
                 firmware.image
             )];
@@ -182,10 +191,12 @@ impl Bundle {
                 firmware.source
             ));
         }
-        steps.push(format!(
+        if place == Place::Folder {
+            steps.push(format!(
             "Copy all files here onto the first FAT partition of an SD card, or let the tool write a \
              card:\n`cargo run -- flash --board {board} --manifest <file> --firmware <folder>`."
         ));
+        }
         steps.push(firmware.wiring.join("\n"));
         if let Start::UBoot(device) = firmware.start {
             steps.push(format!(
@@ -194,12 +205,13 @@ impl Bundle {
                 device.number, device.script_at
             ));
         }
-        steps.push(
-            "`cargo run -- monitor /dev/ttyUSB<n> --elf <this folder>/hypervisor.elf`, and switch the \
-             board on.\nKeep hypervisor.elf, which need not be on the card: it has the texts of the \
-             log."
+        steps.push(match place {
+            Place::Folder => "`cargo run -- monitor /dev/ttyUSB<n> --elf <this folder>/hypervisor.elf`, \
+                              and switch the board on.\nKeep hypervisor.elf, which need not be on the \
+                              card: it has the texts of the log."
                 .into(),
-        );
+            Place::Card => "`cargo run -- monitor /dev/ttyUSB<n>`, and switch the board on.".into(),
+        });
         steps
     }
 }
@@ -304,6 +316,16 @@ mod tests {
     fn the_emulator_gets_no_card() {
         let error = bundle(Board::QemuVirt, None).unwrap().card().unwrap_err().to_string();
         assert!(error.contains("`-kernel`"), "{error}");
+    }
+
+    #[test]
+    fn who_has_a_card_is_not_told_to_make_one() {
+        let bundle = bundle(Board::Imx8mpEvk, None).unwrap();
+        let (folder, card) = (bundle.next_steps(Place::Folder), bundle.next_steps(Place::Card));
+        assert!(folder.iter().any(|step| step.starts_with("Copy all files")));
+        assert_eq!(card.len() + 1, folder.len());
+        assert!(!card.concat().contains("folder>/"));
+        assert!(card.last().unwrap().contains("monitor /dev/ttyUSB<n>`"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use flash::bundle::Place;
 use flash::card::Card;
 use flash::device::{Device, System};
 use flash::permission::{Proof, Size, may_write};
@@ -59,10 +60,8 @@ pub fn run(contents: &Contents, options: &Options) -> Result<ExitCode> {
     let mut display = Display::new(io::stderr().is_terminal());
     write(&card, &mut medium, &mut |step, done| display.show(step, done))?;
     progress("Finished", &format!("{} is written and was read back", named.display()));
-    let steps = made.bundle.next_steps();
-    let rest = steps.iter().filter(|step| !step.starts_with("Copy all files"));
-    println!("\nTake the card out, and then:");
-    for (number, step) in (1..).zip(rest) {
+    println!("\nTake the card out, put it into the board, and then:");
+    for (number, step) in (1..).zip(made.bundle.next_steps(Place::Card)) {
         println!("{number}. {}", step.replace('\n', "\n   "));
     }
     Ok(ExitCode::SUCCESS)

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use flash::bundle::Bundle;
+use flash::bundle::{Bundle, Place};
 use flash::firmware::Firmware;
 use flash::image::Image;
 use flash::permission::Size;
 use package::Board;
 
-use super::{monitor, set_up};
+use super::{monitor, programs};
 use crate::build::Profile;
 use crate::print::{self, progress};
 use crate::scenario::{self, Scenario};
@@ -58,13 +58,14 @@ pub fn run(contents: &Contents, out: &Path, card: Option<&Path>) -> Result<ExitC
         progress("Wrote", &format!("{} (a card of {size})", path.display()));
     }
     progress("Nonce", &made.nonce);
-    println!("{}", next(&made.bundle));
+    let folder = fs::canonicalize(out).unwrap_or_else(|_| out.to_owned());
+    println!("{}", next(&made.bundle).replace("<this folder>", &folder.display().to_string()));
     Ok(ExitCode::SUCCESS)
 }
 
 /// What the user does next.
 fn next(bundle: &Bundle) -> String {
-    let steps = bundle.next_steps();
+    let steps = bundle.next_steps(Place::Folder);
     let steps = (1..).zip(&steps).map(|(number, step)| {
         let step = step.replace('\n', "\n   ");
         format!("\n{number}. {step}")
@@ -105,7 +106,7 @@ fn of_manifest(file: &Path, wanted: Option<Board>) -> Result<Assembled> {
         let (file, board, wanted) = (file.display(), board.name(), wanted.name());
         bail!("{file} is for {board}, not for {wanted}: its first line says so");
     }
-    let (_, programs) = set_up(Profile::Image)?;
+    let programs = programs(Profile::Image)?;
     let program = programs.path(board.name())?.to_owned();
     let image = crate::image::assemble(&program, manifest.into_writer([0; 16]))?;
     Ok((board, program, image))
@@ -115,7 +116,7 @@ fn of_manifest(file: &Path, wanted: Option<Board>) -> Result<Assembled> {
 fn of_scenario(name: &str, wanted: Option<Board>) -> Result<Assembled> {
     // As on a board: whoever starts the image may know nothing of semihosting.
     let scenario = &Scenario { semihosting: false, ..*scenario::named(name)? };
-    let (_, programs) = set_up(Profile::Image)?;
+    let programs = programs(Profile::Image)?;
     let program = programs.path(scenario.program.name())?.to_owned();
     let image = crate::image::compose(scenario, &programs)?;
     Ok((wanted.unwrap_or(Board::QemuVirt), program, image))

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use package::Board;
 
-use super::set_up;
+use super::programs;
 use crate::build::{Profile, workspace};
 use crate::keyboard::{Input, KEYS, Keyboard};
 use crate::monitor::{Monitor, QUIET};
@@ -171,7 +171,7 @@ fn program(options: &Options) -> Result<PathBuf> {
     match (&options.elf, options.board) {
         (Some(elf), _) => Ok(elf.clone()),
         (None, Some(board)) => {
-            let (_, programs) = set_up(Profile::Image)?;
+            let programs = programs(Profile::Image)?;
             Ok(programs.path(board.name())?.to_owned())
         }
         (None, None) => {
