@@ -1,6 +1,12 @@
 //! Boards: addresses and their sources, one constant each.
 #![no_std]
 
+mod imx8mp_evk;
 mod qemu_virt;
+mod rpi4;
+mod zcu102;
 
+pub use imx8mp_evk::IMX8MP_EVK;
 pub use qemu_virt::QEMU_VIRT;
+pub use rpi4::RPI4;
+pub use zcu102::ZCU102;

@@ -7,20 +7,26 @@ use core::sync::atomic::Ordering;
 
 use aarch64_cpu::registers::{MPIDR_EL1, Readable};
 use defmt::Display2Format;
-use package::Package;
+use package::{Digest, Package, PackageError, Part};
 use rm::address::{PAGE_SIZE, Pa};
+use spin::Once;
 
 use crate::board::{Board, Region};
 use crate::cpu::{self, CPUS, Cpu, STACKS, Stacks};
 use crate::errata::Core;
+use crate::exit::{self, Exit};
+use crate::firmware::{self, Memory};
 use crate::frames::BootMemory;
-use crate::{log, smp, stage1};
+use crate::{gic, log, power, smp, stage1};
 
-/// Where the image is linked; the board's linker script says the same and `boot.s` relies on it.
+/// Where the image is linked; `linker/image.ld` says the same and `boot.s` relies on it.
 const LINK_BASE: u64 = 0x4020_0000;
 /// The first page's second address in `boot.s`: level-1 entry 127, between link range and direct map.
 const BRIDGE_ENTRY: u64 = 127;
 const LEVEL_3_TABLES: u64 = 5;
+
+/// Bytes of the header in front of the code (Linux, `Documentation/arch/arm64/booting.rst`).
+const ARM64_HEADER: usize = 64;
 
 /// HCR_EL2 while no guest runs: EL1 is AArch64, E2H and TGE are clear. The guest half sets the rest.
 const HCR: u64 = 1 << 31;
@@ -72,6 +78,8 @@ pub struct Boot {
     pub board: &'static Board,
     /// The image's physical address.
     pub image: Pa,
+    /// RAM that is EL2's, image and package included.
+    pub ram: &'static [Region],
     /// What the host tool packed behind the image.
     pub package: Package<'static>,
     /// The RAM that is left.
@@ -112,20 +120,75 @@ unsafe extern "Rust" {
 }
 
 /// The first Rust code, with the image mapped and nothing else.
-extern "C" fn primary(image: u64) -> ! {
+///
+/// `tree` is what firmware left in X0: the address of its device tree, or anything.
+extern "C" fn primary(image: u64, tree: u64) -> ! {
     let Entry { board, main } = hyp_entry();
     let image = Pa(image);
     stage1::complete(board, image);
+    power::open(board);
     log::open_uart(board.uart);
     cpu::current().running.store(true, Ordering::Relaxed);
     assert_eq!(affinity(), board.cpus[0], "the board's first CPU is the one that firmware starts");
-    let (package, memory) = find_package(board, image);
+    let told = firmware_memory(board, image, Pa(tree));
+    let ram = find_ram(board, told.as_ref().ok());
+    stage1::map_ram(ram, image);
+    let (package, memory) = match find_package(board, ram, image) {
+        Ok(found) => found,
+        Err(error) => refuse(&error),
+    };
     log::open(&package);
     let core = Core::current();
     let (name, errata) = (Display2Format(&core), Display2Format(&core.errata()));
-    defmt::info!("{=str}: EL2 at {=u64:#x}, CPU 0 is a {}", board.name, image.0, name);
+    defmt::info!("{=str}: EL2 at {=u64:#x}, CPU 0 is a {}", board.name(), image.0, name);
     defmt::info!("{}", errata);
-    main(Boot { board, image, package, memory })
+    report_ram(ram, told);
+    main(Boot { board, image, ram, package, memory })
+}
+
+/// What firmware's device tree says of the memory.
+fn firmware_memory(board: &Board, image: Pa, tree: Pa) -> Result<Memory, firmware::Error> {
+    let here = tree.0 != 0 && tree.is_aligned(8) && firmware::may_be_ram(board, tree);
+    if !here {
+        return Err(firmware::Error::NotATree);
+    }
+    let head = stage1::look(image, tree, firmware::HEAD);
+    let length = firmware::length(head.try_into().expect("it is as long as was asked for"))?;
+    firmware::read(stage1::look(image, tree, length))
+}
+
+/// RAM that is EL2's.
+fn find_ram(board: &Board, told: Option<&Memory>) -> &'static [Region] {
+    static RAM: Once<firmware::Regions> = Once::new();
+    RAM.call_once(|| match firmware::layout(board, told) {
+        Ok(ram) => ram,
+        Err(error) => panic!("the memory that firmware's device tree describes: {error}"),
+    })
+}
+
+fn report_ram(ram: &[Region], told: Result<Memory, firmware::Error>) {
+    match told {
+        Ok(_) => defmt::info!("size and reservations of RAM are from firmware's device tree"),
+        Err(firmware::Error::NotATree) => {
+            defmt::info!("firmware has left no device tree: RAM is what every such board has");
+        }
+        Err(error) => defmt::warn!(
+            "firmware's device tree is not used: {}; RAM is what every such board has",
+            Display2Format(&error)
+        ),
+    }
+    for bank in ram {
+        defmt::info!("RAM {=u64:#x} to {=u64:#x}", bank.start.0, bank.end().0);
+    }
+}
+
+/// Says in plain text why the image does not run, and ends.
+fn refuse(error: &PackageError) -> ! {
+    log::text(format_args!("\nREFUSED this image does not run: {error}\n"));
+    log::text(format_args!(
+        "REFUSED write it anew, all of it, as the tool made it for this board\n"
+    ));
+    exit::end(Exit::Fail, "the image was refused")
 }
 
 /// The affinity fields of this CPU's MPIDR_EL1.
@@ -134,19 +197,39 @@ pub(crate) fn affinity() -> u64 {
 }
 
 /// Reads the package behind the image; the RAM behind the package is free.
-fn find_package(board: &'static Board, image: Pa) -> (Package<'static>, BootMemory) {
+fn find_package(
+    board: &Board,
+    ram: &'static [Region],
+    image: Pa,
+) -> Result<(Package<'static>, BootMemory), PackageError> {
     let start = Pa(image.0 + stage1::image_size());
-    let ram = board.ram.iter().find(|ram| ram.contains(image)).expect("the image lies in RAM");
-    let length = (ram.end().0 - start.0) as usize;
+    let home = ram.iter().find(|ram| ram.contains(image)).expect("the image lies in RAM");
+    let length = (home.end().0 - start.0) as usize;
     // SAFETY: `complete` has mapped all RAM, and RAM behind the image is written only through
     // `BootMemory`, which starts behind the package.
     let bytes = unsafe { slice::from_raw_parts(stage1::direct(start), length) };
-    let package = match Package::parse(bytes) {
-        Ok(package) => package,
-        Err(error) => panic!("the package behind the image: {error:?}"),
-    };
-    assert!(package.board() == board.id, "the package is for another board");
+    let package = Package::parse(bytes)?;
+    if package.board() != board.id {
+        return Err(PackageError::OtherBoard(package.board()));
+    }
+    check_hypervisor(&package)?;
+    let version = gic::version();
+    if let Some(other) = package.gic().filter(|&described| described != version) {
+        return Err(PackageError::Gic(other));
+    }
     let end = (start.0 + package.length() as u64).next_multiple_of(PAGE_SIZE);
     let used = Region { start: image, size: end - image.0 };
-    (package, BootMemory::new(board, used))
+    Ok((package, BootMemory::new(ram, used)))
+}
+
+/// Whether the package was made for the very code that runs.
+fn check_hypervisor(package: &Package<'_>) -> Result<(), PackageError> {
+    let Some((digest, length)) = package.hypervisor() else { return Ok(()) };
+    let code = stage1::constants();
+    // The tool writes into the header after it has counted the package.
+    let covered = code.get(ARM64_HEADER..).and_then(|code| code.get(..length));
+    match covered {
+        Some(covered) if Digest::of(covered) == digest => Ok(()),
+        _ => Err(PackageError::Digest(Part::Hypervisor)),
+    }
 }

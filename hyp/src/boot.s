@@ -33,14 +33,21 @@ _start:
 
 .section .boot.text, "ax"
 
-// x19: CPU index. x20: physical address of the image. Both live until Rust is called.
+// x19: CPU index. x20: physical address of the image. x23: what the first CPU found in x0, the address of
+// firmware's device tree. They live until Rust is called.
 primary_entry:
     mov     x19, #0
+    mov     x23, x0
     bl      reset_el2_state
     adrp    x20, __image_start
     bl      build_tables
     b       enable_translation
 
+// A CPU that a table has released comes with nothing: its index is its lowest affinity.
+.global spin_table_entry
+spin_table_entry:
+    mrs     x0, mpidr_el1
+    and     x0, x0, #0xff
 // PSCI passes the context value of CPU_ON in x0: the CPU's index.
 .global secondary_entry
 secondary_entry:
@@ -214,6 +221,7 @@ in_final_map:
     mov     x30, #0
     cbnz    x19, 1f
     mov     x0, x20
+    mov     x1, x23
     b       {primary}
 1:  b       {secondary}
 

@@ -1,6 +1,6 @@
 //! The end of a run: the verdict, then the exit code or the power switch.
 
-use crate::{log, psci, semihosting};
+use crate::{log, power, semihosting};
 
 /// How a run ends. The numbers are QEMU's exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,5 +28,5 @@ pub(crate) fn end(how: Exit, reason: &str) -> ! {
     if log::hlt_allowed() {
         semihosting::exit(how as u32);
     }
-    psci::system_off()
+    power::off()
 }

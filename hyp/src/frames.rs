@@ -13,7 +13,7 @@ use buddy_system_allocator::Heap;
 use rm::address::{PAGE_SIZE, Pa};
 use rm::machine::Frame;
 
-use crate::board::{Board, Region};
+use crate::board::Region;
 use crate::cache;
 use crate::stage1::{direct, physical};
 
@@ -34,10 +34,10 @@ pub struct BootMemory {
 
 impl BootMemory {
     /// `used` is image and package, the only RAM in use.
-    pub(crate) fn new(board: &'static Board, used: Region) -> Self {
-        let home = board.ram.iter().find(|ram| ram.contains(used.start));
+    pub(crate) fn new(ram: &'static [Region], used: Region) -> Self {
+        let home = ram.iter().find(|ram| ram.contains(used.start));
         let end = home.expect("the image lies in RAM").end();
-        Self { ram: board.ram, used, end }
+        Self { ram, used, end }
     }
 
     /// `count` values of `T` that live as long as EL2, each made by `make` from its index.

@@ -21,6 +21,7 @@ mod exception;
 mod exit;
 #[cfg(target_os = "none")]
 mod fatal;
+pub mod firmware;
 #[cfg(target_os = "none")]
 pub mod frames;
 #[cfg(target_os = "none")]
@@ -37,6 +38,10 @@ pub mod log;
 pub mod machine;
 #[cfg(target_os = "none")]
 mod mailbox;
+#[cfg(target_os = "none")]
+mod mmio;
+#[cfg(target_os = "none")]
+mod power;
 #[cfg(target_os = "none")]
 mod psci;
 #[cfg(any(test, target_os = "none"))]

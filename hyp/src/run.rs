@@ -14,11 +14,12 @@ static CPUS: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs the package's VMs until all have ended. The board's first CPU calls it.
 pub fn run(boot: Boot) -> ! {
-    let Boot { board, image, package, memory } = boot;
+    let Boot { board, image, package, memory, .. } = boot;
     BOARD.call_once(|| board);
     CPUS.store(package.cpus(), Ordering::Relaxed);
     // SAFETY: the one call, and only `gic` uses the controller.
     unsafe { gic::start(board) };
+    gic::enable_shared(board.uart.intid, board.cpus[0], false);
     vm::build(&package, memory);
     #[cfg(feature = "lock-times")]
     crate::lock_times::start();
@@ -52,7 +53,7 @@ fn board() -> &'static Board {
 /// What each CPU does once the VMs are there.
 fn enter() -> ! {
     // SAFETY: each CPU comes here once, and only `gic` uses the controller.
-    unsafe { gic::start_cpu(board()) };
+    unsafe { gic::start_cpu() };
     vcpu::configure(machine::features());
     schedule::start()
 }

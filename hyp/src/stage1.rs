@@ -7,6 +7,7 @@
 
 use core::arch::asm;
 use core::mem::size_of;
+use core::slice;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use aarch64_cpu::asm::barrier;
@@ -15,6 +16,8 @@ use rm::address::{PAGE_SIZE, Pa};
 use crate::board::{Board, Region};
 use crate::cpu::STACKS;
 
+/// Where [`look`] has its window: level-1 entry 126, below `boot.s`'s bridge.
+const WINDOW: u64 = 126 << 30;
 /// Virtual minus physical address in the direct map.
 pub const DIRECT_MAP: u64 = 0x20_0000_0000;
 
@@ -48,7 +51,7 @@ pub(crate) const TCR: u64 = 1 << 31 | 1 << 23 | 3 << 12 | 1 << 10 | 1 << 8 | 25;
 struct Table([AtomicU64; 512]);
 
 /// Tables for the direct map: a board needs two or three for each gibibyte that is not one block.
-static SPARE: [Table; 24] = [const { Table([const { AtomicU64::new(0) }; 512]) }; 24];
+static SPARE: [Table; 40] = [const { Table([const { AtomicU64::new(0) }; 512]) }; 40];
 static SPARE_USED: AtomicUsize = AtomicUsize::new(0);
 
 unsafe extern "C" {
@@ -86,14 +89,17 @@ pub fn physical<T: ?Sized>(at: *const T) -> Pa {
     Pa(at.cast::<u8>() as u64 - DIRECT_MAP)
 }
 
-/// Completes the map. Runs once, before other CPUs use the tables.
+/// The image's code and constants, which nobody writes.
+pub(crate) fn constants() -> &'static [u8] {
+    let start = &raw const __image_start;
+    let length = &raw const __rodata_end as usize - start as usize;
+    // SAFETY: the linker script puts code and constants between the two symbols, mapped read-only.
+    unsafe { slice::from_raw_parts(start, length) }
+}
+
+/// Adds the devices and takes the guard pages away. Runs once, before other CPUs use the tables.
 pub(crate) fn complete(board: &Board, image: Pa) {
     let map = Map { image };
-    let constants_end =
-        Pa(image.0 + &raw const __rodata_end as u64 - &raw const __image_start as u64);
-    for ram in board.ram {
-        map.ram(ram, image, constants_end);
-    }
     for device in board.devices {
         map.region(device.start, device.end(), DEVICE);
     }
@@ -102,6 +108,34 @@ pub(crate) fn complete(board: &Board, image: Pa) {
         map.entry(guard, 3).store(0, Ordering::Relaxed);
     }
     invalidate_all();
+}
+
+/// Adds RAM. Runs once, before other CPUs use the tables.
+pub(crate) fn map_ram(ram: &[Region], image: Pa) {
+    let map = Map { image };
+    let constants_end =
+        Pa(image.0 + &raw const __rodata_end as u64 - &raw const __image_start as u64);
+    for ram in ram {
+        map.ram(ram, image, constants_end);
+    }
+    barrier::dsb(barrier::ISHST);
+    barrier::isb(barrier::SY);
+}
+
+/// Looks at some bytes of RAM before RAM is mapped, through a window of its own, which stays. Each call
+/// sees as much of the window as is mapped, and adds what it needs.
+pub(crate) fn look(image: Pa, at: Pa, length: usize) -> &'static [u8] {
+    let map = Map { image };
+    let first = at.0 / PAGE_SIZE * PAGE_SIZE;
+    for page in (first..at.0 + length as u64).step_by(PAGE_SIZE as usize) {
+        let entry = map.entry(WINDOW + (page - first), 3);
+        entry.store(page | READ_ONLY_PAGE, Ordering::Relaxed);
+    }
+    barrier::dsb(barrier::ISHST);
+    barrier::isb(barrier::SY);
+    let start = WINDOW + (at.0 - first);
+    // SAFETY: the pages are mapped, read-only, and what boot firmware left there does not change.
+    unsafe { slice::from_raw_parts(start as *const u8, length) }
 }
 
 /// Drops this CPU's translations of EL2.
@@ -158,7 +192,8 @@ impl Map {
 
     /// Physical address of an unused table.
     fn spare(&self) -> Pa {
-        let table = &SPARE[SPARE_USED.fetch_add(1, Ordering::Relaxed)];
+        let table = SPARE.get(SPARE_USED.fetch_add(1, Ordering::Relaxed));
+        let table = table.expect("RAM and devices lie in few enough pieces for EL2's tables");
         Pa(self.image.0 + &raw const *table as u64 - &raw const __image_start as u64)
     }
 

@@ -1,47 +1,61 @@
 //! EL2's console, byte by byte. Who may write when is `log`'s business, and what is read `input`'s.
+mod cadence;
+mod imx;
+mod pl011;
 
-use core::ptr::NonNull;
-
-use arm_pl011_uart::{
-    DataBits, Interrupts, LineConfig, PL011Registers, Parity, StopBits, Uart, UniqueMmioPointer,
-};
+use rm::address::Pa;
 use spin::Once;
 
-use crate::board;
-use crate::stage1::direct;
+use crate::board::{self, UartKind};
 
-static REGISTERS: Once<usize> = Once::new();
-
-const LINE: LineConfig =
-    LineConfig { data_bits: DataBits::Bits8, parity: Parity::None, stop_bits: StopBits::One };
+static UART: Once<(UartKind, Pa)> = Once::new();
 
 /// Damaged bytes that one read passes over.
 const DAMAGED: usize = 16;
 
-/// Sets the line up. Bytes written before go nowhere.
+/// Sets the line up, and lets it interrupt when something comes. Bytes written before go nowhere.
 pub(crate) fn open(config: board::Uart) {
-    let registers = REGISTERS.call_once(|| direct(config.base) as usize);
-    // A rate that the clock cannot make leaves what firmware has set.
-    let mut uart = claim(*registers);
-    let _ = uart.enable(LINE, config.baud, config.clock);
-    uart.set_interrupt_masks(Interrupts::RXI | Interrupts::RTI);
+    let (kind, at) = *UART.call_once(|| (config.kind, config.base));
+    match kind {
+        UartKind::Pl011 { clock, baud } => pl011::open(at, clock, baud),
+        UartKind::Imx => imx::open(at),
+        UartKind::Cadence => cadence::open(at),
+    }
+}
+
+/// What a read found.
+enum Received {
+    Nothing,
+    Damaged,
+    Byte(u8),
 }
 
 /// Reads one byte if there is one. Damaged ones are passed over, but not for ever.
 pub(crate) fn try_read() -> Option<u8> {
-    let mut uart = claim(*REGISTERS.get()?);
-    (0..DAMAGED).find_map(|_| uart.read_word().ok()).flatten()
+    let (kind, at) = *UART.get()?;
+    for _ in 0..DAMAGED {
+        let received = match kind {
+            UartKind::Pl011 { .. } => pl011::read(at),
+            UartKind::Imx => imx::read(at),
+            UartKind::Cadence => cadence::read(at),
+        };
+        match received {
+            Received::Nothing => return None,
+            Received::Damaged => {}
+            Received::Byte(byte) => return Some(byte),
+        }
+    }
+    None
 }
 
 /// Writes one byte unless the transmit queue is full.
 pub(crate) fn try_write(byte: u8) -> bool {
-    let Some(&registers) = REGISTERS.get() else { return true };
-    let mut uart = claim(registers);
-    let room = !uart.is_tx_fifo_full();
-    if room {
-        uart.write_word(byte);
+    let Some(&(kind, at)) = UART.get() else { return true };
+    match kind {
+        UartKind::Pl011 { .. } => pl011::write(at, byte),
+        UartKind::Imx => imx::write(at, byte),
+        UartKind::Cadence => cadence::write(at, byte),
     }
-    room
 }
 
 /// Writes all bytes, waiting for the line.
@@ -49,12 +63,4 @@ pub(crate) fn write(bytes: &[u8]) {
     for &byte in bytes {
         while !try_write(byte) {}
     }
-}
-
-fn claim(registers: usize) -> Uart<'static> {
-    let registers = NonNull::new(registers as *mut PL011Registers).expect("no device lies at 0");
-    // SAFETY: `open` got the address from the board, whose PL011 is mapped as a device for good.
-    // `log` lets one CPU at a time write; on the fatal path two may, which mixes their text at worst.
-    // Reading, which one CPU does, takes from another queue.
-    Uart::new(unsafe { UniqueMmioPointer::new(registers) })
 }

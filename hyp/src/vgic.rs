@@ -1,4 +1,4 @@
-//! A VM's interrupt controller: a small GICv3.
+//! A VM's interrupt controller: a small GICv3, or a GICv2 where the machine has one.
 //!
 //! Distributor and redistributors are trapped and emulated from the state here; the CPU interface is
 //! the hardware's, fed through list registers. A vCPU has sixteen SGIs and the virtual timer (PPI 27),
@@ -18,22 +18,31 @@
 //! back, and one that the guest is just serving is tied to the physical interrupt again as soon as
 //! that fires. No other VM ever finds the physical interrupt blocked.
 //!
-//! `VirtualGic` is only logic and runs on the host too. `v3` holds the lock and the registers.
+//! **The two versions** differ in what the distributor shows and in how an SGI is sent. A GICv2 has the
+//! registers of a vCPU's own interrupts in the distributor, where each vCPU sees its own; behind
+//! [`Place::at`] they are those of a redistributor.
+//!
+//! `VirtualGic` is only logic and runs on the host too. `interface` holds the lock, `hardware` the
+//! registers.
 
 mod bank;
 mod distributor;
+#[cfg(target_os = "none")]
+mod hardware;
+#[cfg(target_os = "none")]
+mod interface;
 mod lists;
 mod redistributor;
-#[cfg(target_os = "none")]
-mod v3;
+#[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "for the registers of the target"))]
+mod translate;
 
 #[cfg(test)]
 mod tests;
 
 use distributor::{Distributor, SPI_BASE};
-use redistributor::{Interface, STRIDE};
 #[cfg(target_os = "none")]
-pub use v3::Vgic;
+pub use interface::Vgic;
+use redistributor::{Interface, SGI_FRAME, STRIDE};
 
 /// vCPUs that a VM may have.
 pub const MAX_VCPUS: usize = 2;
@@ -50,6 +59,19 @@ pub const REDISTRIBUTOR_SIZE: u64 = STRIDE;
 
 /// Bytes of the distributor.
 pub const DISTRIBUTOR_SIZE: u64 = 0x1_0000;
+/// Guest address of a GICv2's CPU interface, which is the hardware's virtual one.
+pub const CPU_INTERFACE: u64 = 0x0801_0000;
+/// Bytes of the CPU interface.
+pub const CPU_INTERFACE_SIZE: u64 = 0x2000;
+
+/// Which controller a VM sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// Distributor and CPU interface in memory.
+    V2,
+    /// Affinity routing, redistributors, a CPU interface of system registers.
+    V3,
+}
 
 /// A set of a VM's vCPUs, by index.
 #[must_use = "the vCPUs must hear of what changed"]
@@ -95,18 +117,38 @@ pub enum Place {
     Distributor(u64),
     /// A vCPU's redistributor and the offset into it.
     Redistributor(usize, u64),
+    /// GICv2: where a vCPU's own interrupts go, which is to itself.
+    OwnTargets(usize),
+    /// GICv2: the register by which a vCPU sends an SGI.
+    SoftwareInterrupt(usize),
 }
 
 impl Place {
-    /// What lies at a guest address; `None` where a VM of any size has nothing of its controller.
-    pub fn at(ipa: u64) -> Option<Self> {
-        if let Some(offset) = ipa.checked_sub(REDISTRIBUTORS) {
-            let vcpu = offset / STRIDE;
-            return (vcpu < MAX_VCPUS as u64)
-                .then_some(Self::Redistributor(vcpu as usize, offset % STRIDE));
+    /// What `vcpu` finds at a guest address; `None` where a VM of any size has nothing of its controller.
+    pub fn at(ipa: u64, version: Version, vcpu: usize) -> Option<Self> {
+        if let Some(offset) = ipa.checked_sub(REDISTRIBUTORS).filter(|_| version == Version::V3) {
+            let owner = offset / STRIDE;
+            return (owner < MAX_VCPUS as u64)
+                .then_some(Self::Redistributor(owner as usize, offset % STRIDE));
         }
-        let offset = ipa.checked_sub(DISTRIBUTOR)?;
-        (offset < DISTRIBUTOR_SIZE).then_some(Self::Distributor(offset))
+        let offset = ipa.checked_sub(DISTRIBUTOR).filter(|&offset| offset < DISTRIBUTOR_SIZE)?;
+        Some(match version {
+            Version::V3 => Self::Distributor(offset),
+            Version::V2 => Self::of_v2(offset, vcpu),
+        })
+    }
+
+    /// What lies at an offset of a GICv2's distributor (IHI 0048B, 4.3). The first word of each kind of
+    /// register is about a CPU's own interrupts.
+    fn of_v2(offset: u64, vcpu: usize) -> Self {
+        let own_bits = (0x100..0x400).contains(&offset) && offset % 0x80 < 4;
+        match offset {
+            0x400..0x420 | 0xc00..0xc08 => Self::Redistributor(vcpu, SGI_FRAME + offset),
+            0x800..0x820 => Self::OwnTargets(vcpu),
+            0xf00..0xf04 => Self::SoftwareInterrupt(vcpu),
+            _ if own_bits => Self::Redistributor(vcpu, SGI_FRAME + offset),
+            _ => Self::Distributor(offset),
+        }
     }
 
     /// The place `bytes` further on.
@@ -114,6 +156,7 @@ impl Place {
         match self {
             Self::Distributor(offset) => Self::Distributor(offset + bytes),
             Self::Redistributor(vcpu, offset) => Self::Redistributor(vcpu, offset + bytes),
+            Self::OwnTargets(_) | Self::SoftwareInterrupt(_) => self,
         }
     }
 
@@ -122,29 +165,34 @@ impl Place {
         match self {
             Self::Distributor(offset) => Self::Distributor(offset & !3),
             Self::Redistributor(vcpu, offset) => Self::Redistributor(vcpu, offset & !3),
+            Self::OwnTargets(_) | Self::SoftwareInterrupt(_) => self,
         }
     }
 
     fn offset(self) -> u64 {
-        let (Self::Distributor(offset) | Self::Redistributor(_, offset)) = self;
-        offset
+        match self {
+            Self::Distributor(offset) | Self::Redistributor(_, offset) => offset,
+            Self::OwnTargets(_) | Self::SoftwareInterrupt(_) => 0,
+        }
     }
 }
 
 /// State of one VM's controller.
 #[derive(Clone, Debug)]
 struct VirtualGic {
+    version: Version,
     vcpus: usize,
     distributor: Distributor,
     interfaces: [Interface; MAX_VCPUS],
 }
 
 impl VirtualGic {
-    fn new(vcpus: usize) -> Self {
+    fn new(vcpus: usize, version: Version) -> Self {
         assert!((1..=MAX_VCPUS).contains(&vcpus), "a VM has 1 to {MAX_VCPUS} vCPUs");
         Self {
+            version,
             vcpus,
-            distributor: Distributor::new(),
+            distributor: Distributor::new(version, vcpus),
             interfaces: core::array::from_fn(|_| Interface::new()),
         }
     }
@@ -189,7 +237,8 @@ impl VirtualGic {
         }
         match place {
             Place::Distributor(_) => self.all(),
-            Place::Redistributor(vcpu, _) => VcpuSet::only(vcpu),
+            Place::Redistributor(vcpu, _) | Place::OwnTargets(vcpu) => VcpuSet::only(vcpu),
+            Place::SoftwareInterrupt(vcpu) => self.send_software_interrupt(vcpu, value as u32),
         }
     }
 
@@ -199,6 +248,8 @@ impl VirtualGic {
             Place::Redistributor(vcpu, offset) => {
                 self.interfaces[vcpu].read(vcpu, vcpu + 1 == self.vcpus, offset)
             }
+            Place::OwnTargets(vcpu) => u32::from_le_bytes([1 << vcpu; 4]),
+            Place::SoftwareInterrupt(_) => 0,
         }
     }
 
@@ -208,6 +259,7 @@ impl VirtualGic {
             Place::Redistributor(vcpu, offset) => {
                 self.interfaces[vcpu].write(offset, value, mask);
             }
+            Place::OwnTargets(_) | Place::SoftwareInterrupt(_) => {}
         }
     }
 
@@ -247,6 +299,22 @@ impl VirtualGic {
         } else {
             VcpuSet::default()
         };
+        self.raise_own(targets, intid)
+    }
+
+    /// `vcpu` wrote `value` to GICD_SGIR (IHI 0048B, 4.3.15); tells which vCPUs got the interrupt.
+    fn send_software_interrupt(&mut self, vcpu: usize, value: u32) -> VcpuSet {
+        let targets = match value >> 24 & 0b11 {
+            0b00 => VcpuSet((value >> 16) as u8 & self.all().0),
+            0b01 => self.all().without(vcpu),
+            0b10 => VcpuSet::only(vcpu),
+            _ => VcpuSet::default(),
+        };
+        self.raise_own(targets, value & 0xf)
+    }
+
+    /// Makes an interrupt of their own pending for some vCPUs.
+    fn raise_own(&mut self, targets: VcpuSet, intid: u32) -> VcpuSet {
         for target in targets.iter() {
             self.interfaces[target].bank.raise(intid);
         }
@@ -274,12 +342,15 @@ impl VirtualGic {
 
     /// Whether an interrupt waits that `vcpu`'s CPU interface would signal.
     fn has_pending(&self, vcpu: usize) -> bool {
-        const GROUP1: u64 = 1 << 1;
+        let group = match self.version {
+            Version::V2 => 1 << 0,
+            Version::V3 => 1 << 1,
+        };
         let interface = &self.interfaces[vcpu];
         let mask = (interface.control >> 24) as u8;
         let waiting = join(interface.bank.waiting(), self.distributor.waiting_for(vcpu));
         self.distributor.is_enabled()
-            && interface.control & GROUP1 != 0
+            && interface.control & group != 0
             && lists::intids(waiting).any(|intid| self.priority(vcpu, intid) < mask)
     }
 

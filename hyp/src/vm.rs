@@ -164,7 +164,7 @@ impl Vm {
         if let Some(offset) = at.0.checked_sub(CONSOLE).filter(|&offset| offset < CONSOLE_SIZE) {
             return Some(self.console(offset, write));
         }
-        let place = Place::at(at.0)?;
+        let place = Place::at(at.0, self.vgic.version(), vcpu)?;
         let Some(value) = write else {
             return self.vgic.read(self.machine(), vcpu, place, size);
         };

@@ -3,15 +3,19 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use package::{Amounts, Board, Vm, Writer};
+use package::{Amounts, Board, Digest, Vm, Writer};
 
 use crate::build::Programs;
 use crate::elf::{self, Flat};
-use crate::scenario::Scenario;
+use crate::scenario::{Damage, Scenario};
 
-/// Where the arm64 boot protocol keeps the size of the image: boot loaders put nothing below
+/// Where the arm64 boot protocol keeps the distance of the image from the start of RAM, modulo 2 MiB.
+const TEXT_OFFSET: usize = 8;
+/// Where it keeps the size of the image: boot loaders put nothing below
 /// load address + this.
 const IMAGE_SIZE: usize = 16;
+/// Bytes of the header.
+const ARM64_HEADER: usize = 64;
 /// "ARM\x64" at this offset marks an image.
 const IMAGE_MAGIC: usize = 56;
 
@@ -26,9 +30,13 @@ pub struct Image {
 
 /// Puts a scenario's programs together, with a nonce of its own.
 pub fn compose(scenario: &Scenario, programs: &Programs) -> Result<Image> {
-    let hypervisor = programs.path(scenario.program.name())?;
-    assemble(hypervisor, writer(scenario, programs)?)
-        .with_context(|| format!("scenario {} cannot be packed", scenario.name))
+    let hypervisor = programs.path(&scenario.el2_program())?;
+    let mut image = assemble(hypervisor, writer(scenario, programs)?)
+        .with_context(|| format!("scenario {} cannot be packed", scenario.name))?;
+    place(&mut image.bytes, scenario.load_at);
+    let package_at = elf::flatten(hypervisor)?.bytes.len();
+    damage(&mut image.bytes, package_at, scenario.damage);
+    Ok(image)
 }
 
 /// Puts a hypervisor and what a package is made of together, with a nonce of its own.
@@ -42,7 +50,11 @@ pub fn assemble(program: &Path, writer: Writer) -> Result<Image> {
         "{} does not end at __image_end, so EL2 would miss the package",
         program.display()
     );
-    let package = Writer { nonce, ..writer }.write()?;
+    let constants_end = (elf::symbol(program, "__rodata_end")? - hypervisor.base) as usize;
+    let covered = hypervisor.bytes.get(ARM64_HEADER..constants_end);
+    let covered = covered.context("__rodata_end does not lie in the hypervisor")?;
+    let digest = writer.hypervisor.unwrap_or((Digest::of(covered), covered.len() as u32));
+    let package = Writer { nonce, hypervisor: Some(digest), ..writer }.write()?;
     Ok(Image { bytes: join(hypervisor, &package)?, nonce: hex(&nonce) })
 }
 
@@ -51,7 +63,7 @@ fn writer(scenario: &Scenario, programs: &Programs) -> Result<Writer> {
     let mut writer = Writer {
         hlt_allowed: scenario.semihosting,
         channels: scenario.channels.to_vec(),
-        ..Writer::new(Board::QemuVirt, scenario.machine.cpus, [0; 16])
+        ..Writer::new(scenario.machine.board, scenario.machine.cpus, [0; 16])
     };
     let mut names: Vec<&str> = Vec::new();
     for guest in scenario.guests {
@@ -65,6 +77,12 @@ fn writer(scenario: &Scenario, programs: &Programs) -> Result<Writer> {
         }
     }
     writer.shared = Amounts::enough_for(&writer.vms);
+    match scenario.damage {
+        Damage::OtherBuild => writer.hypervisor = Some((Digest::of(b"another build"), 4096)),
+        Damage::OtherBoard => writer.board = Board::Zcu102,
+        Damage::OtherGic => writer.gic = 2,
+        Damage::None | Damage::Cut | Damage::Changed => {}
+    }
     Ok(writer)
 }
 
@@ -81,6 +99,22 @@ fn join(hypervisor: Flat, package: &[u8]) -> Result<Vec<u8>> {
     let size = bytes.len() as u64;
     bytes[IMAGE_SIZE..IMAGE_SIZE + 8].copy_from_slice(&size.to_le_bytes());
     Ok(bytes)
+}
+
+/// Asks for another place in memory: the boot protocol adds this to the start of RAM.
+fn place(image: &mut [u8], load_at: u64) {
+    image[TEXT_OFFSET..TEXT_OFFSET + 8].copy_from_slice(&load_at.to_le_bytes());
+}
+
+/// Does to an image what happens to images on their way.
+fn damage(image: &mut Vec<u8>, package_at: usize, damage: Damage) {
+    const PAGE: usize = 4096;
+    match damage {
+        Damage::Cut => image.truncate(image.len() - PAGE),
+        // Header, boot configuration, first program.
+        Damage::Changed => image[package_at + 2 * PAGE + 64] ^= 1,
+        Damage::None | Damage::OtherBuild | Damage::OtherBoard | Damage::OtherGic => {}
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

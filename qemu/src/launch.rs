@@ -15,10 +15,11 @@ use anyhow::{Context, Result};
 use wait_timeout::ChildExt;
 
 use crate::build::Programs;
+use crate::firmware;
 use crate::image::{self, Image};
 use crate::keyboard::{Input, Keyboard};
 use crate::log::{Line, Splitter, Texts};
-use crate::scenario::{Machine, Scenario};
+use crate::scenario::Scenario;
 use crate::symbols::{self, Function};
 use crate::typing::{Script, Typist};
 use crate::verdict::{self, End, Evidence};
@@ -59,12 +60,16 @@ impl<'a> Prepared<'a> {
         programs: &Programs,
         directory: impl Into<PathBuf>,
     ) -> Result<Self> {
-        let program = programs.path(scenario.program.name())?.to_owned();
+        let program = programs.path(&scenario.el2_program())?.to_owned();
         let directory = directory.into();
         let Image { bytes, nonce } = image::compose(scenario, programs)?;
         fs::create_dir_all(&directory)
             .and_then(|()| fs::write(directory.join("image"), bytes))
             .with_context(|| format!("cannot write to {}", directory.display()))?;
+        if scenario.firmware_tree {
+            let tree = firmware::tree(scenario.machine.board)?;
+            fs::write(directory.join("firmware.dtb"), tree)?;
+        }
         let texts = Texts::of(&program)?;
         Ok(Self { scenario, program, texts, nonce, directory })
     }
@@ -85,6 +90,10 @@ impl<'a> Prepared<'a> {
         self.directory.join("memory")
     }
 
+    fn firmware_tree(&self) -> PathBuf {
+        self.directory.join("firmware.dtb")
+    }
+
     fn uart(&self) -> PathBuf {
         self.directory.join("uart.txt")
     }
@@ -92,7 +101,7 @@ impl<'a> Prepared<'a> {
     /// The QEMU command line.
     pub fn command(&self, qemu: &Path) -> Command {
         let mut command = Command::new(qemu);
-        command.args(machine_arguments(&self.scenario.machine));
+        command.args(self.scenario.machine.arguments());
         if self.scenario.keeps_memory {
             let path = self.memory().display().to_string();
             command.arg("-object");
@@ -100,6 +109,9 @@ impl<'a> Prepared<'a> {
             command.args(["-machine", "memory-backend=ram"]);
         }
         command.arg("-kernel").arg(self.image());
+        if self.scenario.firmware_tree {
+            command.arg("-dtb").arg(self.firmware_tree());
+        }
         if self.scenario.semihosting {
             // The log comes on standard output: that is what semihosting calls the console.
             command.args(["-semihosting-config", "enable=on,target=native"]);
@@ -227,23 +239,6 @@ fn said(wanted: &[&str], lines: &[Line]) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-fn machine_arguments(machine: &Machine) -> Vec<String> {
-    let mut arguments = vec![
-        "-M".into(),
-        "virt,virtualization=on,gic-version=3,dtb-randomness=off".into(),
-        "-cpu".into(),
-        machine.cpu.into(),
-        "-smp".into(),
-        machine.cpus.to_string(),
-    ];
-    arguments
-        .extend(["-m", "1G", "-nodefaults", "-display", "none", "-no-reboot"].map(str::to_owned));
-    if machine.counted {
-        arguments.extend(["-icount", "shift=0,sleep=off"].map(str::to_owned));
-    }
-    arguments
 }
 
 /// A QEMU that is running. Dropping it kills it.
@@ -374,12 +369,5 @@ mod tests {
         let id = sleeper.0.id();
         drop(sleeper);
         assert!(!Path::new(&format!("/proc/{id}/cmdline")).exists());
-    }
-
-    #[test]
-    fn the_benchmark_machine_counts_instructions() {
-        let arguments = machine_arguments(&Machine::BENCH).join(" ");
-        assert!(arguments.contains("-cpu cortex-a57,cntfrq=1000000000 -smp 1"));
-        assert!(arguments.ends_with("-icount shift=0,sleep=off"));
     }
 }

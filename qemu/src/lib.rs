@@ -6,6 +6,8 @@
 //! build     cargo, for the target           elf      program -> raw bytes
 //! scenario  which VMs, which machine        image    hypervisor + package
 //! sources   the programs that a manifest names
+//! machine   what QEMU is asked to model
+//! firmware  the device tree that EL2 finds
 //! launch    one QEMU process: never left behind, never waited for without end
 //! log       defmt frames -> lines           print    lines -> terminal
 //! serial    a board's UART              monitor  its bytes -> lines
@@ -22,10 +24,12 @@
 pub mod build;
 pub mod doctor;
 pub mod elf;
+pub mod firmware;
 pub mod image;
 pub mod keyboard;
 pub mod launch;
 pub mod log;
+pub mod machine;
 pub mod map;
 pub mod monitor;
 pub mod peers;

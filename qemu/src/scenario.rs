@@ -5,6 +5,7 @@
 //! shows only what is special about the scenario.
 
 pub mod bench;
+pub mod boards;
 pub mod checks;
 pub mod console;
 pub mod demo;
@@ -15,8 +16,9 @@ pub mod map;
 
 use anyhow::{Context, Result};
 use guests::layout::{self, Link};
-use package::{Channel, EndOfLife, Name, Vm};
+use package::{Board, Channel, EndOfLife, Name, Vm};
 
+pub use crate::machine::Machine;
 use crate::verdict::Expect;
 
 /// A run of the system, complete.
@@ -28,6 +30,12 @@ pub struct Scenario {
     pub about: &'static str,
     /// What runs at EL2.
     pub program: Program,
+    /// How far behind the start of RAM the image is loaded; 0 is QEMU's own choice, 2 MiB.
+    pub load_at: u64,
+    /// What is done to the image.
+    pub damage: Damage,
+    /// Whether firmware leaves a device tree of ours for EL2 to read.
+    pub firmware_tree: bool,
     /// The VMs in the order of their indices.
     pub guests: &'static [Guest],
     /// Memory that they share from boot on.
@@ -54,6 +62,9 @@ impl Scenario {
         name: "",
         about: "",
         program: Program::Hypervisor,
+        load_at: 0,
+        damage: Damage::None,
+        firmware_tree: false,
         guests: &[],
         channels: &[],
         machine: Machine::TESTS,
@@ -65,6 +76,15 @@ impl Scenario {
         types: &[],
     };
 
+    /// The name of the program that runs at EL2.
+    pub fn el2_program(&self) -> String {
+        match (self.program, self.machine.board) {
+            (Program::Hypervisor, board) => board.name().to_owned(),
+            (Program::El2(name), Board::QemuVirt) => name.to_owned(),
+            (Program::El2(name), board) => format!("{name}-{}", board.name()),
+        }
+    }
+
     /// The names of the VMs.
     pub fn vm_names(&self) -> impl Iterator<Item = &'static str> {
         self.guests.iter().map(|guest| guest.vm.name.as_str())
@@ -74,20 +94,10 @@ impl Scenario {
 /// What runs at EL2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// The hypervisor for QEMU's virt machine.
+    /// The hypervisor for the machine's board.
     Hypervisor,
     /// A test program that takes its place.
     El2(&'static str),
-}
-
-impl Program {
-    /// The name of the binary.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hypervisor => "qemu-virt",
-            Self::El2(name) => name,
-        }
-    }
 }
 
 /// A VM and the name of its program.
@@ -99,22 +109,21 @@ pub struct Guest {
     pub vm: Vm,
 }
 
-/// The machine that QEMU models.
+/// What is done to an image before it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Machine {
-    /// QEMU's name of the CPU, with properties.
-    pub cpu: &'static str,
-    /// How many.
-    pub cpus: u8,
-    /// Whether time is counted in instructions, which makes a run the same every time.
-    pub counted: bool,
-}
-
-impl Machine {
-    /// What scenarios run on unless they say otherwise.
-    pub const TESTS: Self = Self { cpu: "cortex-a72", cpus: 2, counted: false };
-    /// One tick of the counter is one instruction.
-    pub const BENCH: Self = Self { cpu: "cortex-a57,cntfrq=1000000000", cpus: 1, counted: true };
+pub enum Damage {
+    /// Nothing.
+    None,
+    /// Its end is missing.
+    Cut,
+    /// A byte of the first VM's program is another.
+    Changed,
+    /// Its package was made for another build of the hypervisor.
+    OtherBuild,
+    /// Its package was made for another board.
+    OtherBoard,
+    /// The VMs' device trees describe a GICv2.
+    OtherGic,
 }
 
 /// A VM as the programs of the crate `guests` expect it: one vCPU on CPU 0 unless changed with
@@ -144,6 +153,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         .chain(mailbox::ALL)
         .chain(console::ALL)
         .chain(el2::ALL)
+        .chain(boards::ALL)
 }
 
 /// The scenario of this name.
@@ -183,7 +193,7 @@ mod tests {
                 vms: scenario.guests.iter().map(small).collect(),
                 channels: scenario.channels.to_vec(),
                 images: vec![vec![0; 4]],
-                ..package::Writer::new(package::Board::QemuVirt, scenario.machine.cpus, [0; 16])
+                ..package::Writer::new(scenario.machine.board, scenario.machine.cpus, [0; 16])
             };
             assert!(writer.write().is_ok(), "{}: {:?}", scenario.name, writer.write());
         }

@@ -37,6 +37,9 @@ pub enum Expect {
     Pass,
     /// End with a verdict of failure whose reason contains this text.
     Failure(&'static str),
+    /// EL2 says on its UART, in a line that starts with REFUSED, that it does not run the image, for a reason
+    /// that contains this text.
+    Refused(&'static str),
     /// EL2 panics, and its trace names this function.
     Panic(&'static str),
     /// EL2 takes an exception that it does not expect, and its trace names this function.
@@ -94,6 +97,8 @@ pub fn judge(expect: Expect, evidence: &Evidence<'_>) -> Result<String, String> 
     let verdict = Verdict::find(evidence.uart, evidence.nonce);
     let code = match expect {
         Expect::Pass => 0,
+        // Before the package is known to be whole, nothing allows semihosting: EL2 switches off.
+        Expect::Refused(_) => 0,
         Expect::Failure(_) => 1,
         Expect::Panic(_) => 101,
         Expect::Exception(_) => 3,
@@ -118,6 +123,12 @@ pub fn judge(expect: Expect, evidence: &Evidence<'_>) -> Result<String, String> 
             "{}, but EL2 gave no verdict with this run's nonce: somebody else ended it",
             evidence.end
         )),
+        (Expect::Refused(why), _) => {
+            let refused = |line: &str| line.starts_with("REFUSED ") && line.contains(why);
+            let found = evidence.uart.lines().find(|line| refused(line.trim_end()));
+            let found = found.map(|line| format!("EL2 says {line:?}"));
+            found.ok_or_else(|| format!("EL2 does not say that it refuses the image: {why}"))
+        }
         (Expect::Panic(name) | Expect::Exception(name), verdict) => {
             if let Some(verdict) = verdict.filter(|verdict| verdict.pass) {
                 return Err(said(&verdict));

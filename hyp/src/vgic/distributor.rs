@@ -1,12 +1,13 @@
 //! The virtual distributor: what a VM's vCPUs share.
 //!
-//! It is a GICv3 with one security state, affinity routing always on, and 32 SPI numbers of which a
-//! VM has eleven. What it lacks reads as zero and ignores writes.
+//! As a GICv3 it has one security state and affinity routing always on, as a GICv2 no security extensions
+//! and all interrupts in group 0. Of 32 SPI numbers a VM has eleven. What it lacks reads as zero and
+//! ignores writes.
 
 use rm::doorbell::MAX_DOORBELLS;
 
 use super::bank::{Bank, Wiring};
-use super::{CONSOLE, VcpuSet};
+use super::{CONSOLE, VcpuSet, Version};
 
 /// First INTID that vCPUs share.
 pub(super) const SPI_BASE: u32 = 32;
@@ -32,10 +33,28 @@ const TYPER_VALUE: u32 = 1 << 25 | 9 << 19 | 1;
 /// The affinity fields of GICD_IROUTER that can be written; Aff3 is not implemented (TYPER.A3V).
 const AFFINITY: u32 = 0x00ff_ffff;
 
+/// GICD_CTLR of a GICv2: all interrupts can be enabled.
+const CTLR_ENABLE: u32 = 1;
+/// GICD_TYPER of a GICv2: 64 INTIDs; above them is the number of CPU interfaces, less one.
+const TYPER_V2: u32 = 1;
+const TYPER_CPUS: u32 = 5;
+/// GICD_IGROUPR, which a GICv2 without security extensions lacks.
+const GROUPS: core::ops::Range<u64> = 0x080..0x100;
+/// GICD_ITARGETSR of the shared interrupts, a byte each.
+const TARGETS: u64 = 0x800 + SPI_BASE as u64;
+const TARGETS_END: u64 = TARGETS + 32;
+/// Peripheral ID 2 of a GICv2: architecture revision 2 (IHI 0048B, 4.3.18).
+const PIDR2_V2: u64 = 0xfe8;
+const PIDR2_GICV2: u32 = 0x2b;
+/// The route of an interrupt that goes to nobody.
+const NOBODY: u32 = 0xff;
+
 /// State of the shared interrupts.
 #[derive(Clone, Debug)]
 pub(super) struct Distributor {
-    group1: bool,
+    version: Version,
+    vcpus: usize,
+    enabled: bool,
     pub(super) bank: Bank,
     /// Lines that are high.
     lines: u32,
@@ -46,14 +65,15 @@ pub(super) struct Distributor {
 }
 
 impl Distributor {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(version: Version, vcpus: usize) -> Self {
         let pulsed = SPIS & !LINES;
         let wiring = Wiring { present: SPIS, pulsed, configurable: pulsed, edge: pulsed };
-        Self { group1: false, bank: Bank::new(wiring), lines: 0, routes: [0; 32], holders: [0; 32] }
+        let (enabled, bank) = (false, Bank::new(wiring));
+        Self { version, vcpus, enabled, bank, lines: 0, routes: [0; 32], holders: [0; 32] }
     }
 
     pub(super) fn is_enabled(&self) -> bool {
-        self.group1
+        self.enabled
     }
 
     /// Whether a device's line stands behind SPI number `n`.
@@ -107,8 +127,62 @@ impl Distributor {
     }
 
     pub(super) fn read(&self, offset: u64) -> u32 {
+        match self.version {
+            Version::V2 => self.read_v2(offset),
+            Version::V3 => self.read_v3(offset),
+        }
+    }
+
+    pub(super) fn write(&mut self, offset: u64, value: u32, mask: u32) {
+        match self.version {
+            Version::V2 => self.write_v2(offset, value, mask),
+            Version::V3 => self.write_v3(offset, value, mask),
+        }
+    }
+
+    fn read_v2(&self, offset: u64) -> u32 {
         match offset {
-            CTLR if self.group1 => CTLR_FIXED | CTLR_GROUP1,
+            CTLR => self.enabled.into(),
+            TYPER => TYPER_V2 | (self.vcpus as u32 - 1) << TYPER_CPUS,
+            PIDR2_V2 => PIDR2_GICV2,
+            TARGETS..TARGETS_END => {
+                let first = (offset - TARGETS) as usize;
+                let mask = |route: u32| 1_u8.checked_shl(route).unwrap_or(0);
+                u32::from_le_bytes(core::array::from_fn(|n| match SPIS >> (first + n) & 1 {
+                    1 => mask(self.routes[first + n]),
+                    _ => 0,
+                }))
+            }
+            _ if GROUPS.contains(&offset) => 0,
+            _ => self.bank.read(1, offset),
+        }
+    }
+
+    fn write_v2(&mut self, offset: u64, value: u32, mask: u32) {
+        match offset {
+            CTLR if mask & CTLR_ENABLE != 0 => self.enabled = value & CTLR_ENABLE != 0,
+            CTLR => {}
+            TARGETS..TARGETS_END => {
+                let first = (offset - TARGETS) as usize;
+                for (n, (targets, mask)) in
+                    value.to_le_bytes().into_iter().zip(mask.to_le_bytes()).enumerate()
+                {
+                    if mask != 0 {
+                        // One of several targets takes the interrupt; here it is always the first.
+                        let all = u32::from(targets) & ((1 << self.vcpus) - 1);
+                        self.routes[first + n] =
+                            if all == 0 { NOBODY } else { all.trailing_zeros() };
+                    }
+                }
+            }
+            _ if GROUPS.contains(&offset) => {}
+            _ => self.bank.write(1, offset, value, mask),
+        }
+    }
+
+    fn read_v3(&self, offset: u64) -> u32 {
+        match offset {
+            CTLR if self.enabled => CTLR_FIXED | CTLR_GROUP1,
             CTLR => CTLR_FIXED,
             TYPER => TYPER_VALUE,
             PIDR2 => PIDR2_GICV3,
@@ -117,9 +191,9 @@ impl Distributor {
         }
     }
 
-    pub(super) fn write(&mut self, offset: u64, value: u32, mask: u32) {
+    fn write_v3(&mut self, offset: u64, value: u32, mask: u32) {
         match offset {
-            CTLR if mask & CTLR_GROUP1 != 0 => self.group1 = value & CTLR_GROUP1 != 0,
+            CTLR if mask & CTLR_GROUP1 != 0 => self.enabled = value & CTLR_GROUP1 != 0,
             CTLR => {}
             IROUTER..IROUTER_END => {
                 if let Some(n) = self.route(offset) {

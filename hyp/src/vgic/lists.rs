@@ -10,7 +10,7 @@ use aarch64_cpu::registers::ICH_LR0_EL2 as List;
 use tock_registers::LocalRegisterCopy;
 
 use super::bank::Bank;
-use super::{SPI_BASE, TIMER, VcpuSet, VirtualGic};
+use super::{SPI_BASE, TIMER, VcpuSet, Version, VirtualGic};
 
 /// List registers that the architecture allows.
 pub(super) const MAX_LISTS: usize = 16;
@@ -110,7 +110,7 @@ impl VirtualGic {
         let mut register = Register::new(0);
         register.modify(
             List::State.val(u64::from(pending) | u64::from(active) << 1)
-                + List::Group::SET
+                + List::Group.val(u64::from(self.version == Version::V3))
                 + List::Priority.val(priority.into())
                 + List::vINTID.val(intid.into()),
         );

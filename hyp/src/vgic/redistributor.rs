@@ -10,7 +10,8 @@ use super::lists::Listed;
 
 /// Bytes of a vCPU's two frames.
 pub(super) const STRIDE: u64 = 0x2_0000;
-const SGI_FRAME: u64 = 0x1_0000;
+/// Where the registers of the vCPU's own interrupts start.
+pub(super) const SGI_FRAME: u64 = 0x1_0000;
 
 const TYPER: u64 = 0x0008;
 const TYPER_AFFINITY: u64 = 0x000c;

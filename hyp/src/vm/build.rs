@@ -24,7 +24,7 @@ use crate::machine::El2;
 use crate::rate::Notes;
 use crate::vcpu::{Begin, State};
 use crate::vgic::{self, Vgic};
-use crate::{cache, stage1, tlb};
+use crate::{board, cache, gic, stage1, tlb};
 
 static MANAGER: Once<Manager> = Once::new();
 
@@ -139,12 +139,24 @@ fn set_heaps_aside(package: &Package<'_>, blocks: &mut Blocks) {
 
 /// Keeps the addresses of the devices that EL2 emulates free of memory.
 fn keep_devices(manager: &Manager, vm: VmIndex, config: &package::Vm) {
-    let redistributors = vgic::REDISTRIBUTOR_SIZE * u64::from(config.vcpus);
+    let redistributors = match *gic::found() {
+        board::Gic::V3 { .. } => vgic::REDISTRIBUTOR_SIZE * u64::from(config.vcpus),
+        board::Gic::V2 { virtual_interface, .. } => {
+            let (at, pages) = (Ipa(vgic::CPU_INTERFACE), vgic::CPU_INTERFACE_SIZE / PAGE_SIZE);
+            if let Err(error) = manager.give_device(vm, at, virtual_interface, pages) {
+                panic!("the CPU interface of {}: {error:?}", config.name.as_str());
+            }
+            0
+        }
+    };
     for (at, size) in [
         (vgic::DISTRIBUTOR, vgic::DISTRIBUTOR_SIZE),
         (vgic::REDISTRIBUTORS, redistributors),
         (CONSOLE, CONSOLE_SIZE),
-    ] {
+    ]
+    .into_iter()
+    .filter(|&(_, size)| size > 0)
+    {
         if let Err(error) = manager.give_emulated(vm, Ipa(at), size / PAGE_SIZE) {
             panic!("devices of {}: {error:?}", config.name.as_str());
         }

@@ -82,7 +82,7 @@ const SMP: Scenario = Scenario {
     ..Scenario::USUAL
 };
 
-const PREEMPT: Scenario = Scenario {
+pub(super) const PREEMPT: Scenario = Scenario {
     name: "preempt",
     about: "two VMs that never wait share one CPU",
     guests: &[
@@ -94,7 +94,7 @@ const PREEMPT: Scenario = Scenario {
     ..Scenario::USUAL
 };
 
-const INTERRUPTS: Scenario = Scenario {
+pub(super) const INTERRUPTS: Scenario = Scenario {
     name: "interrupts",
     about: "the virtual interrupt controller and timer behave as the real ones",
     guests: &[Guest { program: "interrupts", vm: guest("A", VMID_A) }],
@@ -102,7 +102,7 @@ const INTERRUPTS: Scenario = Scenario {
     ..Scenario::USUAL
 };
 
-const KICKS: Scenario = Scenario {
+pub(super) const KICKS: Scenario = Scenario {
     name: "kicks",
     about: "two vCPUs interrupt each other, asleep and awake",
     guests: &[Guest { program: "kicks", vm: Vm { vcpus: 2, cpus: [0, 1], ..guest("A", VMID_A) } }],
@@ -110,7 +110,7 @@ const KICKS: Scenario = Scenario {
     ..Scenario::USUAL
 };
 
-const REVOKE: Scenario = Scenario {
+pub(super) const REVOKE: Scenario = Scenario {
     name: "revoke",
     about: "an owner takes memory back from a VM that keeps writing to it on another CPU",
     guests: &[
@@ -200,7 +200,7 @@ const LIVES: Scenario = Scenario {
     ..Scenario::USUAL
 };
 
-const LIVES_FEW: Scenario = Scenario {
+pub(super) const LIVES_FEW: Scenario = Scenario {
     name: "lives-few",
     about: "as lives, with four of them: what is left is the same",
     guests: &[

@@ -19,7 +19,7 @@ const DIRECT: Scenario = Scenario {
     ..Scenario::USUAL
 };
 
-const POLLING: Scenario = Scenario {
+pub(super) const POLLING: Scenario = Scenario {
     name: "example-polling",
     about: "a client that looks into its message queue now and then",
     guests: &[Guest { program: "example_polling", vm: guest("A", VMID_A) }, PARTNER],

@@ -14,6 +14,7 @@ use package::Board;
 
 use super::{monitor, programs};
 use crate::build::Profile;
+use crate::machine::Machine;
 use crate::print::{self, progress};
 use crate::scenario::{self, Scenario};
 use crate::sources::Project;
@@ -115,9 +116,11 @@ fn of_manifest(file: &Path, wanted: Option<Board>) -> Result<Assembled> {
 /// The image of a scenario.
 fn of_scenario(name: &str, wanted: Option<Board>) -> Result<Assembled> {
     // As on a board: whoever starts the image may know nothing of semihosting.
-    let scenario = &Scenario { semihosting: false, ..*scenario::named(name)? };
+    let scenario = Scenario { semihosting: false, ..*scenario::named(name)? };
+    let board = wanted.unwrap_or(scenario.machine.board);
+    let scenario = Scenario { machine: Machine { board, ..scenario.machine }, ..scenario };
     let programs = programs(Profile::Image)?;
-    let program = programs.path(scenario.program.name())?.to_owned();
-    let image = crate::image::compose(scenario, &programs)?;
-    Ok((wanted.unwrap_or(Board::QemuVirt), program, image))
+    let program = programs.path(&scenario.el2_program())?.to_owned();
+    let image = crate::image::compose(&scenario, &programs)?;
+    Ok((board, program, image))
 }

@@ -11,5 +11,6 @@
 pub mod calls;
 pub mod guest;
 pub mod random;
+pub mod tables;
 pub mod view;
 pub mod world;

@@ -78,6 +78,8 @@ pub const fn beacon(seed: u64) -> u64 {
 pub const CONSOLE: u64 = 0x0900_0000;
 /// The virtual GIC's distributor.
 pub const DISTRIBUTOR: u64 = 0x0800_0000;
+/// A GICv2's CPU interface.
+pub const CPU_INTERFACE: u64 = 0x0801_0000;
 /// The redistributor of the first vCPU; that of the second follows at [`REDISTRIBUTOR_STRIDE`].
 pub const REDISTRIBUTOR: u64 = 0x080a_0000;
 /// Distance from one redistributor to the next.

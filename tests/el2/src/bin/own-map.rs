@@ -31,6 +31,7 @@ fn main(boot: Boot) -> ! {
     let link_base = code & !(2 * 1024 * 1024 - 1);
     let alias = |link: u64| direct(Pa(boot.image.0 + (link - link_base))) as u64;
     let end = link_base + image_size();
+    let ram_end = boot.ram[boot.ram.len() - 1].end();
     let uart = QEMU_VIRT.uart.base;
     let table = [
         ("code", code, Reach::Read),
@@ -41,8 +42,8 @@ fn main(boot: Boot) -> ! {
         ("behind the image", end, Reach::None),
         ("before the image", link_base - PAGE_SIZE, Reach::None),
         ("the null page", 0, Reach::None),
-        ("the last byte of RAM", direct(QEMU_VIRT.ram[0].end()) as u64 - 1, Reach::Write),
-        ("behind RAM", direct(QEMU_VIRT.ram[0].end()) as u64, Reach::None),
+        ("the last byte of RAM", direct(ram_end) as u64 - 1, Reach::Write),
+        ("behind RAM", direct(ram_end) as u64, Reach::None),
         ("the UART", direct(uart) as u64, Reach::Write),
         ("behind the UART", direct(uart.add_pages(1)) as u64, Reach::None),
     ];

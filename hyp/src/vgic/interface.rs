@@ -1,4 +1,4 @@
-//! A VM's controller on a CPU with a GICv3 CPU interface: the lock, and the ICH registers.
+//! A VM's controller on a CPU: the lock, and when the hardware's part of it is read and written.
 
 use core::mem::take;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -7,16 +7,10 @@ use aarch64_cpu::registers::*;
 use rm::lock::{Guard, Lock, Rank, Strategy};
 use rm::machine::Machine;
 
-use super::lists::{Lists, MAX_LISTS};
-use super::{MAX_VCPUS, Place, TIMER, VcpuSet, VirtualGic};
+use super::hardware::{ActivePriorities, Hardware};
+use super::lists::MAX_LISTS;
+use super::{MAX_VCPUS, Place, TIMER, VcpuSet, Version, VirtualGic};
 use crate::gic;
-
-/// What the hardware keeps of a vCPU's CPU interface besides ICH_VMCR_EL2: the active priorities.
-#[derive(Clone, Copy, Debug, Default)]
-struct ActivePriorities {
-    group0: [u64; 4],
-    group1: [u64; 4],
-}
 
 /// A VM's interrupts and the CPU interfaces of those of its vCPUs that are on no CPU.
 struct State {
@@ -29,6 +23,7 @@ struct State {
 /// One VM's interrupt controller. Methods that name a vCPU as *loaded* are for the CPU on which it is
 /// ([`Vgic::load`] to [`Vgic::save`]).
 pub struct Vgic<R> {
+    version: Version,
     state: Lock<State, R>,
     /// vCPUs whose list registers must be chosen anew before they run on.
     changed: [AtomicBool; MAX_VCPUS],
@@ -37,30 +32,37 @@ pub struct Vgic<R> {
 impl<R: Strategy> Vgic<R> {
     /// The controller of a VM with that many vCPUs, as after a reset.
     pub fn new(vcpus: usize) -> Self {
+        let version = Version::found();
         let state = State {
-            gic: VirtualGic::new(vcpus),
+            gic: VirtualGic::new(vcpus, version),
             active_priorities: [ActivePriorities::default(); MAX_VCPUS],
             owed: VcpuSet::default(),
         };
-        Self { state: Lock::new(Rank::VirtualGic, state), changed: Default::default() }
+        Self { version, state: Lock::new(Rank::VirtualGic, state), changed: Default::default() }
     }
 
     /// Makes the controller as new. None of the vCPUs is loaded.
     pub fn reset<M: Machine<Relax = R>>(&self, machine: &M) {
         let mut state = self.lock(machine);
-        state.gic = VirtualGic::new(state.gic.vcpus);
+        state.gic = VirtualGic::new(state.gic.vcpus, self.version);
         state.active_priorities = [ActivePriorities::default(); MAX_VCPUS];
         state.owed = VcpuSet::default();
+    }
+
+    /// Which controller the VM sees.
+    pub const fn version(&self) -> Version {
+        self.version
     }
 
     /// Puts the vCPU's interrupts on this CPU. Called once before the first of a series of entries.
     pub fn load<M: Machine<Relax = R>>(&self, machine: &M, vcpu: usize) {
         let mut state = self.lock(machine);
         self.changed[vcpu].store(false, Ordering::Relaxed);
-        ICH_VMCR_EL2.set(state.gic.interfaces[vcpu].control);
-        state.active_priorities[vcpu].load();
-        let lists = state.gic.fill(vcpu, list_count());
-        write_lists(&lists);
+        let hardware = Hardware::found();
+        hardware.set_control(state.gic.interfaces[vcpu].control);
+        hardware.set_active_priorities(&state.active_priorities[vcpu]);
+        let lists = state.gic.fill(vcpu, hardware.list_count());
+        hardware.write_lists(&lists);
     }
 
     /// Takes the vCPU's interrupts off this CPU, where no guest runs until the next [`Vgic::load`].
@@ -68,11 +70,12 @@ impl<R: Strategy> Vgic<R> {
     pub fn save<M: Machine<Relax = R>>(&self, machine: &M, vcpu: usize) -> VcpuSet {
         let mut state = self.lock(machine);
         let others = fold(&mut state.gic, vcpu).and(take(&mut state.owed));
-        ICH_HCR_EL2.set(0);
+        let hardware = Hardware::found();
+        hardware.disable();
         if state.gic.release_timer(vcpu) {
             gic::deactivate(TIMER);
         }
-        state.active_priorities[vcpu] = ActivePriorities::read();
+        state.active_priorities[vcpu] = hardware.active_priorities();
         drop(state);
         self.mark(others);
         others
@@ -207,8 +210,9 @@ impl<R: Strategy> Vgic<R> {
         let mut state = self.lock(machine);
         self.changed[vcpu].store(false, Ordering::Relaxed);
         let others = fold(&mut state.gic, vcpu);
-        let lists = state.gic.fill(vcpu, list_count());
-        write_lists(&lists);
+        let hardware = Hardware::found();
+        let lists = state.gic.fill(vcpu, hardware.list_count());
+        hardware.write_lists(&lists);
         self.owe(&mut state, vcpu, others);
         state
     }
@@ -217,84 +221,11 @@ impl<R: Strategy> Vgic<R> {
 /// Reads everything back that the hardware may have changed, except the active priorities. Gives the
 /// other vCPUs for which that set interrupts free.
 fn fold(gic: &mut VirtualGic, vcpu: usize) -> VcpuSet {
+    let hardware = Hardware::found();
     let mut registers = [0; MAX_LISTS];
-    for (n, register) in registers[..list_count()].iter_mut().enumerate() {
-        *register = read_list(n);
+    for (n, register) in registers[..hardware.list_count()].iter_mut().enumerate() {
+        *register = hardware.read_list(n);
     }
-    gic.interfaces[vcpu].control = ICH_VMCR_EL2.get();
-    let ends = ICH_HCR_EL2.read(ICH_HCR_EL2::EOIcount);
-    gic.fold(vcpu, &registers, ends)
-}
-
-/// Writes the list registers and enables the virtual CPU interface. Writing ICH_HCR_EL2 also starts
-/// the count of unlisted ends from zero.
-fn write_lists(lists: &Lists) {
-    if lists.deactivate_timer {
-        gic::deactivate(TIMER);
-    }
-    for (n, &value) in lists.registers[..list_count()].iter().enumerate() {
-        write_list(n, value);
-    }
-    ICH_HCR_EL2.write(ICH_HCR_EL2::En::SET + ICH_HCR_EL2::LRENPIE.val(lists.count_ends.into()));
-}
-
-fn list_count() -> usize {
-    ICH_VTR_EL2.read(ICH_VTR_EL2::ListRegs) as usize + 1
-}
-
-/// Registers of active priorities per group: 5 bits of preemption take one, 6 two, 7 four.
-fn priority_registers() -> usize {
-    1 << ICH_VTR_EL2.read(ICH_VTR_EL2::PREbits).saturating_sub(4).min(2)
-}
-
-impl ActivePriorities {
-    fn read() -> Self {
-        let mut saved = Self::default();
-        for n in 0..priority_registers() {
-            (saved.group0[n], saved.group1[n]) = match n {
-                0 => (ICH_AP0R0_EL2.get(), ICH_AP1R0_EL2.get()),
-                1 => (ICH_AP0R1_EL2.get(), ICH_AP1R1_EL2.get()),
-                2 => (ICH_AP0R2_EL2.get(), ICH_AP1R2_EL2.get()),
-                _ => (ICH_AP0R3_EL2.get(), ICH_AP1R3_EL2.get()),
-            };
-        }
-        saved
-    }
-
-    fn load(&self) {
-        for n in 0..priority_registers() {
-            let (group0, group1) = (self.group0[n], self.group1[n]);
-            match n {
-                0 => (ICH_AP0R0_EL2.set(group0), ICH_AP1R0_EL2.set(group1)),
-                1 => (ICH_AP0R1_EL2.set(group0), ICH_AP1R1_EL2.set(group1)),
-                2 => (ICH_AP0R2_EL2.set(group0), ICH_AP1R2_EL2.set(group1)),
-                _ => (ICH_AP0R3_EL2.set(group0), ICH_AP1R3_EL2.set(group1)),
-            };
-        }
-    }
-}
-
-macro_rules! list_registers {
-    ($($n:literal $register:ident)+) => {
-        fn read_list(n: usize) -> u64 {
-            match n {
-                $($n => $register.get(),)+
-                _ => unreachable!("the architecture has {MAX_LISTS} list registers"),
-            }
-        }
-
-        fn write_list(n: usize, value: u64) {
-            match n {
-                $($n => $register.set(value),)+
-                _ => unreachable!("the architecture has {MAX_LISTS} list registers"),
-            }
-        }
-    };
-}
-
-list_registers! {
-    0 ICH_LR0_EL2 1 ICH_LR1_EL2 2 ICH_LR2_EL2 3 ICH_LR3_EL2
-    4 ICH_LR4_EL2 5 ICH_LR5_EL2 6 ICH_LR6_EL2 7 ICH_LR7_EL2
-    8 ICH_LR8_EL2 9 ICH_LR9_EL2 10 ICH_LR10_EL2 11 ICH_LR11_EL2
-    12 ICH_LR12_EL2 13 ICH_LR13_EL2 14 ICH_LR14_EL2 15 ICH_LR15_EL2
+    gic.interfaces[vcpu].control = hardware.control();
+    gic.fold(vcpu, &registers, hardware.unlisted_ends())
 }

@@ -1,0 +1,117 @@
+//! The boards: the very images that are flashed, under QEMU's models.
+//!
+//! Sharing, revoking and dying are the scenarios of `qemu-virt`, on each board's CPUs, interrupt controller
+//! and UART. QEMU's model of the i.MX 8M Plus EVK does not connect the virtual interrupt lines of its GIC to
+//! the CPUs (QEMU 10.0, `hw/arm/fsl-imx8mp.c`, `fsl_imx8mp_realize`), so no VM is ever interrupted there:
+//! its VMs poll. Images that are damaged or for something else are refused in plain text.
+
+use package::Board;
+
+use super::checks::{INTERRUPTS, KICKS, LIVES_FEW, PREEMPT, REVOKE};
+use super::demo::DEMO;
+use super::examples::POLLING;
+use super::{Damage, Machine, Program, Scenario};
+use crate::verdict::Expect;
+
+/// An image's distance from the start of RAM, unlike QEMU's own choice.
+const ELSEWHERE: u64 = 0x0640_0000;
+
+/// All of them.
+pub const ALL: &[Scenario] = &[
+    gicv2("gicv2-demo", DEMO),
+    gicv2("gicv2-interrupts", INTERRUPTS),
+    gicv2("gicv2-kicks", KICKS),
+    gicv2("gicv2-preempt", PREEMPT),
+    gicv2("gicv2-revoke", REVOKE),
+    gicv2("gicv2-lives-few", LIVES_FEW),
+    elsewhere("elsewhere-demo", Board::QemuVirt),
+    on(Board::Rpi4, "rpi4-demo", DEMO),
+    on(Board::Rpi4, "rpi4-interrupts", INTERRUPTS),
+    on(Board::Rpi4, "rpi4-kicks", KICKS),
+    on(Board::Rpi4, "rpi4-revoke", REVOKE),
+    on(Board::Rpi4, "rpi4-lives-few", LIVES_FEW),
+    on(Board::Rpi4, "rpi4-el2-tables", TABLES),
+    on(Board::Rpi4, "rpi4-uart-only", uart_only(DEMO)),
+    elsewhere("rpi4-elsewhere", Board::Rpi4),
+    told("rpi4-firmware-tree", Board::Rpi4),
+    on(Board::Imx8mpEvk, "imx8mp-evk-share", POLLING),
+    on(Board::Imx8mpEvk, "imx8mp-evk-revoke", REVOKE),
+    on(Board::Imx8mpEvk, "imx8mp-evk-lives-few", LIVES_FEW),
+    on(Board::Imx8mpEvk, "imx8mp-evk-el2-tables", TABLES),
+    on(Board::Imx8mpEvk, "imx8mp-evk-uart-only", uart_only(POLLING)),
+    elsewhere("imx8mp-evk-elsewhere", Board::Imx8mpEvk),
+    told("imx8mp-evk-firmware-tree", Board::Imx8mpEvk),
+    on(Board::Zcu102, "zcu102-demo", DEMO),
+    on(Board::Zcu102, "zcu102-interrupts", INTERRUPTS),
+    on(Board::Zcu102, "zcu102-kicks", KICKS),
+    on(Board::Zcu102, "zcu102-revoke", REVOKE),
+    on(Board::Zcu102, "zcu102-lives-few", LIVES_FEW),
+    on(Board::Zcu102, "zcu102-el2-tables", TABLES),
+    on(Board::Zcu102, "zcu102-uart-only", uart_only(DEMO)),
+    elsewhere("zcu102-elsewhere", Board::Zcu102),
+    told("zcu102-firmware-tree", Board::Zcu102),
+    refused("image-cut", Damage::Cut, "cut short"),
+    refused("image-changed", Damage::Changed, "section 1 does not fit its digest"),
+    refused("image-mixed", Damage::OtherBuild, "another build of the hypervisor"),
+    refused("image-other-board", Damage::OtherBoard, "for the board zcu102"),
+    refused("image-other-gic", Damage::OtherGic, "for a GICv2, which this machine lacks"),
+];
+
+const TABLES: Scenario = Scenario {
+    about: "the hardware translates every page as the manager says, after random calls",
+    program: Program::El2("tables"),
+    seconds: 180,
+    ..Scenario::USUAL
+};
+
+/// A scenario with nothing but the board's UART for log and verdict.
+const fn uart_only(scenario: Scenario) -> Scenario {
+    Scenario { semihosting: false, ..scenario }
+}
+
+/// How VMs share on a board.
+const fn sharing(board: Board) -> Scenario {
+    match board {
+        Board::Imx8mpEvk => POLLING,
+        _ => DEMO,
+    }
+}
+
+/// A scenario on a board's model.
+const fn on(board: Board, name: &'static str, scenario: Scenario) -> Scenario {
+    Scenario { name, machine: Machine::of(board), ..scenario }
+}
+
+/// A scenario on `qemu-virt` with a GICv2.
+const fn gicv2(name: &'static str, scenario: Scenario) -> Scenario {
+    Scenario { name, machine: Machine { gic: 2, ..scenario.machine }, ..scenario }
+}
+
+/// VMs that share, in an image that is loaded elsewhere.
+const fn elsewhere(name: &'static str, board: Board) -> Scenario {
+    let about = "VMs share, in an image that is loaded at another address";
+    Scenario { about, load_at: ELSEWHERE, ..on(board, name, sharing(board)) }
+}
+
+/// VMs that share beside memory that firmware says it keeps.
+const fn told(name: &'static str, board: Board) -> Scenario {
+    Scenario {
+        about: "VMs share beside memory that firmware's device tree reserves",
+        firmware_tree: true,
+        log: &["from firmware's device tree", "conservation holds"],
+        ..on(board, name, sharing(board))
+    }
+}
+
+/// An image that EL2 does not run.
+const fn refused(name: &'static str, damage: Damage, why: &'static str) -> Scenario {
+    Scenario {
+        name,
+        about: "EL2 names in plain text what is wrong with an image",
+        damage,
+        semihosting: false,
+        expect: Expect::Refused(why),
+        log: &[],
+        ..DEMO
+    }
+}
