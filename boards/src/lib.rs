@@ -10,3 +10,6 @@ pub use imx8mp_evk::IMX8MP_EVK;
 pub use qemu_virt::QEMU_VIRT;
 pub use rpi4::RPI4;
 pub use zcu102::ZCU102;
+
+/// All of them.
+pub const ALL: &[&hyp::board::Board] = &[&QEMU_VIRT, &RPI4, &IMX8MP_EVK, &ZCU102];

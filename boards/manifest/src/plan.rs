@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use package::{Amounts, Board, Load, Placement, Vm, Writer};
 
+use crate::board;
 use crate::check::short;
 use crate::draft::{self, Draft};
 use crate::map::Map;
@@ -15,7 +16,9 @@ pub struct Manifest {
     pub(crate) writer: Writer,
     pub(crate) vms: Vec<PlannedVm>,
     pub(crate) machine: Map,
+    pub(crate) hypervisor: u64,
     pub(crate) ram: Vec<Range<u64>>,
+    pub(crate) more_ram: Vec<Range<u64>>,
 }
 
 /// What a person may want to know of a VM beyond its boot configuration.
@@ -70,9 +73,21 @@ impl Manifest {
         &self.machine
     }
 
-    /// The machine's RAM that EL2 hands out.
+    /// RAM that every such board has.
     pub fn ram(&self) -> &[Range<u64>] {
         &self.ram
+    }
+
+    /// RAM that some such boards have beyond that.
+    pub fn more_ram(&self) -> &[Range<u64>] {
+        &self.more_ram
+    }
+
+    /// How much RAM a board must have: EL2, its package, VMs and heaps.
+    pub fn needs(&self) -> u64 {
+        let vms: u64 = self.writer.vms.iter().map(|vm| vm.memory).sum();
+        let heaps: u64 = self.writer.heaps.iter().map(|heap| heap.size).sum();
+        self.hypervisor + vms + heaps
     }
 
     /// The boot configuration; its nonce is zero.
@@ -109,7 +124,15 @@ pub(crate) fn finish(draft: Draft<'_>) -> Option<Manifest> {
     }
     writer.shared = Amounts::enough_for(&writer.vms);
     (writer.channels, writer.heaps) = (draft.channels, draft.heaps);
-    Some(Manifest { writer, vms, machine: draft.machine, ram: facts.ram.clone() })
+    let packed: usize = writer.images.iter().map(Vec::len).sum();
+    Some(Manifest {
+        writer,
+        vms,
+        machine: draft.machine,
+        hypervisor: facts.hypervisor(packed as u64),
+        ram: facts.sure.clone(),
+        more_ram: board::without(facts.ram.clone(), &facts.sure),
+    })
 }
 
 fn planned(device: &draft::Device<'_>) -> Option<PlannedDevice> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use manifest::keys::{SECTIONS, Section};
 use manifest::{Manifest, NoGuest, Sources, load_with};
 use package::{OnFault, Package, Quotas, Roles, Start};
+use rm::memparcel::MAX_HANDLES;
 
 mod common;
 
@@ -62,6 +63,11 @@ fn the_quotas_of_the_reference_are_the_usual_ones() {
     ];
     let said: Vec<_> = table.into_iter().map(|[_, _, default]| default).collect();
     assert_eq!(said, usual);
+    let text = fs::read_to_string(folder().join("MANIFEST.md")).unwrap();
+    let parcels = format!("the limits of all VMs together are at most {MAX_HANDLES} |");
+    let unread = format!("the limit at most {} |", rm::quota::Quotas::MAX_UNREAD);
+    let frames = format!("at least {} guaranteed |", rm::quota::Quotas::MIN_FRAMES);
+    assert!([parcels, unread, frames].iter().all(|bound| text.contains(bound)));
 }
 
 /// The files that users bring along.

@@ -170,7 +170,7 @@ const ROWS: &[Row] = &[
     // Memory.
     row("memory = \"64M\"", "memory = \"63M\"", "63 MiB is no multiple of 2 MiB", "\"64M\""),
     row("memory = \"64M\"", "memory = 0", "0 B is no multiple of 2 MiB", "\"2M\""),
-    row("memory = \"64M\"", "memory = \"1G\"", "but the board has 1 GiB of RAM", ""),
+    row("memory = \"64M\"", "memory = \"300G\"", "no such board has more than 255 GiB", ""),
     row("memory = \"64M\"", "memory = \"2048G\"", "goes beyond", ""),
     row(
         "memory = 8388608",
@@ -186,9 +186,9 @@ const ROWS: &[Row] = &[
     ),
     row(
         "memory = \"4M\"",
-        "memory = \"4M\"\nmemory_at = 0x1_0000_0000",
+        "memory = \"4M\"\nmemory_at = 0x2000_0000",
         "the board has no RAM there",
-        "RAM is at 0x4000_0000..0x8000_0000",
+        "RAM is at 0x4000_0000..0x40_0000_0000",
     ),
     row(
         "memory = \"4M\"",
@@ -199,8 +199,8 @@ const ROWS: &[Row] = &[
     row(
         "memory = \"4M\"",
         "memory = \"1G\"",
-        "no 1 GiB of free RAM in one piece",
-        "not put together from pieces",
+        "not every qemu-virt has 1 GiB of free RAM in one piece",
+        "say where: `memory_at`",
     ),
     // Programs.
     row(
@@ -264,8 +264,8 @@ const ROWS: &[Row] = &[
         "its neighbours",
     ),
     row("size = \"4K\"\nat", "size = 0\nat", "has no registers", ""),
-    row("address = 0x0901_0000", "address = 0x0900_0000", "overlaps EL2's registers", ""),
-    row("address = 0x0901_0000", "address = 0x0800_0000", "overlaps EL2's registers", ""),
+    row("address = 0x0901_0000", "address = 0x0900_0000", "overlaps EL2's UART", ""),
+    row("address = 0x0901_0000", "address = 0x0800_0000", "overlaps the interrupt controller", ""),
     row("address = 0x0901_0000", "address = 0x5000_0000", "lies in RAM", ""),
     row("address = 0x0901_0000", "address = 0x0a00_0000", "driver", ""),
     row(

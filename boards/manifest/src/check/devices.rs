@@ -23,7 +23,7 @@ pub(super) fn check(draft: &mut Draft<'_>) {
     let mut machine = Machine {
         map: std::mem::take(&mut draft.machine),
         ram: draft.facts.as_ref().map_or(Vec::new(), |facts| facts.ram.clone()),
-        uart: draft.facts.as_ref().and_then(|facts| facts.uart_interrupt),
+        uart: draft.facts.as_ref().map(|facts| facts.uart_interrupt),
         given: Vec::new(),
         problems: draft.problems,
     };

@@ -2,6 +2,7 @@
 
 use package::{EMULATED, MEMORY_GRANULE, VM_MEMORY_BASE};
 
+use crate::board::bytes;
 use crate::draft::{Draft, IPA_END, Vm};
 use crate::machine;
 use crate::map::{PAGE, hex, meet, range, text};
@@ -109,14 +110,17 @@ fn choose(draft: &Draft<'_>, at: usize, size: &At<u64>) -> Option<At<u64>> {
     let mut taken = draft.machine.clone();
     taken.keep(EMULATED, "");
     draft.vms[at].space.claims().iter().for_each(|claim| taken.keep(claim.range.clone(), ""));
-    let banks = facts.ram.iter().filter(|bank| bank.end <= IPA_END);
     let free =
         |bank: &std::ops::Range<u64>| taken.highest(bank.clone(), size.value, MEMORY_GRANULE);
-    let found = banks.filter_map(free).next();
+    // The first GiB or so, which every such board has.
+    let found = facts.sure.iter().filter_map(free).next_back();
     if found.is_none() {
-        let message =
-            format!("the board has no {} of free RAM in one piece", size::text(size.value));
-        let help = "memory of a `direct` VM is not put together from pieces";
+        let message = format!(
+            "not every {} has {} of free RAM in one piece",
+            draft.board.as_ref().map_or("board", |board| board.value.name()),
+            size::text(size.value)
+        );
+        let help = "if yours has, say where: `memory_at`";
         draft.problems.add(Problem::new(&size.span, message).help(help));
     }
     found.map(|start| size.with(start))
@@ -127,12 +131,13 @@ pub(super) fn check_ram(draft: &Draft<'_>) {
     let Some(facts) = &draft.facts else { return };
     let packed: u64 = draft.vms.iter().map(packed).sum();
     let mut sum = facts.hypervisor(packed);
-    let vms = draft.vms.iter().filter_map(|vm| vm.memory.as_ref().and(vm.said.memory.as_ref()));
+    let vms = draft.config.vms.iter().filter_map(|vm| vm.memory.as_ref());
+    let vms = vms.filter(|size| size.value <= IPA_END);
     let heaps = draft.config.heaps.iter().filter_map(|heap| heap.size.as_ref());
     for size in vms.chain(heaps) {
         sum = sum.saturating_add(size.value);
-        if sum > facts.ram_size() {
-            return too_much(draft.problems, size, sum, facts.ram_size());
+        if sum > bytes(&facts.ram) {
+            return too_much(draft.problems, size, sum, bytes(&facts.ram));
         }
     }
 }
@@ -140,6 +145,6 @@ pub(super) fn check_ram(draft: &Draft<'_>) {
 fn too_much(problems: &Problems, size: &At<u64>, sum: u64, ram: u64) {
     let (sum, ram) = (size::text(sum), size::text(ram));
     let message =
-        format!("up to here VMs, heaps and EL2 take {sum}, but the board has {ram} of RAM");
+        format!("up to here VMs, heaps and EL2 take {sum}, but no such board has more than {ram}");
     problems.add(Problem::new(&size.span, message));
 }

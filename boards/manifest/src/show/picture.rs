@@ -20,8 +20,9 @@ const WIDTH: usize = 48;
 
 /// The machine, then each VM.
 pub(super) fn all(manifest: &Manifest) -> String {
-    let banks: Vec<_> =
-        manifest.ram.iter().map(|bank| (bank.clone(), "RAM for EL2 to give")).collect();
+    let sure = manifest.ram.iter().map(|bank| (bank.clone(), "RAM"));
+    let more = manifest.more_ram.iter().map(|bank| (bank.clone(), "RAM, if the board has so much"));
+    let banks: Vec<_> = sure.chain(more).collect();
     let mut text = format!("The machine\n{}", draw(&entries(&manifest.machine), &banks));
     for (planned, vm) in manifest.vms.iter().zip(&manifest.writer.vms) {
         let memory = vm.memory_at..vm.memory_at + vm.memory;

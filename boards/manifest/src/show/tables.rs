@@ -3,6 +3,7 @@
 use package::{Amounts, EndOfLife, OnFault, OwnedParcels, Placement, Roles, Sanitize, Start, Vm};
 
 use crate::Manifest;
+use crate::board;
 use crate::map::hex;
 use crate::size;
 
@@ -17,17 +18,16 @@ pub(super) fn all(manifest: &Manifest) -> String {
 
 fn summary(manifest: &Manifest) -> String {
     let writer = &manifest.writer;
-    let ram: u64 = manifest.ram.iter().map(|bank| bank.end - bank.start).sum();
-    let vms: u64 = writer.vms.iter().map(|vm| vm.memory).sum();
-    let heaps: u64 = writer.heaps.iter().map(|heap| heap.size).sum();
+    let sure = board::bytes(&manifest.ram);
+    let name = writer.board.name();
+    let which = if manifest.needs() <= sure { "every" } else { "not every" };
     let images: usize = writer.images.iter().map(Vec::len).sum();
     format!(
-        "{} with GICv{}, CPUs 0 to {}\n{} of {} RAM for VMs and heaps, {} in {} images\n",
-        writer.board.name(),
+        "{name} with GICv{}, CPUs 0 to {}\n{} of RAM for EL2, VMs and heaps, which {which} {name} has\n\
+         {} in {} images\n",
         writer.gic,
         writer.cpus - 1,
-        size::text(vms + heaps),
-        size::text(ram),
+        size::text(manifest.needs()),
         about(images as u64),
         writer.images.len(),
     )
