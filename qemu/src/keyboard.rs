@@ -60,10 +60,11 @@ impl Keyboard {
         if !input.is_terminal() || tcgetpgrp(&input).ok()? != getpgrp() {
             return None;
         }
-        Self::of(File::from(input.as_fd().try_clone_to_owned().ok()?)).ok()
+        Self::on(File::from(input.as_fd().try_clone_to_owned().ok()?)).ok()
     }
 
-    fn of(file: File) -> io::Result<Self> {
+    /// The keyboard of a terminal. What is none is refused.
+    pub fn on(file: File) -> io::Result<Self> {
         let mut keyboard = Self { terminal: Arc::new(Terminal::new(file)?), signals: None };
         let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
         keyboard.signals = Some(signals.handle());
@@ -222,7 +223,7 @@ mod tests {
         let (mut user, tool) = terminal();
         let before = tcgetattr(&tool).unwrap();
         assert!(before.local_modes.contains(LocalModes::ICANON | LocalModes::ECHO));
-        let keyboard = Keyboard::of(tool.try_clone().unwrap()).unwrap();
+        let keyboard = Keyboard::on(tool.try_clone().unwrap()).unwrap();
         let during = tcgetattr(&tool).unwrap();
         assert!(!during.local_modes.intersects(LocalModes::ICANON | LocalModes::ECHO));
         assert_eq!(during.output_modes, before.output_modes);
@@ -245,6 +246,6 @@ mod tests {
 
     #[test]
     fn what_is_no_terminal_is_no_keyboard() {
-        assert!(Keyboard::of(File::open("/dev/null").unwrap()).is_err());
+        assert!(Keyboard::on(File::open("/dev/null").unwrap()).is_err());
     }
 }
