@@ -1,5 +1,7 @@
 //! What `cargo run -- image` writes for a manifest, started as its README says.
 
+use std::fs;
+use std::io::{Cursor, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
@@ -7,18 +9,25 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use boards::{IMX8MP_EVK, QEMU_VIRT, RPI4, ZCU102};
+use fatfs::{FileSystem, FsOptions};
 use flash::bundle::Bundle;
+use flash::card::Card;
 use flash::firmware::Firmware;
 use flash::image::Image;
+use hyp::board::Region;
+use package::Board;
 use qemu::build::{self, Profile, workspace};
 use qemu::doctor;
 use qemu::image::assemble;
+use qemu::launch::Prepared;
 use qemu::monitor::Monitor;
 use qemu::print::Printer;
 use qemu::scenario;
 use qemu::serial::chunks;
 use qemu::sources::Project;
 use qemu::verb::monitor::follow;
+use rm::address::Pa;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -29,6 +38,58 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// What a file on a card holds.
+fn on_card(card: &Card, start: u64, path: &str) -> Vec<u8> {
+    let partition = card.bytes[start as usize..].to_vec();
+    let disk = FileSystem::new(Cursor::new(partition), FsOptions::new()).unwrap();
+    let mut bytes = Vec::new();
+    disk.root_dir().open_file(path).unwrap().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_boards_card_holds_the_very_image_that_its_scenario_starts() {
+    doctor::ensure().unwrap();
+    let programs = build::programs(Profile::Check).unwrap();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cards");
+    for board in Board::ALL.into_iter().filter(|&board| board != Board::QemuVirt) {
+        let scenario = scenario::named(&format!("{}-uart-only", board.name())).unwrap();
+        let prepared = Prepared::new(scenario, &programs, folder.join(board.name())).unwrap();
+        let image = fs::read(prepared.image()).unwrap();
+        let checked = Image::check(&image, board).unwrap();
+        // What the maker gives need not be real for this.
+        let firmware = Firmware::of(board);
+        let foreign = folder.join(board.name()).join("firmware");
+        for file in firmware.foreign {
+            let path = foreign.join(file.name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, file.what).unwrap();
+        }
+        let bundle = Bundle::new(firmware, &checked, Some(&foreign)).unwrap();
+        let card = bundle.card().unwrap();
+        let held = on_card(&card, firmware.partition, firmware.image);
+        assert!(held == image, "{}", board.name());
+        for file in firmware.foreign {
+            let what = file.what.as_bytes();
+            match file.at {
+                Some(at) => assert_eq!(&card.bytes[at as usize..][..what.len()], what),
+                None => assert_eq!(on_card(&card, firmware.partition, file.name), what),
+            }
+        }
+    }
+}
+
+#[test]
+fn the_image_lies_in_memory_that_el2_knows() {
+    for board in [&QEMU_VIRT, &RPI4, &IMX8MP_EVK, &ZCU102] {
+        let firmware = Firmware::of(board.id);
+        let lies_in = |region: &Region| {
+            region.contains(Pa(firmware.load)) && region.contains(Pa(firmware.end - 1))
+        };
+        assert!(board.ram.iter().any(lies_in), "{}", board.id.name());
     }
 }
 
@@ -48,7 +109,7 @@ fn an_example_manifest_becomes_an_image_that_starts_as_its_readme_says() {
     bundle.write(&folder).unwrap();
 
     // The command between the first two back quotes, but for where its output goes.
-    let readme = std::fs::read_to_string(folder.join("README.txt")).unwrap();
+    let readme = fs::read_to_string(folder.join("README.txt")).unwrap();
     let command = readme.split('`').nth(1).unwrap().replace("\\\n", " ");
     let (command, _) = command.split_once('>').unwrap();
     let mut words = command.split_whitespace();

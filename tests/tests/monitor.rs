@@ -217,6 +217,20 @@ fn a_run_without_semihosting_is_seen_from_the_first_line_to_the_verdict() {
 }
 
 #[test]
+fn the_uart_of_every_board_is_read() {
+    for name in ["rpi4-uart-only", "imx8mp-evk-uart-only", "zcu102-uart-only"] {
+        let scenario = scenario::named(name).unwrap();
+        let (screen, ..) = watched(scenario, name, "VERDICT ");
+        let mut rest = screen.as_str();
+        for text in [scenario.machine.board.name(), "A: VMID 16"].iter().chain(scenario.log) {
+            let at = rest.find(text).unwrap_or_else(|| panic!("{name}: no {text:?} in\n{screen}"));
+            rest = &rest[at..];
+        }
+        assert!(rest.contains(" pass ") && !screen.contains("damaged"), "{name}:\n{screen}");
+    }
+}
+
+#[test]
 fn a_panic_is_text_without_any_tool_and_names_functions_with_it() {
     let scenario = scenario::named("el2-panic-uart").unwrap();
     let (screen, came, _) = watched(scenario, "panic", "VERDICT ");
