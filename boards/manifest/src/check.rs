@@ -11,6 +11,7 @@ mod trees;
 mod vcpus;
 
 pub(crate) use heaps::short;
+pub(crate) use memory::manager;
 
 use crate::Sources;
 use crate::draft::Draft;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use package::{Amounts, Board, Load, Placement, Vm, Writer};
 
 use crate::board;
-use crate::check::short;
+use crate::check::{manager, short};
 use crate::draft::{self, Draft};
 use crate::map::Map;
 use crate::program::Program;
@@ -87,7 +87,8 @@ impl Manifest {
     pub fn needs(&self) -> u64 {
         let vms: u64 = self.writer.vms.iter().map(|vm| vm.memory).sum();
         let heaps: u64 = self.writer.heaps.iter().map(|heap| heap.size).sum();
-        self.hypervisor + vms + heaps
+        let frames = self.writer.vms.iter().map(|vm| u64::from(vm.quotas.limit.frames));
+        self.hypervisor + manager(frames).next_multiple_of(package::MEMORY_GRANULE) + vms + heaps
     }
 
     /// The boot configuration; its nonce is zero.

@@ -8,6 +8,7 @@ mod common;
 use std::path::Path;
 use std::{env, fs};
 
+use common::boot::boot;
 use common::{FULL, read};
 use dtoolkit::fdt::Fdt;
 use package::{DEVICE_INTERRUPTS, Package};
@@ -33,7 +34,9 @@ fn answer(text: &str) -> bool {
             }
             let bytes = manifest.into_writer([3; 16]).write();
             let bytes = bytes.unwrap_or_else(|error| panic!("EL2 refuses: {error}\n{text}"));
-            beyond(&Package::parse(&bytes).unwrap(), text);
+            let package = Package::parse(&bytes).unwrap();
+            beyond(&package, text);
+            boot(&package).unwrap_or_else(|error| panic!("EL2 does not boot: {error}\n{text}"));
             true
         }
     }
@@ -337,4 +340,28 @@ fn a_fair_part_of_what_is_made_at_random_is_accepted() {
         accepted += usize::from(answer(&format!("board = \"qemu-virt\"\n{vms}")));
     }
     assert!((20..180).contains(&accepted), "{accepted} of 200");
+}
+
+/// The boot on the host would prove nothing if it took everything.
+#[test]
+fn the_boot_on_the_host_refuses_what_el2_refuses() {
+    let change = |change: fn(&mut package::Writer)| {
+        let mut writer = read(FULL).unwrap().into_writer([0; 16]);
+        change(&mut writer);
+        boot(&Package::parse(&writer.write().unwrap()).unwrap())
+    };
+    assert_eq!(change(|_| ()), Ok(()));
+    let reason = |writer| change(writer).unwrap_err();
+    // Where VMs accept nothing; too few frames for a long message; too few pages for a channel.
+    assert!(reason(|it| it.channels[1].peer_ipa = 0x2000_0000).contains("channel 1"));
+    let few = |it: &mut package::Writer| {
+        (it.vms[0].quotas.guaranteed.frames, it.vms[0].quotas.limit.frames) = (8, 8);
+        it.shared = package::Amounts::enough_for(&it.vms);
+    };
+    assert!(reason(few).contains("Frames"));
+    let pages = |it: &mut package::Writer| {
+        it.vms[0].quotas.guaranteed.pages_lent = 0;
+        it.vms[0].quotas.limit.pages_lent = 15;
+    };
+    assert!(reason(pages).contains("channel 0"));
 }

@@ -502,6 +502,13 @@ fn the_tables_of_what_a_vm_has_must_fit_its_frames() {
 }
 
 #[test]
+fn frames_that_no_board_has_are_refused() {
+    let text = FULL.replace("parcels = 32", "frames = 4000000000");
+    let report = read(&text).unwrap_err().to_string();
+    assert!(report.contains("no such board has more than 255 GiB"), "{report}");
+}
+
+#[test]
 fn a_manifest_that_cannot_be_read_says_why() {
     let report = manifest::load(std::path::Path::new("/nowhere/a.toml")).unwrap_err();
     assert!(report.to_string().contains("cannot read /nowhere/a.toml"), "{report}");

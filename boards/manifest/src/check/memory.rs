@@ -1,6 +1,7 @@
 //! Where each VM's memory lies, in its own addresses and in the machine's.
 
 use package::{EMULATED, MEMORY_GRANULE, VM_MEMORY_BASE};
+use rm::frame_pool::FrameRecord;
 
 use crate::board::bytes;
 use crate::draft::{Draft, IPA_END, Vm};
@@ -126,11 +127,18 @@ fn choose(draft: &Draft<'_>, at: usize, size: &At<u64>) -> Option<At<u64>> {
     found.map(|start| size.with(start))
 }
 
+/// What the resource manager keeps for frames, guaranteed and shared: as many as the limits together.
+pub(crate) fn manager(frames: impl Iterator<Item = u64>) -> u64 {
+    let record = size_of::<FrameRecord>() + size_of::<u32>();
+    frames.fold(0, u64::saturating_add).saturating_mul(PAGE + record as u64)
+}
+
 /// Whether all memory together fits the board's.
 pub(super) fn check_ram(draft: &Draft<'_>) {
     let Some(facts) = &draft.facts else { return };
     let packed: u64 = draft.vms.iter().map(packed).sum();
-    let mut sum = facts.hypervisor(packed);
+    let frames = draft.vms.iter().map(|vm| u64::from(vm.said.quotas.value.limit.frames));
+    let mut sum = facts.hypervisor(packed) + manager(frames);
     let vms = draft.config.vms.iter().filter_map(|vm| vm.memory.as_ref());
     let vms = vms.filter(|size| size.value <= IPA_END);
     let heaps = draft.config.heaps.iter().filter_map(|heap| heap.size.as_ref());

@@ -1,6 +1,8 @@
 //! A manifest and the files that it names, all made by hand.
 #![allow(dead_code)]
 
+pub(crate) mod boot;
+
 use std::io;
 use std::path::Path;
 
