@@ -76,6 +76,14 @@ impl Hardware {
         }
     }
 
+    /// Nothing is signalled until the list registers are written. The count of unlisted ends stays.
+    pub(super) fn pause(self) {
+        match self {
+            Self::V2(control) => control.pause(),
+            Self::V3 => v3::pause(),
+        }
+    }
+
     /// How many interrupts the guest has ended that stood in no list register.
     pub(super) fn unlisted_ends(self) -> u64 {
         match self {

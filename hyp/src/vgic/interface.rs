@@ -169,7 +169,7 @@ impl<R: Strategy> Vgic<R> {
     /// The maintenance interrupt came: the loaded vCPU ended an interrupt whose end was asked for.
     pub fn on_maintenance(&self, vcpu: usize) {
         // It is a level, which the list registers hold until they are written on the way back.
-        ICH_HCR_EL2.modify(ICH_HCR_EL2::En::CLEAR);
+        Hardware::found().pause();
         self.mark(VcpuSet::only(vcpu));
     }
 

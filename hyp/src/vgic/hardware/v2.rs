@@ -54,6 +54,10 @@ impl Control {
         self.hypervisor_control.set(0);
     }
 
+    pub(super) fn pause(&self) {
+        self.hypervisor_control.set(self.hypervisor_control.get() & !ENABLE);
+    }
+
     pub(super) fn unlisted_ends(&self) -> u64 {
         u64::from(self.hypervisor_control.get() >> 27)
     }

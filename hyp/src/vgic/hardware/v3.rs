@@ -20,6 +20,10 @@ pub(super) fn disable() {
     ICH_HCR_EL2.set(0);
 }
 
+pub(super) fn pause() {
+    ICH_HCR_EL2.modify(ICH_HCR_EL2::En::CLEAR);
+}
+
 pub(super) fn unlisted_ends() -> u64 {
     ICH_HCR_EL2.read(ICH_HCR_EL2::EOIcount)
 }
