@@ -1,12 +1,25 @@
 //! The scenarios of consoles with a keyboard. What is typed waits for what it answers.
 
 use guests::layout::{VMID_A, VMID_B};
-use package::Vm;
+use package::{Board, Vm};
 
-use super::{Guest, Scenario, guest};
+use super::{Guest, Machine, Scenario, guest};
 
 /// All of them.
-pub const ALL: &[Scenario] = &[KEYBOARD, KEYBOARD_UART, KEYBOARD_FLOOD];
+pub const ALL: &[Scenario] = &[
+    KEYBOARD,
+    KEYBOARD_UART,
+    KEYBOARD_FLOOD,
+    Scenario { name: "gicv2-keyboard", machine: Machine { gic: 2, ..Machine::TESTS }, ..KEYBOARD },
+    on(Board::Rpi4, "rpi4-keyboard", KEYBOARD),
+    on(Board::Imx8mpEvk, "imx8mp-evk-keyboard", KEYBOARD_POLLING),
+    on(Board::Zcu102, "zcu102-keyboard", KEYBOARD),
+];
+
+/// A scenario on a board's model, over the board's own UART alone.
+const fn on(board: Board, name: &'static str, scenario: Scenario) -> Scenario {
+    Scenario { name, machine: Machine::of(board), semihosting: false, ..scenario }
+}
 
 /// For people: it runs until they end it.
 pub const BY_HAND: &[Scenario] = &[Scenario {
@@ -61,6 +74,18 @@ const KEYBOARD_UART: Scenario = Scenario {
         Guest { program: "echo", vm: guest("B", VMID_B) },
     ],
     semihosting: false,
+    ..KEYBOARD
+};
+
+/// As [`KEYBOARD`], after its first step, where no VM is interrupted.
+const KEYBOARD_POLLING: Scenario = Scenario {
+    about: "as `keyboard`, with VMs that ask their console again and again",
+    guests: &[
+        Guest { program: "echo_polling", vm: guest("A", VMID_A) },
+        Guest { program: "echo_polling", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
+    ],
+    types: KEYBOARD.types.split_at(1).1,
+    log: KEYBOARD.log.split_at(1).1,
     ..KEYBOARD
 };
 

@@ -28,6 +28,8 @@ const SENT: u32 = 1 << 5;
 /// Something was lost.
 const OVERRUN: u32 = 1 << 10;
 
+/// What the VM with the lowest VMID calls itself.
+const FIRST: &str = "first";
 const BACKSPACE: u8 = 0x08;
 const DELETE: u8 = 0x7f;
 /// Longest line.
@@ -35,23 +37,45 @@ const LONGEST: usize = 64;
 /// Microseconds after which an interrupt that should come counts as lost.
 const LOST: u64 = 2_000_000;
 
-/// The program.
+/// The program of a VM that sleeps until its console interrupts.
 pub fn main() {
     gic::enable();
     gic::unmask(gic::SPI_CONSOLE);
     write32(LINE, EIGHT_BITS_AND_FIFOS);
     what_is_sent_interrupts();
-    let vmid = granted("asking who I am", life::session().vmid());
-    let me = if vmid.0 == VMID_A { "first" } else { "second" };
+    let me = who_am_i();
     write32(MASK, RECEIVED);
-    if vmid.0 == VMID_A {
+    if me == FIRST {
         prompt(me, "press a key");
         a_prompt_is_seen_while_its_vm_spins();
     }
+    answer(me, || {
+        // Interrupts are masked in the CPU, and end the wait nevertheless.
+        cpu::wait_for_interrupt();
+        gic::acknowledge().is_some()
+    });
+}
+
+/// The program of a VM that asks again and again, for a machine on which no VM is interrupted.
+pub fn polling() {
+    write32(LINE, EIGHT_BITS_AND_FIFOS);
+    answer(who_am_i(), || {
+        cpu::relax();
+        true
+    });
+}
+
+fn who_am_i() -> &'static str {
+    let vmid = granted("asking who I am", life::session().vmid());
+    if vmid.0 == VMID_A { FIRST } else { "second" }
+}
+
+/// Answers line by line. `wait` says whether to look at the console.
+fn answer(me: &str, wait: fn() -> bool) {
     loop {
         prompt(me, "your name");
         let mut line = [0; LONGEST];
-        let length = read_line(&mut line);
+        let length = read_line(&mut line, wait);
         match core::str::from_utf8(&line[..length]) {
             Ok("quit") => return,
             Ok("doze") => doze(),
@@ -115,13 +139,11 @@ fn doze() {
     println!("I was overrun");
 }
 
-/// Sleeps until a line was typed, which it echoes. Gives its length.
-fn read_line(line: &mut [u8; LONGEST]) -> usize {
+/// Waits until a line was typed, which it echoes. Gives its length.
+fn read_line(line: &mut [u8; LONGEST], wait: fn() -> bool) -> usize {
     let mut length = 0;
     loop {
-        // Interrupts are masked in the CPU, and end the wait nevertheless.
-        cpu::wait_for_interrupt();
-        if gic::acknowledge().is_none() {
+        if !wait() {
             continue;
         }
         while let Some(key) = read() {
