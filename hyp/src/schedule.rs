@@ -72,8 +72,11 @@ impl Entry {
         if vcpu.vm().has_work() {
             queue.arm_for_work();
         }
-        if log::pending() && log::drain() {
-            queue.arm_for_log();
+        if log::pending() {
+            log::drain();
+            if log::pending() {
+                queue.arm_for_log();
+            }
         }
         queue.entered.set(self.since);
         if next == Next::Leave || queue.look_around.get() || vcpu.vm().has_ended() {
