@@ -86,6 +86,7 @@ pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // An exported RUSTFLAGS would replace the target's flags in .cargo/config.toml.
     cargo.current_dir(workspace()).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    cargo.env(FEATURE.0, FEATURE.1);
     cargo
 }
 
@@ -104,7 +105,7 @@ const KNOWN_WARNING: &str =
 pub fn programs(profile: Profile) -> Result<Programs> {
     let mut cargo = cargo();
     cargo.args(["build", "--bins", "--target", TARGET, "--profile", profile.name()]);
-    cargo.env(FEATURE.0, FEATURE.1).arg("--message-format=json");
+    cargo.arg("--message-format=json");
     cargo.args(profile.packages().iter().flat_map(|package| ["--package", package]));
     cargo.args(profile.features().iter().flat_map(|feature| ["--features", feature]));
     let output = cargo.stderr(Stdio::inherit()).output().context("cargo could not be started")?;

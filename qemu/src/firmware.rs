@@ -6,23 +6,17 @@ use dtoolkit::error::ModelError;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use package::Board;
 
+use crate::machine::Machine;
+
 /// RAM that the tree names, from the start of the board's on: less than EL2 would take unasked.
 pub const RAM: u64 = 0x2000_0000;
 /// A range that the tree reserves, counted from the start of RAM, and its size. It lies where EL2 would
 /// otherwise give memory to VMs.
 pub const RESERVED: (u64, u64) = (0x0300_0000, 0x0010_1000);
 
-/// Where a board's RAM starts.
-pub const fn ram_start(board: Board) -> u64 {
-    match board {
-        Board::Rpi4 | Board::Zcu102 => 0,
-        Board::QemuVirt | Board::Imx8mpEvk => 0x4000_0000,
-    }
-}
-
 /// The tree of a board.
 pub fn tree(board: Board) -> Result<Vec<u8>> {
-    let start = ram_start(board);
+    let start = Machine::of(board).ram_start();
     let reserved = start + RESERVED.0;
     let mut kept = DeviceTreeNode::new(format!("kept@{reserved:x}"))?;
     set(&mut kept, "reg", cells(&[reserved, RESERVED.1]))?;

@@ -25,23 +25,19 @@ impl Machine {
     pub const BENCH: Self =
         Self { cpu: "cortex-a57,cntfrq=1000000000", cpus: 1, counted: true, ..Self::TESTS };
 
-    /// The model of a board.
+    /// The model of a board, which must have one.
     pub const fn of(board: Board) -> Self {
-        let cpu = match board {
-            Board::QemuVirt | Board::Rpi4 => "cortex-a72",
-            Board::Imx8mpEvk | Board::Zcu102 => "cortex-a53",
-        };
-        Self { board, cpu, ..Self::TESTS }
+        Self { board, cpu: Model::of(board).cpu, ..Self::TESTS }
     }
 
     /// QEMU's name of the machine.
     pub const fn model(&self) -> &'static str {
-        match self.board {
-            Board::QemuVirt => "virt",
-            Board::Rpi4 => "raspi4b",
-            Board::Imx8mpEvk => "imx8mp-evk",
-            Board::Zcu102 => "xlnx-zcu102",
-        }
+        Model::of(self.board).name
+    }
+
+    /// Where its RAM starts.
+    pub const fn ram_start(&self) -> u64 {
+        Model::of(self.board).ram
     }
 
     /// QEMU's arguments, but for what is loaded and where input and output go.
@@ -50,28 +46,77 @@ impl Machine {
         let gic = format!("virt,virtualization=on,gic-version={},dtb-randomness=off", self.gic);
         let mut arguments = match self.board {
             Board::QemuVirt => vec!["-M", &gic, "-cpu", self.cpu, "-smp", &cpus, "-m", "1G"],
-            Board::Rpi4 => vec!["-M", "raspi4b"],
-            Board::Imx8mpEvk => vec!["-M", "imx8mp-evk", "-smp", "4", "-m", "1G"],
-            Board::Zcu102 => vec![
-                "-M",
-                "xlnx-zcu102,virtualization=on",
-                "-smp",
-                "4",
-                "-m",
-                "2G",
-                "-audio",
-                "none",
-            ],
+            board => Model::of(board).arguments.to_vec(),
         };
         arguments.extend(["-nodefaults", "-display", "none", "-no-reboot"]);
         if self.counted {
             arguments.extend(["-icount", "shift=0,sleep=off"]);
         }
-        // The console is the second UART of this board: the first one is connected to nothing.
-        if self.board == Board::Imx8mpEvk {
-            arguments.extend(["-serial", "null"]);
-        }
         arguments.into_iter().map(str::to_owned).collect()
+    }
+}
+
+/// QEMU's model of a board.
+struct Model {
+    board: Board,
+    name: &'static str,
+    cpu: &'static str,
+    /// Where RAM starts.
+    ram: u64,
+    /// What is typed for it. `qemu-virt` has what the machine says.
+    arguments: &'static [&'static str],
+}
+
+/// Boards that QEMU has a model of. Others have no scenarios.
+const MODELS: &[Model] = &[
+    Model {
+        board: Board::QemuVirt,
+        name: "virt",
+        cpu: "cortex-a72",
+        ram: 0x4000_0000,
+        arguments: &[],
+    },
+    Model {
+        board: Board::Rpi4,
+        name: "raspi4b",
+        cpu: "cortex-a72",
+        ram: 0,
+        arguments: &["-M", "raspi4b"],
+    },
+    Model {
+        board: Board::Imx8mpEvk,
+        name: "imx8mp-evk",
+        cpu: "cortex-a53",
+        ram: 0x4000_0000,
+        // The console is the second UART: the first one is connected to nothing.
+        arguments: &["-M", "imx8mp-evk", "-smp", "4", "-m", "1G", "-serial", "null"],
+    },
+    Model {
+        board: Board::Zcu102,
+        name: "xlnx-zcu102",
+        cpu: "cortex-a53",
+        ram: 0,
+        arguments: &[
+            "-M",
+            "xlnx-zcu102,virtualization=on",
+            "-smp",
+            "4",
+            "-m",
+            "2G",
+            "-audio",
+            "none",
+        ],
+    },
+];
+
+impl Model {
+    const fn of(board: Board) -> &'static Self {
+        let mut index = 0;
+        while MODELS[index].board as u32 != board as u32 {
+            index += 1;
+            assert!(index < MODELS.len(), "QEMU has no model of the board");
+        }
+        &MODELS[index]
     }
 }
 
@@ -88,8 +133,8 @@ mod tests {
 
     #[test]
     fn each_board_is_a_model_of_its_own() {
-        for board in Board::ALL {
-            let machine = Machine::of(board);
+        for model in MODELS {
+            let machine = Machine::of(model.board);
             assert!(machine.arguments()[1].starts_with(machine.model()));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::{directory, set_up};
 use crate::build::Profile;
@@ -30,9 +30,6 @@ pub fn run(name: &str, options: Options) -> Result<ExitCode> {
         Program::El2(_) => Profile::Check,
     };
     let (tools, programs) = set_up(profile)?;
-    if let Some(reason) = tools.lacks(&scenario.machine) {
-        bail!("{reason}; `cargo run -- doctor --all-boards` installs one that has it where it may");
-    }
     let prepared = Prepared::new(scenario, &programs, directory(&programs, scenario.name))?;
     progress("Booting", &description(scenario, &tools.version.to_string()));
     let mut printer = Printer::stdout(scenario.vm_names(), options.places);
