@@ -141,8 +141,21 @@ pub fn layout(board: &Board, tree: Option<&Memory>) -> Result<Regions, Error> {
             }
         }
     }
-    all.sort_unstable_by_key(|region| region.start.0);
+    let all = disjoint(all);
     if all.is_empty() { Err(Error::NoRam) } else { Ok(all) }
+}
+
+/// The same RAM in ascending order, each page once: a tree may name some twice.
+fn disjoint(mut all: Regions) -> Regions {
+    all.sort_unstable_by_key(|region| region.start.0);
+    let mut end = 0;
+    for region in &mut all {
+        let start = region.start.0.max(end).min(region.end().0);
+        *region = Region::new(start, region.end().0 - start);
+        end = end.max(region.end().0);
+    }
+    all.retain(|region| region.size > 0);
+    all
 }
 
 /// Where the board can have RAM; windows that touch are one.
