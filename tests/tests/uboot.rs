@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The `virt` machine as a board with U-Boot. The address is neither where QEMU itself would load the
 /// image nor where it is linked.
-static FIRMWARE: Firmware = Firmware {
+const FIRMWARE: Firmware = Firmware {
     board: Board::QemuVirt,
     image: "hypervisor.img",
     load: 0x4100_0000,
@@ -83,7 +83,7 @@ fn start(u_boot: &Path) -> Result<()> {
     let prepared = Prepared::new(scenario, &programs, &directory)?;
     let image = std::fs::read(prepared.image())?;
     let checked = Image::check(&image, Board::QemuVirt)?;
-    let card = Bundle::new(&FIRMWARE, &checked, None)?.card()?;
+    let card = Bundle::new(FIRMWARE, &checked, None)?.card()?;
     let file = directory.join("card.img");
     std::fs::write(&file, &card.bytes)?;
 

@@ -28,7 +28,7 @@ pub enum Place {
 #[derive(Clone, Debug)]
 pub struct Bundle {
     /// The board's firmware.
-    pub firmware: &'static Firmware,
+    pub firmware: Firmware,
     /// Files of the card.
     pub files: Vec<File>,
     /// What lies outside of its partition.
@@ -40,11 +40,7 @@ pub struct Bundle {
 impl Bundle {
     /// Puts together what a board's firmware wants for this image. `foreign` is the user's folder
     /// with the maker's files.
-    pub fn new(
-        firmware: &'static Firmware,
-        image: &Image<'_>,
-        foreign: Option<&Path>,
-    ) -> Result<Self> {
+    pub fn new(firmware: Firmware, image: &Image<'_>, foreign: Option<&Path>) -> Result<Self> {
         let (size, room) = (image.bytes.len() as u64, firmware.end - firmware.load);
         ensure!(
             size <= room,
@@ -105,8 +101,15 @@ impl Bundle {
     /// The card with all of it. A card that its board cannot start from is refused.
     pub fn card(&self) -> Result<Card> {
         let board = self.firmware.board.name();
-        if let Start::Emulator = self.firmware.start {
-            bail!("{board} starts from no card: give the image to QEMU (`-kernel`)");
+        match self.firmware.start {
+            Start::Emulator => {
+                bail!("{board} starts from no card: give the image to QEMU (`-kernel`)")
+            }
+            Start::Unknown => bail!(
+                "what {board}'s firmware wants on a card is not known here; \
+                 boards/flash/src/firmware.rs is where to say it"
+            ),
+            Start::RaspberryPi | Start::UBoot(_) => {}
         }
         let needed: Vec<_> =
             self.missing.iter().filter(|file| file.needed).map(|file| file.name).collect();
@@ -135,8 +138,7 @@ impl Bundle {
 
     /// The text of README.txt: what the files are, and what to do with them.
     pub fn readme(&self) -> String {
-        let firmware = self.firmware;
-        let board = firmware.board.name();
+        let board = self.firmware.board.name();
         let mut text = format!("What {board} starts from\n\n");
         for file in &self.files {
             let _ = writeln!(text, "  {:<26}{}", file.path, self.about(&file.path));
@@ -166,8 +168,16 @@ impl Bundle {
 
     /// What the user does next, in plain words.
     pub fn next_steps(&self, place: Place) -> Vec<String> {
-        let firmware = self.firmware;
+        let firmware = &self.firmware;
         let board = firmware.board.name();
+        if let Start::Unknown = firmware.start {
+            return vec![format!(
+                "Load {} at a multiple of 2 MiB in {board}'s memory and enter its first byte at EL2, with \
+                 the MMU off and the address of the device tree in x0 (the arm64 boot protocol; U-Boot's \
+                 `booti` does that).",
+                firmware.image
+            )];
+        }
         if let Start::Emulator = firmware.start {
             return vec![format!(
                 "In this folder:\n`qemu-system-aarch64 -M virt,virtualization=on,gic-version=3 -cpu \
@@ -326,6 +336,17 @@ mod tests {
         assert_eq!(card.len() + 1, folder.len());
         assert!(!card.concat().contains("folder>/"));
         assert!(card.last().unwrap().contains("monitor /dev/ttyUSB<n>`"));
+    }
+
+    #[test]
+    fn a_board_that_nobody_has_described_gets_its_image_and_no_card() {
+        let bytes = image_for(Board::Zcu102);
+        let image = Image::check(&bytes, Board::Zcu102).unwrap();
+        let bundle = Bundle::new(Firmware::unknown(Board::Zcu102), &image, None).unwrap();
+        assert_eq!(names(&bundle), ["hypervisor.img", "README.txt"]);
+        assert!(bundle.next_steps(Place::Folder)[0].contains("multiple of 2 MiB"));
+        let error = bundle.card().unwrap_err().to_string();
+        assert!(error.contains("boards/flash/src/firmware.rs"), "{error}");
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Firmware {
 pub enum Start {
     /// An emulator, told on its command line.
     Emulator,
+    /// Nobody knows; the image is all there is.
+    Unknown,
     /// The Raspberry Pi's own firmware, told by `config.txt`.
     RaspberryPi,
     /// U-Boot, told by a script.
@@ -57,19 +59,27 @@ pub struct Foreign {
 
 impl Firmware {
     /// That of a board.
-    pub const fn of(board: Board) -> &'static Self {
-        match board {
+    pub const fn of(board: Board) -> Self {
+        *match board {
             Board::QemuVirt => &QEMU_VIRT,
             Board::Rpi4 => &RPI4,
             Board::Imx8mpEvk => &IMX8MP_EVK,
             Board::Zcu102 => &ZCU102,
+            // A board starts to exist without a word here: then only its image is written.
+            #[allow(unreachable_patterns)]
+            _ => return Self::unknown(board),
         }
+    }
+
+    /// Of a board whose firmware nobody has described yet.
+    pub(crate) const fn unknown(board: Board) -> Self {
+        Self { board, start: Start::Unknown, load: 0, end: 1 << 30, ..QEMU_VIRT }
     }
 
     /// The board's configuration: a file's name and its text.
     pub fn configuration(&self) -> Option<(&'static str, String)> {
         match self.start {
-            Start::Emulator => None,
+            Start::Emulator | Start::Unknown => None,
             Start::RaspberryPi => Some(("config.txt", rpi4::config(self))),
             Start::UBoot(device) => Some(("boot.cmd", uboot::script(self, device))),
         }

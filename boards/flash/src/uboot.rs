@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn every_if_has_its_end() {
-        let text = script(Firmware::of(Board::Zcu102), Device { number: "0", script_at: 0 });
+        let text = script(&Firmware::of(Board::Zcu102), Device { number: "0", script_at: 0 });
         let count = |word| text.split_whitespace().filter(|other| *other == word).count();
         assert_eq!(count("if"), count("fi"));
         assert!(text.is_ascii() && text.ends_with('\n'));
