@@ -3,22 +3,26 @@
 
 use std::sync::OnceLock;
 
+use package::Board;
 use qemu::build::{self, Profile};
 use tests::machine_code::{self, Code, Instruction, ZERO};
 
-/// The code of what is flashed.
+/// The code of what is flashed, for all boards.
 fn image() -> &'static [Code] {
     static IMAGE: OnceLock<Vec<Code>> = OnceLock::new();
-    IMAGE.get_or_init(|| read(Profile::Image, "qemu-virt"))
+    IMAGE.get_or_init(|| read(Profile::Image))
 }
 
-fn read(profile: Profile, program: &str) -> Vec<Code> {
+fn read(profile: Profile) -> Vec<Code> {
     let programs = build::programs(profile).expect("the programs can be built");
-    let path = programs.path(program).expect("the program is there");
-    let code = machine_code::read(path).expect("the program can be read");
-    let length: usize = code.iter().map(|code| code.instructions.len()).sum();
-    assert!(length > 10_000, "{program} has only {length} instructions");
-    code
+    let of_a_board = |board: Board| {
+        let path = programs.path(board.name()).expect("each board has its program");
+        let code = machine_code::read(path).expect("the program can be read");
+        let length: usize = code.iter().map(|code| code.instructions.len()).sum();
+        assert!(length > 10_000, "that of {} has only {length} instructions", board.name());
+        code
+    };
+    Board::ALL.into_iter().flat_map(of_a_board).collect()
 }
 
 /// Where `wanted` holds for the instructions from there on, by function and address.
@@ -43,7 +47,7 @@ fn no_multiply_add_follows_an_unrelated_memory_access() {
     assert!(products.len() > 100, "what is looked for is there: {}", products.len());
     let wrong = |_, code: &[Instruction]| matches!(code, [access, product, ..] if product.may_go_wrong_after(*access));
     assert_eq!(places(image(), wrong), NOWHERE, "Cortex-A53 835769");
-    assert_eq!(places(&read(Profile::Check, "qemu-virt"), wrong), NOWHERE, "Cortex-A53 835769");
+    assert_eq!(places(&read(Profile::Check), wrong), NOWHERE, "Cortex-A53 835769");
 }
 
 /// In the words of the errata notice: an ADRP in the last two words of a page, a load or store, at

@@ -9,7 +9,7 @@ use crate::scenario;
 /// Prints name and meaning of every scenario.
 pub fn run() -> Result<ExitCode> {
     for scenario in scenario::all().chain(scenario::console::BY_HAND) {
-        println!("{:<24}{}", scenario.name, scenario.about);
+        println!("{:<26}{}", scenario.name, scenario.about);
     }
     Ok(ExitCode::SUCCESS)
 }
