@@ -3,6 +3,9 @@
 //! A line goes to the log when it is whole. One that is not is shown as a *part* when its VM waits or
 //! has left it standing for a while: a prompt. What follows is then a part too, or the end of the line.
 //!
+//! Nothing that a terminal would obey leaves the VM but tabs and backspaces: sequences that begin with
+//! Escape are left out, as are bells, and any other byte that is not printable is a question mark.
+//!
 //! Since the rings of the log are shared, a VM may print [`BURST`] lines at once and [`RATE`] a second on
 //! average. Further lines are dropped and counted, and the count is logged with the next line. A part
 //! costs as much as a line; the first of a line pays for the line's end, too, so that a line that was
@@ -18,11 +21,14 @@ pub const BURST: u32 = 128;
 pub const RATE: u32 = 256;
 
 const BACKSPACE: char = '\u{8}';
+const ESCAPE: u8 = 0x1b;
+/// Longest sequence that is left out. What is longer shows.
+const SEQUENCE: u8 = 32;
 
 /// Text that is due for the log.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line {
-    /// The text: printable ASCII, tabs and backspaces; anything else a guest sent is a question mark.
+    /// The text: printable ASCII, tabs and backspaces.
     /// It continues the part that came before it, if one did.
     pub text: String<LINE>,
     /// Whether the line goes on.
@@ -40,10 +46,42 @@ pub struct Time {
     pub frequency: u64,
 }
 
+/// Where in a sequence for a terminal the VM is (ECMA-48, 5.3 and 5.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sequence {
+    /// In none.
+    Outside,
+    /// Behind its Escape.
+    Begun,
+    /// Behind Escape and `[`, and as many bytes of the sequence.
+    Control(u8),
+}
+
+impl Sequence {
+    /// Takes a byte; whether it belongs to a sequence.
+    fn take(&mut self, byte: u8) -> bool {
+        let (next, inside) = match (*self, byte) {
+            (_, ESCAPE) => (Self::Begun, true),
+            (Self::Begun, b'[') => (Self::Control(0), true),
+            // One byte names what is wanted, intermediate ones may come before.
+            (Self::Begun, 0x20..=0x2f) => (Self::Begun, true),
+            (Self::Begun, 0x30..=0x7e) => (Self::Outside, true),
+            (Self::Control(length), 0x20..=0x3f) if length < SEQUENCE => {
+                (Self::Control(length + 1), true)
+            }
+            (Self::Control(_), 0x40..=0x7e) => (Self::Outside, true),
+            _ => (Self::Outside, false),
+        };
+        *self = next;
+        inside
+    }
+}
+
 /// A VM's unfinished line, and what it may still print.
 #[derive(Debug)]
 pub(super) struct Output {
     line: String<LINE>,
+    sequence: Sequence,
     /// A part of the line was shown, and its end is paid for.
     begun: bool,
     /// What the VM may still print, in ticks of the counter: a line costs 1/[`RATE`] of a second's.
@@ -54,7 +92,14 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) const fn new() -> Self {
-        Self { line: String::new(), begun: false, credit: u64::MAX, since: 0, dropped: 0 }
+        Self {
+            line: String::new(),
+            sequence: Sequence::Outside,
+            begun: false,
+            credit: u64::MAX,
+            since: 0,
+            dropped: 0,
+        }
     }
 
     /// Whether there is text that was not shown.
@@ -64,11 +109,14 @@ impl Output {
 
     /// Takes a byte. Gives the line that it ends.
     pub(super) fn put(&mut self, byte: u8, time: Time) -> Option<Line> {
+        if self.sequence.take(byte) {
+            return None;
+        }
         match byte {
             b'\n' => return self.end(time),
-            b'\r' => return None,
+            // Carriage return, bell and nothing.
+            b'\r' | 0x07 | 0 => return None,
             0x08 => self.back(),
-            // Nothing else that a terminal would obey leaves the VM.
             byte => {
                 let is_plain = byte == b'\t' || byte == b' ' || byte.is_ascii_graphic();
                 let _ = self.line.push(if is_plain { byte.into() } else { '?' });
@@ -153,8 +201,19 @@ mod tests {
 
     #[test]
     fn a_guest_cannot_play_with_the_terminal() {
-        let line = print(&mut Output::new(), "\x1b[2J\u{e9}\n", 0).unwrap();
-        assert_eq!(line.text.as_str(), "?[2J??");
+        let mut output = Output::new();
+        let mut printed = |text| print(&mut output, text, 0).unwrap().text;
+        assert_eq!(printed("a\x1b[2Jb\x1b[1;31mc\x1b[0m\x07\n"), "abc");
+        assert_eq!(printed("a\x1bcb\x1b(Bc\x1b\x1b[Jd\n"), "abcd");
+        assert_eq!(printed("\u{e9}\x7f\u{9b}2J\n"), "?????2J");
+        assert_eq!(printed("\x1b[1\nafter\n"), "after", "a sequence ends with its line");
+    }
+
+    #[test]
+    fn what_looks_like_a_sequence_hides_little() {
+        let mut output = Output::new();
+        let text = print(&mut output, &format!("\x1b[{}end\n", "1".repeat(40)), 0).unwrap().text;
+        assert_eq!(text.as_str(), &format!("{}end", "1".repeat(40 - usize::from(SEQUENCE))));
     }
 
     #[test]
