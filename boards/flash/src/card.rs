@@ -93,7 +93,10 @@ pub fn card(start: u64, blobs: &[Blob], files: &[File]) -> Result<Card> {
     let identity = identity(files);
     fill(&mut bytes[start as usize..], start, identity, files)?;
     bytes[..SECTOR as usize].copy_from_slice(&partition_table(start, size, identity));
-    let names = files.iter().map(|file| file.path.as_str()).collect::<Vec<_>>().join(", ");
+    let count = match files.len() {
+        1 => "1 file".into(),
+        many => format!("{many} files"),
+    };
     let mut pieces: Vec<Piece> = blobs
         .iter()
         .map(|blob| Piece {
@@ -102,7 +105,7 @@ pub fn card(start: u64, blobs: &[Blob], files: &[File]) -> Result<Card> {
         })
         .collect();
     pieces
-        .push(Piece { name: format!("FAT32 partition with {names}"), range: start..start + size });
+        .push(Piece { name: format!("FAT32 partition with {count}"), range: start..start + size });
     pieces.push(Piece { name: "partition table".into(), range: 0..SECTOR });
     Ok(Card { bytes, pieces })
 }

@@ -151,7 +151,7 @@ impl System {
             name: name.into(),
             path: self.dev.join(name),
             bytes: text("size").parse::<u64>().unwrap_or(0).saturating_mul(SECTOR),
-            model: model.join(" "),
+            model: if model.is_empty() { "unnamed".into() } else { model.join(" ") },
             bus: bus(&folder),
             removable: text("removable") == "1",
             read_only: text("ro") == "1",

@@ -274,11 +274,11 @@ mod tests {
             told,
             [
                 "write 5 kB at byte 0x8000: flash.bin",
-                "write 67.1 MB at byte 0x800000: FAT32 partition with a",
+                "write 67.1 MB at byte 0x800000: FAT32 partition with 1 file",
                 "write 512 bytes at byte 0x0: partition table",
                 "wait until the medium has all of it",
                 "read back and compare 5 kB at byte 0x8000: flash.bin",
-                "read back and compare 67.1 MB at byte 0x800000: FAT32 partition with a",
+                "read back and compare 67.1 MB at byte 0x800000: FAT32 partition with 1 file",
                 "read back and compare 512 bytes at byte 0x0: partition table",
             ]
         );

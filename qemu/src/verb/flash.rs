@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use flash::bundle::Place;
+use flash::bundle::{Bundle, Place};
 use flash::card::Card;
 use flash::device::{Device, System};
 use flash::permission::{Proof, Size, may_write};
@@ -37,8 +37,8 @@ pub fn run(contents: &Contents, options: &Options) -> Result<ExitCode> {
         if !options.dry_run {
             bail!("which one is to be written? Name it: --device /dev/<name>");
         }
-        let card = image::make(contents)?.bundle.card()?;
-        println!("Steps for any of them:\n{}", plan(&card));
+        let bundle = image::make(contents)?.bundle;
+        print!("Steps for any of them:\n{}", plan(&bundle, &bundle.card()?));
         return Ok(ExitCode::SUCCESS);
     };
     // A device that may not be written is refused before anything is built.
@@ -52,7 +52,7 @@ pub fn run(contents: &Contents, options: &Options) -> Result<ExitCode> {
         may_write(&device, named, options.yes_write_to.as_deref(), card.bytes.len() as u64)?;
     progress("Card", &described(&device, proof));
     if options.dry_run {
-        print!("{}", plan(&card));
+        print!("{}", plan(&made.bundle, &card));
         progress("Finished", "the dry run: nothing was written");
         return Ok(ExitCode::SUCCESS);
     }
@@ -73,9 +73,12 @@ fn described(device: &Device, proof: Proof) -> String {
     format!("{path} ({model}, {size}): {proof}")
 }
 
-/// All steps, for a dry run.
-fn plan(card: &Card) -> String {
-    (1..).zip(steps(card)).map(|(number, step)| format!("{number}. {step}\n")).collect()
+/// All steps, for a dry run, and what the card would hold.
+fn plan(bundle: &Bundle, card: &Card) -> String {
+    let steps = (1..).zip(steps(card)).map(|(number, step)| format!("{number}. {step}\n"));
+    let files = bundle.files.iter().map(|file| (&file.path, file.bytes.len() as u64));
+    let files = files.map(|(path, bytes)| format!("   {path} ({})\n", Size(bytes)));
+    steps.chain(["Files in the partition:\n".into()]).chain(files).collect()
 }
 
 /// The devices of this computer, and what keeps those from being written that may not be.
@@ -123,7 +126,9 @@ impl Display {
         let (verb, piece) = match step {
             Step::Write(piece) => ("Writing", piece),
             Step::Verify(piece) => ("Comparing", piece),
-            Step::Settle => return Some(format!("{:>12} {step}\n", "Waiting")),
+            Step::Settle => {
+                return Some(format!("{:>12} until the medium has all of it\n", "Waiting"));
+            }
         };
         let (name, all) = (&piece.name, piece.range.end - piece.range.start);
         let at_end = done == all;
@@ -141,6 +146,8 @@ impl Display {
 mod tests {
     use flash::card::{self, File, Piece};
     use flash::device::{Bus, Use};
+    use flash::firmware::Firmware;
+    use package::Board;
 
     use super::*;
 
@@ -174,19 +181,20 @@ mod tests {
     }
 
     #[test]
-    fn a_dry_run_prints_every_step() {
-        let file = File { path: "kernel8.img".into(), bytes: vec![1; 5000] };
-        let card = card::card(4 << 20, &[], &[file]).unwrap();
-        let text = plan(&card);
-        assert_eq!(text.lines().count(), steps(&card).len());
+    fn a_dry_run_prints_every_step_and_file() {
+        let files = vec![File { path: "kernel8.img".into(), bytes: vec![1; 5000] }];
+        let card = card::card(4 << 20, &[], &files).unwrap();
+        let (firmware, blobs, missing) = (Firmware::of(Board::Rpi4), Vec::new(), Vec::new());
+        let bundle = Bundle { firmware, files, blobs, missing };
+        let text = plan(&bundle, &card);
         assert!(
-            text.starts_with(
-                "1. write 67.1 MB at byte 0x400000: FAT32 partition with kernel8.img\n"
-            )
+            text.starts_with("1. write 67.1 MB at byte 0x400000: FAT32 partition with 1 file\n")
         );
         assert!(
             text.contains("\n3. wait until the medium has all of it\n4. read back and compare")
         );
+        assert!(text.ends_with("\nFiles in the partition:\n   kernel8.img (5 kB)\n"));
+        assert_eq!(text.lines().count(), steps(&card).len() + 2);
     }
 
     #[test]
