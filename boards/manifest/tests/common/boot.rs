@@ -95,7 +95,7 @@ fn give(
     }
     const BLOCK: u64 = 2 << 20;
     for block in 0..vm.memory / BLOCK {
-        let pa = (u64::from(index) + 1) << 40 | block * 2 * BLOCK;
+        let pa = ((u64::from(index) + 1) << 40) + block * 2 * BLOCK;
         let at = Ipa(vm.memory_at + block * BLOCK);
         manager.give(VmIndex(index), at, Pa(pa), BLOCK / PAGE_SIZE)?;
     }
