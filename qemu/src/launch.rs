@@ -24,8 +24,8 @@ use crate::symbols::{self, Function};
 use crate::typing::{Script, Typist};
 use crate::verdict::{self, End, Evidence};
 
-/// How long a debugger may take.
-const A_DAY: u64 = 24 * 60 * 60;
+/// How long a debugger or a person may take, in seconds.
+pub const A_DAY: u64 = 24 * 60 * 60;
 
 /// Everything that a run needs, on disk.
 pub struct Prepared<'a> {
@@ -34,6 +34,7 @@ pub struct Prepared<'a> {
     texts: Texts,
     nonce: String,
     directory: PathBuf,
+    more: Vec<String>,
 }
 
 /// What a run left behind.
@@ -61,8 +62,19 @@ impl<'a> Prepared<'a> {
         directory: impl Into<PathBuf>,
     ) -> Result<Self> {
         let program = programs.path(&scenario.el2_program())?.to_owned();
+        let image = image::compose(scenario, programs)?;
+        Self::of(scenario, program, image, directory)
+    }
+
+    /// As [`Prepared::new`], of an image that is there already, behind the hypervisor `program`.
+    pub fn of(
+        scenario: &'a Scenario,
+        program: PathBuf,
+        image: Image,
+        directory: impl Into<PathBuf>,
+    ) -> Result<Self> {
         let directory = directory.into();
-        let Image { bytes, nonce } = image::compose(scenario, programs)?;
+        let Image { bytes, nonce } = image;
         fs::create_dir_all(&directory)
             .and_then(|()| fs::write(directory.join("image"), bytes))
             .with_context(|| format!("cannot write to {}", directory.display()))?;
@@ -71,7 +83,12 @@ impl<'a> Prepared<'a> {
             fs::write(directory.join("firmware.dtb"), tree)?;
         }
         let texts = Texts::of(&program)?;
-        Ok(Self { scenario, program, texts, nonce, directory })
+        Ok(Self { scenario, program, texts, nonce, directory, more: Vec::new() })
+    }
+
+    /// Tells QEMU more.
+    pub fn with_arguments(self, more: Vec<String>) -> Self {
+        Self { more, ..self }
     }
 
     /// The ELF file of what runs at EL2.
@@ -101,7 +118,7 @@ impl<'a> Prepared<'a> {
     /// The QEMU command line.
     pub fn command(&self, qemu: &Path) -> Command {
         let mut command = Command::new(qemu);
-        command.args(self.scenario.machine.arguments());
+        command.args(self.scenario.machine.arguments()).args(&self.more);
         if self.scenario.keeps_memory {
             let path = self.memory().display().to_string();
             command.arg("-object");

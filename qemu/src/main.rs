@@ -32,6 +32,9 @@ enum Verb {
         /// The scenario.
         #[arg(default_value = "demo")]
         scenario: String,
+        /// Run the VMs that this file describes instead.
+        #[arg(long, value_name = "FILE", conflicts_with = "scenario")]
+        manifest: Option<PathBuf>,
     },
     /// List the scenarios.
     List,
@@ -136,7 +139,8 @@ fn serve(arguments: Arguments) -> Result<ExitCode> {
     let options = run::Options { gdb: arguments.gdb, places: arguments.verbose };
     match arguments.verb {
         None => run::run("demo", options),
-        Some(Verb::Run { scenario }) => run::run(&scenario, options),
+        Some(Verb::Run { manifest: Some(file), .. }) => run::run_manifest(&file, options),
+        Some(Verb::Run { scenario, .. }) => run::run(&scenario, options),
         Some(Verb::List) => list::run(),
         Some(Verb::Check { manifest, device_trees }) => {
             check::run(&manifest, device_trees.as_deref())

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod el2;
 pub mod examples;
 pub mod mailbox;
+pub mod manifest;
 pub mod map;
 
 use anyhow::{Context, Result};

@@ -1,15 +1,20 @@
-//! `cargo run` and `cargo run -- run <scenario>`: builds, boots, shows the log, says how it ended.
+//! `cargo run` and `cargo run -- run <scenario>` or `--manifest <file>`: builds, boots, shows the log, says how it ended.
 
+use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
 use super::{directory, set_up};
 use crate::build::Profile;
+use crate::doctor::Tools;
+use crate::image;
 use crate::keyboard::{KEYS, Keyboard};
-use crate::launch::{Outcome, Prepared};
-use crate::print::{Printer, progress};
+use crate::launch::{A_DAY, Outcome, Prepared};
+use crate::print::{self, Printer, progress};
 use crate::scenario::{self, Program, Scenario};
+use crate::sources::Project;
 use crate::verdict::End;
 
 /// What the user may change about a run.
@@ -31,11 +36,42 @@ pub fn run(name: &str, options: Options) -> Result<ExitCode> {
     };
     let (tools, programs) = set_up(profile)?;
     let prepared = Prepared::new(scenario, &programs, directory(&programs, scenario.name))?;
+    watch(scenario, &prepared, &tools, options)
+}
+
+/// Runs the VMs of a manifest in the foreground, until they have ended or the user ends them.
+pub fn run_manifest(path: &Path, options: Options) -> Result<ExitCode> {
+    let manifest = manifest::load_with(path, &Project::new(path, Profile::Image));
+    let manifest = match manifest {
+        Ok(manifest) => manifest,
+        Err(report) => {
+            eprintln!("{}", report.render(print::wants_colour(io::stderr().is_terminal())));
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let (tools, programs) = set_up(Profile::Image)?;
+    let name = path.file_stem().map_or("manifest".into(), |name| name.to_string_lossy());
+    let scenario = scenario::manifest::of(&manifest, &name);
+    let scenario = Scenario { seconds: A_DAY, ..scenario };
+    let program = programs.path(&scenario.el2_program())?.to_owned();
+    let more = scenario::manifest::arguments(&manifest);
+    let image = image::assemble(&program, manifest.into_writer([0; 16]))?;
+    let prepared = Prepared::of(&scenario, program, image, directory(&programs, "manifest"))?;
+    watch(&scenario, &prepared.with_arguments(more), &tools, options)
+}
+
+/// Shows a run, lets the user type, and says how it ended.
+fn watch(
+    scenario: &Scenario,
+    prepared: &Prepared<'_>,
+    tools: &Tools,
+    options: Options,
+) -> Result<ExitCode> {
     progress("Booting", &description(scenario, &tools.version.to_string()));
     let mut printer = Printer::stdout(scenario.vm_names(), options.places);
     let mut watch = |line: &_| printer.print(line);
     let outcome = if options.gdb {
-        invite(&prepared);
+        invite(prepared);
         prepared.debug(&tools.qemu, &mut watch)?
     } else if let Some(keyboard) = keyboard(scenario) {
         prepared.run_by_hand(&tools.qemu, &keyboard, &mut watch)?
