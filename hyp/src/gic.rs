@@ -107,6 +107,11 @@ pub fn deactivate(intid: u32) {
     if is_v2() { v2::deactivate(intid) } else { v3::deactivate(intid) }
 }
 
+/// Lets an ended shared interrupt fire again, whichever CPU took it.
+pub fn deactivate_shared(intid: u32) {
+    if is_v2() { v2::deactivate_shared(intid) } else { v3::deactivate(intid) }
+}
+
 /// Makes another CPU leave its guest or its sleep. What this CPU wrote before is visible to it then.
 pub fn kick(affinity: u64) {
     if is_v2() { v2::kick(affinity) } else { v3::kick(affinity) }

@@ -21,6 +21,7 @@ pub fn run(boot: Boot) -> ! {
     unsafe { gic::start(board) };
     gic::enable_shared(board.uart.intid, board.cpus[0], false);
     vm::build(&package, memory);
+    vm::connect_interrupts(&package, board.cpus);
     #[cfg(feature = "lock-times")]
     crate::lock_times::start();
     smp::start(board, image, package.cpus(), enter);

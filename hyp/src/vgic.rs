@@ -18,6 +18,11 @@
 //! back, and one that the guest is just serving is tied to the physical interrupt again as soon as
 //! that fires. No other VM ever finds the physical interrupt blocked.
 //!
+//! **Devices that a VM drives itself** interrupt in the same way as its timer: EL2 takes the physical
+//! interrupt, drops its priority, and a list register with HW set lets the guest's end deactivate it.
+//! Since these are shared interrupts, none of it depends on the CPU. While the VM is down its interrupts
+//! stay active, so they do not come again before it starts.
+//!
 //! **The two versions** differ in what the distributor shows and in how an SGI is sent. A GICv2 has the
 //! registers of a vCPU's own interrupts in the distributor, where each vCPU sees its own; behind
 //! [`Place::at`] they are those of a redistributor.
@@ -63,6 +68,43 @@ pub const DISTRIBUTOR_SIZE: u64 = 0x1_0000;
 pub const CPU_INTERFACE: u64 = 0x0801_0000;
 /// Bytes of the CPU interface.
 pub const CPU_INTERFACE_SIZE: u64 = 0x2000;
+
+/// Physical interrupts that stand behind a VM's, of devices that it drives itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wires {
+    /// The physical INTID of each shared interrupt; 0 for none.
+    physical: [u16; 32],
+    /// Those that are edges.
+    edges: u32,
+}
+
+impl Wires {
+    /// Puts a physical interrupt behind a VM's. Nothing happens for an INTID that a VM does not have.
+    pub fn connect(&mut self, intid: u32, physical: u32, edge: bool) {
+        let n = intid.wrapping_sub(SPI_BASE) as usize;
+        if let Some(wire) = self.physical.get_mut(n) {
+            *wire = physical as u16;
+            self.edges |= u32::from(edge) << n;
+        }
+    }
+
+    /// The VM's interrupt in front of a physical one.
+    pub fn virtual_of(&self, physical: u32) -> Option<u32> {
+        let wires = self.physical.iter();
+        let n = wires.zip(0..).find(|&(&wire, _)| wire != 0 && u32::from(wire) == physical)?.1;
+        Some(SPI_BASE + n)
+    }
+
+    /// All physical interrupts.
+    pub fn all(&self) -> impl Iterator<Item = u32> {
+        self.physical.iter().filter(|&&wire| wire != 0).map(|&wire| wire.into())
+    }
+
+    /// The shared interrupts that have one, as bits.
+    fn map(&self) -> u32 {
+        (0..32).filter(|&n| self.physical[n] != 0).fold(0, |map, n| map | 1 << n)
+    }
+}
 
 /// Which controller a VM sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,12 +229,12 @@ struct VirtualGic {
 }
 
 impl VirtualGic {
-    fn new(vcpus: usize, version: Version) -> Self {
+    fn new(vcpus: usize, version: Version, wires: Wires) -> Self {
         assert!((1..=MAX_VCPUS).contains(&vcpus), "a VM has 1 to {MAX_VCPUS} vCPUs");
         Self {
             version,
             vcpus,
-            distributor: Distributor::new(version, vcpus),
+            distributor: Distributor::new(version, vcpus, wires),
             interfaces: core::array::from_fn(|_| Interface::new()),
         }
     }
@@ -270,6 +312,11 @@ impl VirtualGic {
             return VcpuSet::default();
         };
         self.distributor.bank.raise(n);
+        self.target(n)
+    }
+
+    /// The vCPU that SPI number `n` goes to.
+    fn target(&self, n: u32) -> VcpuSet {
         let target = (0..self.vcpus).find(|&vcpu| self.distributor.is_routed(n, vcpu));
         target.map_or(VcpuSet::default(), VcpuSet::only)
     }
@@ -284,6 +331,17 @@ impl VirtualGic {
         let target = (0..self.vcpus).find(is_routed).map_or(VcpuSet::default(), VcpuSet::only);
         // One that is to be served may have been routed elsewhere since.
         target.and(self.distributor.listing())
+    }
+
+    /// The physical interrupt behind a shared one came, and is active until the guest has ended the virtual
+    /// one; tells whose it is.
+    fn take_physical(&mut self, intid: u32) -> VcpuSet {
+        let n = intid - SPI_BASE;
+        self.distributor.take_physical(n);
+        match self.distributor.late_holder(n) {
+            Some(vcpu) => VcpuSet::only(vcpu),
+            None => self.target(n),
+        }
     }
 
     /// `vcpu` wrote `value` to ICC_SGI1R_EL1; tells which vCPUs got the interrupt. Affinities other

@@ -27,7 +27,7 @@ use crate::{Exit, run, schedule, timer};
 use console::Terminal;
 use life::Life;
 
-pub(crate) use build::build;
+pub(crate) use build::{build, connect_interrupts};
 pub(crate) use life::End;
 
 /// The resource manager over this machine.
@@ -212,6 +212,18 @@ pub(crate) fn interrupt(vm: VmIndex, line: machine::Line) {
         let targets = vm.vgic.raise(vm.machine(), intid);
         vm.kick_others(targets);
     }
+}
+
+/// A physical interrupt came that may be a device's of a VM; whether it is one's. Its VM ends it, or its
+/// next life does.
+pub(crate) fn device_interrupt(physical: u32) -> bool {
+    let Some(vm) = all().find(|vm| vm.vgic.has_wire(physical)) else { return false };
+    if !vm.has_ended()
+        && let Some(targets) = vm.vgic.on_device(vm.machine(), physical)
+    {
+        vm.kick(targets);
+    }
+    true
 }
 
 /// The resource manager wants a VM ended.

@@ -47,7 +47,11 @@ enum Verb {
         device_trees: Option<PathBuf>,
     },
     /// Find what a build and a run need; install it where that is possible.
-    Doctor,
+    Doctor {
+        /// Want a QEMU that has a model of every board.
+        #[arg(long)]
+        all_boards: bool,
+    },
     /// Write what a board starts from into a folder: image, configuration, and what to do next.
     Image {
         #[command(flatten)]
@@ -145,7 +149,7 @@ fn serve(arguments: Arguments) -> Result<ExitCode> {
         Some(Verb::Check { manifest, device_trees }) => {
             check::run(&manifest, device_trees.as_deref())
         }
-        Some(Verb::Doctor) => doctor::run(),
+        Some(Verb::Doctor { all_boards }) => doctor::run(all_boards),
         Some(Verb::Image { contents, out, card_image }) => {
             image::run(&contents.into(), &out, card_image.as_deref())
         }

@@ -17,7 +17,7 @@ pub mod map;
 
 use anyhow::{Context, Result};
 use guests::layout::{self, Link};
-use package::{Board, Channel, EndOfLife, Name, Vm};
+use package::{Board, Channel, Device, EndOfLife, Interrupt, Name, Vm};
 
 pub use crate::machine::Machine;
 use crate::verdict::Expect;
@@ -41,6 +41,10 @@ pub struct Scenario {
     pub guests: &'static [Guest],
     /// Memory that they share from boot on.
     pub channels: &'static [Channel],
+    /// Registers that VMs drive themselves.
+    pub devices: &'static [Device],
+    /// Interrupts of those devices.
+    pub interrupts: &'static [Interrupt],
     /// The machine.
     pub machine: Machine,
     /// Whether EL2 may use semihosting. Off for programs that could use it to leave the machine.
@@ -68,6 +72,8 @@ impl Scenario {
         firmware_tree: false,
         guests: &[],
         channels: &[],
+        devices: &[],
+        interrupts: &[],
         machine: Machine::TESTS,
         semihosting: true,
         keeps_memory: false,

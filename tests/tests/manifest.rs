@@ -25,6 +25,9 @@ fn boot(name: &str, beginning: &str) {
     let manifest = manifest.unwrap_or_else(|report| panic!("{report}"));
     let scenario = scenario::manifest::of(&manifest, name);
     let scenario = Scenario { log: LOG, ..scenario };
+    if let Some(reason) = tools.lacks(&scenario.machine) {
+        return eprintln!("{name} is skipped: {reason}");
+    }
     let programs = build::programs(Profile::Check).unwrap();
     let program = programs.path(&scenario.el2_program()).unwrap().to_owned();
     let image = assemble(&program, manifest.into_writer([0; 16])).unwrap();

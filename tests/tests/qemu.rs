@@ -43,6 +43,10 @@ fn main() -> Result<ExitCode> {
     let tools = doctor::ensure()?;
     let bench = Arc::new(Bench { tools, programs: build::programs(Profile::Check)? });
     let trial = |scenario: &'static Scenario| {
+        if let Some(reason) = bench.tools.lacks(&scenario.machine) {
+            let skipped = Trial::test(scenario.name, || Ok(()));
+            return skipped.with_kind(format!("skipped: {reason}")).with_ignored_flag(true);
+        }
         let bench = bench.clone();
         Trial::test(scenario.name, move || check(scenario, &bench))
     };

@@ -56,11 +56,8 @@ fn main() -> Result<ExitCode> {
     let trial = if u_boot.exists() {
         Trial::test(name, move || start(&u_boot).map_err(|e| Failed::from(format!("{e:#}"))))
     } else {
-        let reason = format!(
-            "{name} (skipped: there is no {}; `apt install u-boot-qemu`)",
-            u_boot.display()
-        );
-        Trial::test(reason, || Ok(())).with_ignored_flag(true)
+        let reason = format!("skipped: no {}; `apt install u-boot-qemu`", u_boot.display());
+        Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true)
     };
     Ok(libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit_code())
 }

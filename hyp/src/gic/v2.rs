@@ -131,6 +131,11 @@ pub(super) fn deactivate(intid: u32) {
     }
 }
 
+/// By the distributor: what a CPU interface can end of another's interrupts is not defined.
+pub(super) fn deactivate_shared(intid: u32) {
+    distributor().clear_active[intid as usize / 32].set(1 << (intid % 32));
+}
+
 pub(super) fn kick(affinity: u64) {
     let target = INTERFACES[lowest_affinity(affinity)].load(Ordering::Relaxed);
     // The write below goes to a device: what was written before must be visible to every CPU by then.

@@ -196,6 +196,10 @@ impl Queue {
                     self.read_keyboard();
                     continue;
                 }
+                (32.., _) if vm::device_interrupt(intid) => {
+                    look_around = true;
+                    continue;
+                }
                 _ => {}
             }
             gic::deactivate(intid);

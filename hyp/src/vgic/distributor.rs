@@ -7,11 +7,11 @@
 use rm::doorbell::MAX_DOORBELLS;
 
 use super::bank::{Bank, Wiring};
-use super::{CONSOLE, VcpuSet, Version};
+use super::{CONSOLE, VcpuSet, Version, Wires};
 
 /// First INTID that vCPUs share.
 pub(super) const SPI_BASE: u32 = 32;
-/// The SPIs that a VM has, as bits from [`SPI_BASE`] on: two of its mailbox, its doorbells, and the lines.
+/// The SPIs that every VM has, as bits from [`SPI_BASE`] on: two of its mailbox, its doorbells, and the lines.
 const SPIS: u32 = ((1 << (2 + MAX_DOORBELLS)) - 1) | LINES;
 /// Those that are pending as long as a device of the VM holds their line high.
 const LINES: u32 = 1 << (CONSOLE - SPI_BASE);
@@ -56,8 +56,16 @@ pub(super) struct Distributor {
     vcpus: usize,
     enabled: bool,
     pub(super) bank: Bank,
+    /// SPIs that exist.
+    present: u32,
     /// Lines that are high.
     lines: u32,
+    /// What stands behind SPIs of devices that the VM drives itself.
+    wires: Wires,
+    /// Those of them whose physical interrupt came and is not yet pending here.
+    arrived: u32,
+    /// Those whose physical interrupt is active on behalf of the virtual one.
+    in_flight: u32,
     /// Where each SPI goes: the affinity that GICD_IROUTER holds.
     routes: [u32; 32],
     /// The vCPU in whose list registers an SPI stood last, which is where it ends if it is active.
@@ -65,11 +73,23 @@ pub(super) struct Distributor {
 }
 
 impl Distributor {
-    pub(super) const fn new(version: Version, vcpus: usize) -> Self {
-        let pulsed = SPIS & !LINES;
-        let wiring = Wiring { present: SPIS, pulsed, configurable: pulsed, edge: pulsed };
-        let (enabled, bank) = (false, Bank::new(wiring));
-        Self { version, vcpus, enabled, bank, lines: 0, routes: [0; 32], holders: [0; 32] }
+    pub(super) fn new(version: Version, vcpus: usize, wires: Wires) -> Self {
+        let (present, own) = (SPIS | wires.map(), SPIS & !LINES);
+        let edge = own | wires.edges;
+        let bank = Bank::new(Wiring { present, pulsed: edge, configurable: own, edge });
+        Self {
+            version,
+            vcpus,
+            enabled: false,
+            bank,
+            present,
+            lines: 0,
+            wires,
+            arrived: 0,
+            in_flight: 0,
+            routes: [0; 32],
+            holders: [0; 32],
+        }
     }
 
     pub(super) fn is_enabled(&self) -> bool {
@@ -96,6 +116,45 @@ impl Distributor {
     /// Makes pending what a line holds so, also while it is served: its end alone does not lower it.
     pub(super) fn raise_lines(&mut self) {
         (0..32).filter(|&n| self.lines >> n & 1 == 1).for_each(|n| self.bank.raise(n));
+    }
+
+    /// The physical interrupt behind SPI number `n` came, and is active from now on.
+    pub(super) fn take_physical(&mut self, n: u32) {
+        self.arrived |= 1 << n;
+        self.settle_arrived();
+    }
+
+    /// Makes pending what has arrived. Not while it stands in a list register: that is about the interrupt
+    /// before, which the guest has ended, and whose end is not yet known here.
+    pub(super) fn settle_arrived(&mut self) {
+        let settled = select(self.arrived, |n| !self.bank.is_listed(n));
+        self.arrived &= !settled;
+        self.in_flight |= settled;
+        (0..32).filter(|&n| settled >> n & 1 == 1).for_each(|n| self.bank.raise(n));
+    }
+
+    /// The vCPU in whose list register an arrived SPI number `n` stands from before.
+    pub(super) fn late_holder(&self, n: u32) -> Option<usize> {
+        (self.arrived >> n & 1 == 1).then(|| self.holders[n as usize].into())
+    }
+
+    /// The physical interrupt that is active on behalf of SPI number `n`.
+    pub(super) fn in_flight(&self, n: u32) -> Option<u32> {
+        (self.in_flight >> n & 1 == 1).then(|| self.wires.physical[n as usize].into())
+    }
+
+    /// The guest's end of SPI number `n` ended the physical interrupt, too.
+    pub(super) fn ended_with_guest(&mut self, n: u32) {
+        self.in_flight &= !(1 << n);
+    }
+
+    /// Physical interrupts that are active for nobody any more, because the guest took the virtual one back,
+    /// or ended it in no list register. They are the caller's to end.
+    pub(super) fn forget_idle(&mut self) -> [u16; 32] {
+        let idle = (0..32).filter(|&n| !self.bank.is_busy(n) && !self.bank.is_listed(n));
+        let idle = idle.fold(0, |map, n| map | 1 << n) & self.in_flight;
+        self.in_flight &= !idle;
+        core::array::from_fn(|n| if idle >> n & 1 == 1 { self.wires.physical[n] } else { 0 })
     }
 
     /// Whether SPI number `n` goes to the vCPU; one routed to nobody stays pending.
@@ -148,9 +207,11 @@ impl Distributor {
             TARGETS..TARGETS_END => {
                 let first = (offset - TARGETS) as usize;
                 let mask = |route: u32| 1_u8.checked_shl(route).unwrap_or(0);
-                u32::from_le_bytes(core::array::from_fn(|n| match SPIS >> (first + n) & 1 {
-                    1 => mask(self.routes[first + n]),
-                    _ => 0,
+                u32::from_le_bytes(core::array::from_fn(|n| {
+                    match self.present >> (first + n) & 1 {
+                        1 => mask(self.routes[first + n]),
+                        _ => 0,
+                    }
                 }))
             }
             _ if GROUPS.contains(&offset) => 0,
@@ -208,7 +269,7 @@ impl Distributor {
     /// The SPI whose route's low word lies at `offset`.
     fn route(&self, offset: u64) -> Option<usize> {
         let (n, low) = ((offset - IROUTER) / 8, offset.is_multiple_of(8));
-        (low && SPIS >> n & 1 == 1).then_some(n as usize)
+        (low && self.present >> n & 1 == 1).then_some(n as usize)
     }
 }
 

@@ -61,6 +61,9 @@ impl Hardware {
         if lists.deactivate_timer {
             gic::deactivate(TIMER);
         }
+        for &intid in lists.deactivate.iter().filter(|&&intid| intid != 0) {
+            gic::deactivate_shared(intid.into());
+        }
         let values = &lists.registers[..self.list_count()];
         match self {
             Self::V2(control) => control.write_lists(values, lists.count_ends),

@@ -9,7 +9,7 @@ use rm::machine::Machine;
 
 use super::hardware::{ActivePriorities, Hardware};
 use super::lists::MAX_LISTS;
-use super::{MAX_VCPUS, Place, TIMER, VcpuSet, Version, VirtualGic};
+use super::{MAX_VCPUS, Place, TIMER, VcpuSet, Version, VirtualGic, Wires};
 use crate::gic;
 
 /// A VM's interrupts and the CPU interfaces of those of its vCPUs that are on no CPU.
@@ -24,29 +24,37 @@ struct State {
 /// ([`Vgic::load`] to [`Vgic::save`]).
 pub struct Vgic<R> {
     version: Version,
+    wires: Wires,
     state: Lock<State, R>,
     /// vCPUs whose list registers must be chosen anew before they run on.
     changed: [AtomicBool; MAX_VCPUS],
 }
 
 impl<R: Strategy> Vgic<R> {
-    /// The controller of a VM with that many vCPUs, as after a reset.
-    pub fn new(vcpus: usize) -> Self {
+    /// The controller of a VM with that many vCPUs and devices of its own, as after a reset.
+    pub fn new(vcpus: usize, wires: Wires) -> Self {
         let version = Version::found();
         let state = State {
-            gic: VirtualGic::new(vcpus, version),
+            gic: VirtualGic::new(vcpus, version, wires),
             active_priorities: [ActivePriorities::default(); MAX_VCPUS],
             owed: VcpuSet::default(),
         };
-        Self { version, state: Lock::new(Rank::VirtualGic, state), changed: Default::default() }
+        Self {
+            version,
+            wires,
+            state: Lock::new(Rank::VirtualGic, state),
+            changed: Default::default(),
+        }
     }
 
     /// Makes the controller as new. None of the vCPUs is loaded.
     pub fn reset<M: Machine<Relax = R>>(&self, machine: &M) {
         let mut state = self.lock(machine);
-        state.gic = VirtualGic::new(state.gic.vcpus, self.version);
+        state.gic = VirtualGic::new(state.gic.vcpus, self.version, self.wires);
         state.active_priorities = [ActivePriorities::default(); MAX_VCPUS];
         state.owed = VcpuSet::default();
+        // What came meanwhile, or was never ended, may come again.
+        self.wires.all().for_each(gic::deactivate_shared);
     }
 
     /// Which controller the VM sees.
@@ -136,6 +144,21 @@ impl<R: Strategy> Vgic<R> {
         let target = self.lock(machine).gic.raise(intid);
         self.mark(target);
         target
+    }
+
+    /// The physical interrupt of a device of the VM was acknowledged and its priority dropped ([`gic::end`]);
+    /// the caller does not deactivate it. Gives the vCPU that must hear of it; `None` if it is no interrupt
+    /// of this VM.
+    pub fn on_device<M: Machine<Relax = R>>(&self, machine: &M, physical: u32) -> Option<VcpuSet> {
+        let intid = self.wires.virtual_of(physical)?;
+        let target = self.lock(machine).gic.take_physical(intid);
+        self.mark(target);
+        Some(target)
+    }
+
+    /// Whether a physical interrupt is one of the VM's.
+    pub fn has_wire(&self, physical: u32) -> bool {
+        self.wires.virtual_of(physical).is_some()
     }
 
     /// Sets the line of a shared interrupt. Gives the vCPUs that must hear of it.

@@ -23,6 +23,8 @@ pub(super) struct Lists {
     pub(super) count_ends: bool,
     /// The virtual timer's physical interrupt is no longer anybody's and must be deactivated.
     pub(super) deactivate_timer: bool,
+    /// Shared physical interrupts of which the same is true, where not 0.
+    pub(super) deactivate: [u16; 32],
 }
 
 /// INTIDs that stand in a vCPU's list registers, in their order.
@@ -50,13 +52,17 @@ impl VirtualGic {
             let state = register.read(List::State);
             if state == 0 && register.is_set(List::HW) {
                 // The guest's end of this interrupt ended the physical one, too.
-                self.interfaces[vcpu].timer_in_flight = false;
+                match intid.checked_sub(SPI_BASE) {
+                    Some(n) => self.distributor.ended_with_guest(n),
+                    None => self.interfaces[vcpu].timer_in_flight = false,
+                }
             }
             let (bank, n) = self.bank(vcpu, intid);
             bank.unlist(n, state & 1 != 0, state & 2 != 0);
         }
         self.end_unlisted(vcpu, ends);
         self.distributor.raise_lines();
+        self.distributor.settle_arrived();
         self.others_served(vcpu, self.distributor.bank.deliverable() & !before)
     }
 
@@ -77,7 +83,8 @@ impl VirtualGic {
     pub(super) fn fill(&mut self, vcpu: usize, count: usize) -> Lists {
         self.take_timer(vcpu);
         let deactivate_timer = self.forget_idle_timer(vcpu);
-        let mut lists = Lists { deactivate_timer, ..Lists::default() };
+        let deactivate = self.distributor.forget_idle();
+        let mut lists = Lists { deactivate_timer, deactivate, ..Lists::default() };
         let (active, pending) = (self.active(vcpu), self.deliverable(vcpu));
         let mut waiting = active | pending;
         for register in &mut lists.registers[..count.min(MAX_LISTS)] {
@@ -95,7 +102,11 @@ impl VirtualGic {
 
     /// Moves one interrupt's state into a list register and gives its value.
     fn list(&mut self, vcpu: usize, intid: u32) -> u64 {
-        let physical = intid == TIMER && self.interfaces[vcpu].timer_in_flight;
+        let physical = match intid.checked_sub(SPI_BASE) {
+            Some(n) => self.distributor.in_flight(n),
+            None if intid == TIMER && self.interfaces[vcpu].timer_in_flight => Some(TIMER),
+            None => None,
+        };
         // A pending state that belongs to another vCPU stays in the bank until the active one ends.
         let stranded = intid >= SPI_BASE && !self.distributor.is_routed(intid - SPI_BASE, vcpu);
         let priority = self.priority(vcpu, intid);
@@ -106,7 +117,7 @@ impl VirtualGic {
         let (pending, active) = bank.list(n, with_pending);
         // A list register with HW set is never both: the physical interrupt is active until the
         // guest has ended the virtual one (IHI 0069H, ICH_LR<n>_EL2).
-        let pending = pending && !(physical && active);
+        let pending = pending && !(physical.is_some() && active);
         let mut register = Register::new(0);
         register.modify(
             List::State.val(u64::from(pending) | u64::from(active) << 1)
@@ -114,8 +125,8 @@ impl VirtualGic {
                 + List::Priority.val(priority.into())
                 + List::vINTID.val(intid.into()),
         );
-        if physical {
-            register.modify(List::HW::SET + List::pINTID.val(TIMER.into()));
+        if let Some(physical) = physical {
+            register.modify(List::HW::SET + List::pINTID.val(physical.into()));
         } else if stranded || is_line {
             // Whoever comes back for the end of a line's interrupt finds the line still high, or not.
             register.modify(List::EOI::SET);

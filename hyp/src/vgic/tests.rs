@@ -2,6 +2,9 @@
 
 #![expect(unused_must_use, reason = "most stories have one CPU, or refresh the others anyway")]
 
+mod v2;
+mod wires;
+
 use super::lists::MAX_LISTS;
 use super::*;
 
@@ -118,7 +121,7 @@ fn own(vcpu: usize, offset: u64) -> Place {
 
 /// A controller in which a guest has enabled everything, at priority 0xa0.
 fn enabled(vcpus: usize) -> VirtualGic {
-    let mut gic = VirtualGic::new(vcpus, Version::V3);
+    let mut gic = VirtualGic::new(vcpus, Version::V3, Wires::default());
     gic.write(dist(CTLR), 4, 0x13);
     gic.write(dist(SET_ENABLE + 4), 4, u64::MAX);
     gic.write(dist(PRIORITY + 32), 4, 0xa0a0_a0a0);
@@ -152,12 +155,12 @@ fn a_guest_address_names_one_register() {
     assert_eq!(Place::at(0x0801_0000, Version::V3, 0), None);
     assert_eq!(Place::at(0x080c_0014, Version::V3, 0), Some(Place::Redistributor(1, 0x14)));
     assert_eq!(Place::at(0x080e_0000, Version::V3, 0), None);
-    assert!(!VirtualGic::new(1, Version::V3).has(Place::Redistributor(1, 0)));
+    assert!(!VirtualGic::new(1, Version::V3, Wires::default()).has(Place::Redistributor(1, 0)));
 }
 
 #[test]
 fn a_redistributor_wakes_up() {
-    let mut gic = VirtualGic::new(1, Version::V3);
+    let mut gic = VirtualGic::new(1, Version::V3, Wires::default());
     let waker = Place::Redistributor(0, 0x14);
     assert_eq!(gic.read(waker, 4), 0b110);
     gic.write(waker, 4, 0);
@@ -448,7 +451,7 @@ fn a_waiting_interrupt_wakes_a_vcpu_unless_it_is_masked() {
 
 #[test]
 fn bytes_words_and_doublewords_show_the_same_registers() {
-    let mut gic = VirtualGic::new(1, Version::V3);
+    let mut gic = VirtualGic::new(1, Version::V3, Wires::default());
     gic.write(dist(PRIORITY + 33), 1, 0x47);
     assert_eq!(gic.read(dist(PRIORITY + 32), 4), 0x4000);
     assert_eq!(gic.read(dist(PRIORITY + 33), 1), 0x40);

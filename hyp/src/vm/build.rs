@@ -23,7 +23,7 @@ use crate::frames::{Blocks, BootMemory};
 use crate::machine::El2;
 use crate::rate::Notes;
 use crate::vcpu::{Begin, State};
-use crate::vgic::{self, Vgic};
+use crate::vgic::{self, Vgic, Wires};
 use crate::{board, cache, gic, stage1, tlb};
 
 static MANAGER: Once<Manager> = Once::new();
@@ -80,7 +80,7 @@ fn new(
         on_fault: config.on_fault,
         manager,
         vttbr: tlb::vttbr(manager.context(index)),
-        vgic: Vgic::new(config.vcpus.into()),
+        vgic: Vgic::new(config.vcpus.into(), wires(package, index)),
         terminal: Terminal::new(),
         vcpus: core::array::from_fn(vcpu),
         vcpu_count: config.vcpus.into(),
@@ -124,6 +124,29 @@ fn give_devices(manager: &Manager, package: &Package<'_>, vm: VmIndex, config: &
         let (at, pages) = (Ipa(device.ipa), device.pages.into());
         if let Err(error) = manager.give_device(vm, at, Pa(device.pa), pages) {
             panic!("device {:#x} of {}: {error:?}", device.pa, config.name.as_str());
+        }
+    }
+}
+
+/// The interrupts of the devices that the VM drives itself.
+fn interrupts(package: &Package<'_>, vm: VmIndex) -> impl Iterator<Item = package::Interrupt> {
+    package.interrupts().filter(move |interrupt| interrupt.vm == u16::from(vm.0))
+}
+
+fn wires(package: &Package<'_>, vm: VmIndex) -> Wires {
+    let mut wires = Wires::default();
+    for interrupt in interrupts(package, vm) {
+        wires.connect(interrupt.virtual_, interrupt.physical, interrupt.edge);
+    }
+    wires
+}
+
+/// Lets the interrupts of a VM's devices come, to the CPU on which the VM is at home.
+pub(crate) fn connect_interrupts(package: &Package<'_>, cpus: &[u64]) {
+    for (index, config) in (0..).zip(package.vms()) {
+        let home = cpus[usize::from(config.cpus[0])];
+        for interrupt in interrupts(package, VmIndex(index)) {
+            gic::enable_shared(interrupt.physical, home, interrupt.edge);
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use package::Board;
 
-use super::checks::{INTERRUPTS, KICKS, LIVES_FEW, PREEMPT, REVOKE};
+use super::checks::{CLOCK, INTERRUPTS, KICKS, LIVES_FEW, PREEMPT, REVOKE};
 use super::demo::DEMO;
 use super::examples::POLLING;
 use super::{Damage, Machine, Program, Scenario};
@@ -22,6 +22,7 @@ pub const ALL: &[Scenario] = &[
     gicv2("gicv2-interrupts", INTERRUPTS),
     gicv2("gicv2-kicks", KICKS),
     gicv2("gicv2-preempt", PREEMPT),
+    gicv2("gicv2-clock", CLOCK),
     gicv2("gicv2-revoke", REVOKE),
     gicv2("gicv2-lives-few", LIVES_FEW),
     elsewhere("elsewhere-demo", Board::QemuVirt),

@@ -1,7 +1,7 @@
 //! The scenarios of `cargo test` beside the demo, one QEMU each.
 
-use guests::layout::{LINK_AB, LINK_AC, REPLAY_MEMORY, VMID_A, VMID_B, VMID_C};
-use package::{EndOfLife, OnFault, Roles, Sanitize, Vm};
+use guests::layout::{self, LINK_AB, LINK_AC, REPLAY_MEMORY, VMID_A, VMID_B, VMID_C};
+use package::{Device, EndOfLife, Interrupt, OnFault, Roles, Sanitize, Vm};
 
 use super::demo::DEMO;
 use super::{Guest, Machine, Scenario, guest, link};
@@ -27,6 +27,7 @@ pub const ALL: &[Scenario] = &[
     LIVES_BESIDE,
     OWNER_DIES,
     FAULT_RESTARTS,
+    CLOCK,
     FP,
     UART_ONLY,
     ON_A53,
@@ -274,6 +275,25 @@ const CACHE_POLICY_MAX: Scenario = Scenario {
     machine: Machine { cpu: "max", ..Machine::TESTS },
     log: &["write-back is forced", "nothing that was written was lost"],
     ..CACHE_POLICY
+};
+
+pub(super) const CLOCK: Scenario = Scenario {
+    name: "clock",
+    about: "a VM drives a clock itself, asleep until it interrupts; another VM does not find it",
+    guests: &[
+        Guest { program: "rtc", vm: Vm { cpus: [1, 0], ..guest("A", VMID_A) } },
+        Guest { program: "rtc_stranger", vm: guest("B", VMID_B) },
+    ],
+    // QEMU 10.0, `hw/arm/virt.c`: VIRT_RTC, whose SPI is number 2.
+    devices: &[Device { vm: 0, pa: 0x0901_0000, ipa: layout::CLOCK, pages: 1 }],
+    interrupts: &[Interrupt {
+        vm: 0,
+        physical: 34,
+        virtual_: layout::CLOCK_INTERRUPT,
+        edge: false,
+    }],
+    log: &["alarm 1 rang while I slept", "a masked alarm waited"],
+    ..Scenario::USUAL
 };
 
 const FP: Scenario = Scenario {

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{directory, set_up};
 use crate::build::Profile;
@@ -35,6 +35,7 @@ pub fn run(name: &str, options: Options) -> Result<ExitCode> {
         Program::El2(_) => Profile::Check,
     };
     let (tools, programs) = set_up(profile)?;
+    there_is(scenario, &tools)?;
     let prepared = Prepared::new(scenario, &programs, directory(&programs, scenario.name))?;
     watch(scenario, &prepared, &tools, options)
 }
@@ -53,11 +54,20 @@ pub fn run_manifest(path: &Path, options: Options) -> Result<ExitCode> {
     let name = path.file_stem().map_or("manifest".into(), |name| name.to_string_lossy());
     let scenario = scenario::manifest::of(&manifest, &name);
     let scenario = Scenario { seconds: A_DAY, ..scenario };
+    there_is(&scenario, &tools)?;
     let program = programs.path(&scenario.el2_program())?.to_owned();
     let more = scenario::manifest::arguments(&manifest);
     let image = image::assemble(&program, manifest.into_writer([0; 16]))?;
     let prepared = Prepared::of(&scenario, program, image, directory(&programs, "manifest"))?;
     watch(&scenario, &prepared.with_arguments(more), &tools, options)
+}
+
+/// Whether QEMU has the machine.
+fn there_is(scenario: &Scenario, tools: &Tools) -> Result<()> {
+    if let Some(reason) = tools.lacks(&scenario.machine) {
+        bail!("{reason}; `cargo run -- doctor --all-boards` installs one that has it where it may");
+    }
+    Ok(())
 }
 
 /// Shows a run, lets the user type, and says how it ended.

@@ -78,6 +78,10 @@ pub const fn beacon(seed: u64) -> u64 {
 pub const CONSOLE: u64 = 0x0900_0000;
 /// The virtual GIC's distributor.
 pub const DISTRIBUTOR: u64 = 0x0800_0000;
+/// Where the scenario of a passed-through clock puts it, and its interrupt.
+pub const CLOCK: u64 = 0x0b00_0000;
+/// The clock's interrupt.
+pub const CLOCK_INTERRUPT: u32 = 50;
 /// A GICv2's CPU interface.
 pub const CPU_INTERFACE: u64 = 0x0801_0000;
 /// The redistributor of the first vCPU; that of the second follows at [`REDISTRIBUTOR_STRIDE`].

@@ -37,6 +37,7 @@ pub mod queues;
 pub mod replay;
 pub mod residency;
 pub mod revoke;
+pub mod rtc;
 pub mod second_life;
 pub mod smp;
 pub mod trim;

@@ -7,7 +7,7 @@ use crate::memory::{read32, write8, write32};
 use crate::{cpu, timer};
 
 /// The interrupts that a VM has: SGIs, PPIs, and eleven SPIs.
-pub const INTERRUPTS: usize = 43;
+pub const INTERRUPTS: usize = 64;
 /// The mailbox's "there is room" interrupt.
 pub const SPI_TX: u32 = 32;
 /// The mailbox's "there is a message" interrupt.
@@ -48,7 +48,8 @@ static ORDER: AtomicU64 = AtomicU64::new(0);
 /// Whether the CPU interface lies in memory. Asked once: the register that says so traps.
 static IS_V2: AtomicBool = AtomicBool::new(false);
 
-fn is_v2() -> bool {
+/// Whether the VM has a GICv2. Known after [`enable`].
+pub fn is_v2() -> bool {
     IS_V2.load(Ordering::Relaxed)
 }
 
