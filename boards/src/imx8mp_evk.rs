@@ -7,7 +7,7 @@ use rm::address::Pa;
 
 /// Started by U-Boot, with TF-A below.
 pub const IMX8MP_EVK: Board = Board {
-    id: package::Board::Imx8mpEvk,
+    id: package::Board::IMX8MP_EVK,
     // `memory@40000000`: 3 GiB here, of which the first surely exists, and 3 GiB above 4 GiB.
     ram: &[Region::new(0x4000_0000, 0x4000_0000)],
     more_ram: &[Region::new(0x8000_0000, 0x8000_0000), Region::new(0x1_0000_0000, 0xc000_0000)],

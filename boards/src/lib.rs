@@ -11,5 +11,15 @@ pub use qemu_virt::QEMU_VIRT;
 pub use rpi4::RPI4;
 pub use zcu102::ZCU102;
 
+/// All of them, as packages know them.
+pub fn ids() -> impl Iterator<Item = package::Board> {
+    ALL.iter().map(|board| board.id)
+}
+
+/// The one of this name.
+pub fn named(name: &str) -> Option<package::Board> {
+    ids().find(|board| board.name() == name)
+}
+
 /// All of them.
 pub const ALL: &[&hyp::board::Board] = &[&QEMU_VIRT, &RPI4, &IMX8MP_EVK, &ZCU102];

@@ -7,7 +7,7 @@ use rm::address::Pa;
 
 /// `-M virt,virtualization=on,gic-version=3` (or 2), with at least 1 GiB and up to four CPUs.
 pub const QEMU_VIRT: Board = Board {
-    id: package::Board::QemuVirt,
+    id: package::Board::QEMU_VIRT,
     ram: &[Region::new(0x4000_0000, 0x4000_0000)],
     // QEMU's own device tree says how much of it there is.
     more_ram: &[Region::new(0x8000_0000, 0x3f_8000_0000)],

@@ -9,7 +9,7 @@ use rm::address::Pa;
 /// With 1 GiB or more, started by the firmware's armstub with `enable_gic=1` and the PL011 on the header
 /// (`dtoverlay=disable-bt`).
 pub const RPI4: Board = Board {
-    id: package::Board::Rpi4,
+    id: package::Board::RPI4,
     // The first GiB but for what the GPU has of it at most by default (76 MiB, `gpu_mem`).
     ram: &[Region::new(0x8_0000, 0x3b40_0000 - 0x8_0000)],
     // On boards with more, up to the devices below 4 GiB and from there on.

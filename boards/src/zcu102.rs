@@ -11,7 +11,7 @@ use rm::address::Pa;
 
 /// Started by U-Boot, with TF-A below.
 pub const ZCU102: Board = Board {
-    id: package::Board::Zcu102,
+    id: package::Board::ZCU102,
     // Above what a TF-A built for DDR keeps (`platform_def.h`: up to 0x80000), below where OP-TEE may be.
     ram: &[Region::new(0x0010_0000, 0x6000_0000 - 0x0010_0000)],
     // `memory@0`: the rest of 2 GiB here, and 2 GiB from 32 GiB on.

@@ -209,8 +209,8 @@ fn find_package(
     // `BootMemory`, which starts behind the package.
     let bytes = unsafe { slice::from_raw_parts(stage1::direct(start), length) };
     let package = Package::parse(bytes)?;
-    if package.board() != board.id {
-        return Err(PackageError::OtherBoard(package.board()));
+    if !package.is_for(board.id) {
+        return Err(PackageError::OtherBoard(package.board_name()));
     }
     check_hypervisor(&package)?;
     let version = gic::version();

@@ -10,7 +10,7 @@ use rm::address::Pa;
 
 /// A board with RAM for sure, more in two places, and a range that is never EL2's.
 const BOARD: Board = Board {
-    id: package::Board::QemuVirt,
+    id: package::Board::QEMU_VIRT,
     ram: &[Region::new(0x4000_0000, 0x1000_0000)],
     more_ram: &[Region::new(0x5000_0000, 0x3000_0000), Region::new(0x1_0000_0000, 0x4000_0000)],
     reserved: &[Region::new(0x5600_0000, 0x0200_0000)],

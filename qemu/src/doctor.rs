@@ -97,10 +97,10 @@ mod tests {
     fn an_old_qemu_is_told_by_the_boards_that_it_lacks() {
         let models = ["virt", "xlnx-zcu102"].map(str::to_owned).into();
         let tools = Tools { qemu: "qemu".into(), version: Version::OLDEST, models };
-        assert_eq!(tools.lacks(&Machine::of(Board::Zcu102)), None);
-        let reason = tools.lacks(&Machine::of(Board::Rpi4)).unwrap();
+        assert_eq!(tools.lacks(&Machine::of(Board::ZCU102)), None);
+        let reason = tools.lacks(&Machine::of(Board::RPI4)).unwrap();
         assert_eq!(reason, "QEMU 7.2 has no raspi4b");
-        assert!(model(&tools, &Machine::of(Board::Rpi4)).is_err());
+        assert!(model(&tools, &Machine::of(Board::RPI4)).is_err());
         assert_eq!(model(&tools, &Machine::TESTS).unwrap(), "virt of QEMU");
     }
 }

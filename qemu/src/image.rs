@@ -81,7 +81,7 @@ fn writer(scenario: &Scenario, programs: &Programs) -> Result<Writer> {
     writer.shared = Amounts::enough_for(&writer.vms);
     match scenario.damage {
         Damage::OtherBuild => writer.hypervisor = Some((Digest::of(b"another build"), 4096)),
-        Damage::OtherBoard => writer.board = Board::Zcu102,
+        Damage::OtherBoard => writer.board = Board::ZCU102,
         Damage::OtherGic => writer.gic = 2,
         Damage::None | Damage::Cut | Damage::Changed => {}
     }

@@ -20,7 +20,7 @@ pub struct Machine {
 impl Machine {
     /// What scenarios run on unless they say otherwise.
     pub const TESTS: Self =
-        Self { board: Board::QemuVirt, cpu: "cortex-a72", cpus: 2, gic: 3, counted: false };
+        Self { board: Board::QEMU_VIRT, cpu: "cortex-a72", cpus: 2, gic: 3, counted: false };
     /// One tick of the counter is one instruction.
     pub const BENCH: Self =
         Self { cpu: "cortex-a57,cntfrq=1000000000", cpus: 1, counted: true, ..Self::TESTS };
@@ -45,7 +45,7 @@ impl Machine {
         let cpus = self.cpus.to_string();
         let gic = format!("virt,virtualization=on,gic-version={},dtb-randomness=off", self.gic);
         let mut arguments = match self.board {
-            Board::QemuVirt => vec!["-M", &gic, "-cpu", self.cpu, "-smp", &cpus, "-m", "1G"],
+            Board::QEMU_VIRT => vec!["-M", &gic, "-cpu", self.cpu, "-smp", &cpus, "-m", "1G"],
             board => Model::of(board).arguments.to_vec(),
         };
         arguments.extend(["-nodefaults", "-display", "none", "-no-reboot"]);
@@ -70,21 +70,21 @@ struct Model {
 /// Boards that QEMU has a model of. Others have no scenarios.
 const MODELS: &[Model] = &[
     Model {
-        board: Board::QemuVirt,
+        board: Board::QEMU_VIRT,
         name: "virt",
         cpu: "cortex-a72",
         ram: 0x4000_0000,
         arguments: &[],
     },
     Model {
-        board: Board::Rpi4,
+        board: Board::RPI4,
         name: "raspi4b",
         cpu: "cortex-a72",
         ram: 0,
         arguments: &["-M", "raspi4b"],
     },
     Model {
-        board: Board::Imx8mpEvk,
+        board: Board::IMX8MP_EVK,
         name: "imx8mp-evk",
         cpu: "cortex-a53",
         ram: 0x4000_0000,
@@ -92,7 +92,7 @@ const MODELS: &[Model] = &[
         arguments: &["-M", "imx8mp-evk", "-smp", "4", "-m", "1G", "-serial", "null"],
     },
     Model {
-        board: Board::Zcu102,
+        board: Board::ZCU102,
         name: "xlnx-zcu102",
         cpu: "cortex-a53",
         ram: 0,
@@ -112,7 +112,7 @@ const MODELS: &[Model] = &[
 impl Model {
     const fn of(board: Board) -> &'static Self {
         let mut index = 0;
-        while MODELS[index].board as u32 != board as u32 {
+        while MODELS[index].board.id() != board.id() {
             index += 1;
             assert!(index < MODELS.len(), "QEMU has no model of the board");
         }

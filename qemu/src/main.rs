@@ -167,8 +167,8 @@ fn serve(arguments: Arguments) -> Result<ExitCode> {
 
 /// The board that a user means.
 fn board(name: &str) -> Result<Board, String> {
-    Board::from_name(name).ok_or_else(|| {
-        let known = Board::ALL.map(Board::name).join(", ");
-        format!("there are {known}")
+    boards::named(name).ok_or_else(|| {
+        let known: Vec<_> = boards::ids().map(Board::name).collect();
+        format!("there are {}", known.join(", "))
     })
 }

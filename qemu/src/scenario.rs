@@ -87,7 +87,7 @@ impl Scenario {
     pub fn el2_program(&self) -> String {
         match (self.program, self.machine.board) {
             (Program::Hypervisor, board) => board.name().to_owned(),
-            (Program::El2(name), Board::QemuVirt) => name.to_owned(),
+            (Program::El2(name), Board::QEMU_VIRT) => name.to_owned(),
             (Program::El2(name), board) => format!("{name}-{}", board.name()),
         }
     }

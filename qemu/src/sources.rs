@@ -7,7 +7,6 @@ use std::io;
 use std::path::Path;
 
 use manifest::{Folder, NoGuest, Sources};
-use package::Board;
 
 use crate::build::{self, Profile, Programs};
 
@@ -39,7 +38,7 @@ impl Sources for Project {
     fn guest(&self, name: &str) -> Result<Vec<u8>, NoGuest> {
         let programs = self.programs().as_ref().map_err(|error| NoGuest::Failed(error.clone()))?;
         // The hypervisors come from the same build.
-        let guests = || programs.names().filter(|name| Board::from_name(name).is_none());
+        let guests = || programs.names().filter(|name| boards::named(name).is_none());
         if !guests().any(|guest| guest == name) {
             return Err(NoGuest::Unknown(guests().map(str::to_owned).collect()));
         }

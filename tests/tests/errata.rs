@@ -22,7 +22,7 @@ fn read(profile: Profile) -> Vec<Code> {
         assert!(length > 10_000, "that of {} has only {length} instructions", board.name());
         code
     };
-    Board::ALL.into_iter().flat_map(of_a_board).collect()
+    boards::ids().flat_map(of_a_board).collect()
 }
 
 /// Where `wanted` holds for the instructions from there on, by function and address.

@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The `virt` machine as a board with U-Boot. The address is neither where QEMU itself would load the
 /// image nor where it is linked.
 const FIRMWARE: Firmware = Firmware {
-    board: Board::QemuVirt,
+    board: Board::QEMU_VIRT,
     image: "hypervisor.img",
     load: 0x4100_0000,
     end: 0x4f00_0000,
@@ -79,7 +79,7 @@ fn start(u_boot: &Path) -> Result<()> {
     let scenario = scenario::named("uart-only")?;
     let prepared = Prepared::new(scenario, &programs, &directory)?;
     let image = std::fs::read(prepared.image())?;
-    let checked = Image::check(&image, Board::QemuVirt)?;
+    let checked = Image::check(&image, Board::QEMU_VIRT)?;
     let card = Bundle::new(FIRMWARE, &checked, None)?.card()?;
     let file = directory.join("card.img");
     std::fs::write(&file, &card.bytes)?;

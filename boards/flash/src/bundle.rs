@@ -259,63 +259,63 @@ mod tests {
     #[test]
     fn each_board_gets_the_files_that_its_firmware_reads() {
         let of = |board| bundle(board, None).unwrap();
-        assert_eq!(names(&of(Board::Rpi4)), ["kernel8.img", "config.txt", "README.txt"]);
-        for board in [Board::Imx8mpEvk, Board::Zcu102] {
+        assert_eq!(names(&of(Board::RPI4)), ["kernel8.img", "config.txt", "README.txt"]);
+        for board in [Board::IMX8MP_EVK, Board::ZCU102] {
             let wanted = ["hypervisor.img", "boot.cmd", "boot.scr", "README.txt"];
             assert_eq!(names(&of(board)), wanted);
         }
-        assert_eq!(names(&of(Board::QemuVirt)), ["hypervisor.img", "README.txt"]);
+        assert_eq!(names(&of(Board::QEMU_VIRT)), ["hypervisor.img", "README.txt"]);
     }
 
     #[test]
     fn a_folder_holds_the_very_image() {
         let target = tempfile::tempdir().unwrap();
-        let written = bundle(Board::Rpi4, None).unwrap().write(target.path()).unwrap();
+        let written = bundle(Board::RPI4, None).unwrap().write(target.path()).unwrap();
         assert_eq!(written.len(), 3);
         let image = fs::read(target.path().join("kernel8.img")).unwrap();
-        assert_eq!(image, image_for(Board::Rpi4));
+        assert_eq!(image, image_for(Board::RPI4));
     }
 
     #[test]
     fn a_card_without_what_the_board_needs_is_refused_with_the_place_to_get_it() {
-        let error = bundle(Board::Rpi4, None).unwrap().card().unwrap_err().to_string();
+        let error = bundle(Board::RPI4, None).unwrap().card().unwrap_err().to_string();
         assert!(error.contains("start4.elf, fixup4.dat"), "{error}");
         assert!(error.contains("github.com/raspberrypi/firmware"), "{error}");
         let given = folder(&PI);
-        let bundle = bundle(Board::Rpi4, Some(given.path())).unwrap();
+        let bundle = bundle(Board::RPI4, Some(given.path())).unwrap();
         assert!(PI.iter().all(|file| names(&bundle).contains(file)), "{:?}", names(&bundle));
         assert_eq!(bundle.card().unwrap().pieces[0].name, "FAT32 partition with 7 files");
     }
 
     #[test]
     fn a_boot_loader_that_the_board_may_have_elsewhere_is_taken_if_it_is_given() {
-        assert_eq!(bundle(Board::Imx8mpEvk, None).unwrap().card().unwrap().pieces.len(), 2);
+        assert_eq!(bundle(Board::IMX8MP_EVK, None).unwrap().card().unwrap().pieces.len(), 2);
         let given = folder(&["flash.bin"]);
-        let card = bundle(Board::Imx8mpEvk, Some(given.path())).unwrap().card().unwrap();
+        let card = bundle(Board::IMX8MP_EVK, Some(given.path())).unwrap().card().unwrap();
         assert_eq!(card.bytes[32 << 10..][..17], *b"this is flash.bin");
         let given = folder(&["BOOT.BIN"]);
-        let bundle = bundle(Board::Zcu102, Some(given.path())).unwrap();
+        let bundle = bundle(Board::ZCU102, Some(given.path())).unwrap();
         assert!(names(&bundle).contains(&"BOOT.BIN") && bundle.missing.is_empty());
     }
 
     #[test]
     fn a_wrong_folder_or_file_of_firmware_is_refused() {
-        let error = bundle(Board::Rpi4, Some(Path::new("/nonexistent"))).unwrap_err().to_string();
+        let error = bundle(Board::RPI4, Some(Path::new("/nonexistent"))).unwrap_err().to_string();
         assert!(error.contains("no folder /nonexistent"), "{error}");
         let given = folder(&[]);
         fs::write(given.path().join("start4.elf"), "").unwrap();
-        let error = bundle(Board::Rpi4, Some(given.path())).unwrap_err().to_string();
+        let error = bundle(Board::RPI4, Some(given.path())).unwrap_err().to_string();
         assert!(error.ends_with("has 0 bytes, so it is not firmware of the GPU"), "{error}");
     }
 
     #[test]
     fn an_image_that_does_not_fit_the_boards_memory_is_refused() {
-        let mut bytes = image_for(Board::Zcu102);
+        let mut bytes = image_for(Board::ZCU102);
         bytes.resize(0x0f00_0000, 0);
         let size = bytes.len() as u64;
         bytes[16..24].copy_from_slice(&size.to_le_bytes());
-        let image = Image::check(&bytes, Board::Zcu102).unwrap();
-        let error = Bundle::new(Firmware::of(Board::Zcu102), &image, None).unwrap_err().to_string();
+        let image = Image::check(&bytes, Board::ZCU102).unwrap();
+        let error = Bundle::new(Firmware::of(Board::ZCU102), &image, None).unwrap_err().to_string();
         assert!(
             error.contains("loads it to 0x200000, and at 0xf000000 comes the device"),
             "{error}"
@@ -324,13 +324,13 @@ mod tests {
 
     #[test]
     fn the_emulator_gets_no_card() {
-        let error = bundle(Board::QemuVirt, None).unwrap().card().unwrap_err().to_string();
+        let error = bundle(Board::QEMU_VIRT, None).unwrap().card().unwrap_err().to_string();
         assert!(error.contains("`-kernel`"), "{error}");
     }
 
     #[test]
     fn who_has_a_card_is_not_told_to_make_one() {
-        let bundle = bundle(Board::Imx8mpEvk, None).unwrap();
+        let bundle = bundle(Board::IMX8MP_EVK, None).unwrap();
         let (folder, card) = (bundle.next_steps(Place::Folder), bundle.next_steps(Place::Card));
         assert!(folder.iter().any(|step| step.starts_with("Copy all files")));
         assert_eq!(card.len() + 1, folder.len());
@@ -340,9 +340,9 @@ mod tests {
 
     #[test]
     fn a_board_that_nobody_has_described_gets_its_image_and_no_card() {
-        let bytes = image_for(Board::Zcu102);
-        let image = Image::check(&bytes, Board::Zcu102).unwrap();
-        let bundle = Bundle::new(Firmware::unknown(Board::Zcu102), &image, None).unwrap();
+        let bytes = image_for(Board::ZCU102);
+        let image = Image::check(&bytes, Board::ZCU102).unwrap();
+        let bundle = Bundle::new(Firmware::unknown(Board::ZCU102), &image, None).unwrap();
         assert_eq!(names(&bundle), ["hypervisor.img", "README.txt"]);
         assert!(bundle.next_steps(Place::Folder)[0].contains("multiple of 2 MiB"));
         let error = bundle.card().unwrap_err().to_string();
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn the_readme_names_every_file_and_every_missing_one() {
-        for board in Board::ALL {
+        for Firmware { board, .. } in Firmware::ALL {
             let bundle = bundle(board, None).unwrap();
             let readme = bundle.files.iter().find(|file| file.path == "README.txt").unwrap();
             let readme = String::from_utf8(readme.bytes.clone()).unwrap();

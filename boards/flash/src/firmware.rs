@@ -58,17 +58,13 @@ pub struct Foreign {
 }
 
 impl Firmware {
-    /// That of a board.
-    pub const fn of(board: Board) -> Self {
-        *match board {
-            Board::QemuVirt => &QEMU_VIRT,
-            Board::Rpi4 => &RPI4,
-            Board::Imx8mpEvk => &IMX8MP_EVK,
-            Board::Zcu102 => &ZCU102,
-            // A board starts to exist without a word here: then only its image is written.
-            #[allow(unreachable_patterns)]
-            _ => return Self::unknown(board),
-        }
+    /// Those of the boards that are described.
+    pub const ALL: [Self; 4] = [QEMU_VIRT, RPI4, IMX8MP_EVK, ZCU102];
+
+    /// That of a board. A board starts to exist without a word here: then only its image is written.
+    pub fn of(board: Board) -> Self {
+        let known = Self::ALL.into_iter().find(|firmware| firmware.board == board);
+        known.unwrap_or_else(|| Self::unknown(board))
     }
 
     /// Of a board whose firmware nobody has described yet.
@@ -87,7 +83,7 @@ impl Firmware {
 }
 
 const QEMU_VIRT: Firmware = Firmware {
-    board: Board::QemuVirt,
+    board: Board::QEMU_VIRT,
     image: "hypervisor.img",
     // QEMU 10.0, hw/arm/boot.c: `-kernel` with an image whose text_offset is 0 goes to RAM + 2 MiB.
     load: 0x4020_0000,
@@ -102,7 +98,7 @@ const QEMU_VIRT: Firmware = Firmware {
 };
 
 const RPI4: Firmware = Firmware {
-    board: Board::Rpi4,
+    board: Board::RPI4,
     image: "kernel8.img",
     load: 0x20_0000,
     // The firmware puts the device tree below 0x2f00_0000 if there is room, and the GPU's memory at the
@@ -137,7 +133,7 @@ const RPI4: Firmware = Firmware {
 };
 
 const IMX8MP_EVK: Firmware = Firmware {
-    board: Board::Imx8mpEvk,
+    board: Board::IMX8MP_EVK,
     image: "hypervisor.img",
     // RAM from 0x4000_0000; U-Boot itself was loaded at 0x4020_0000 and has moved away. Its own
     // kernel_addr_r, 0x4048_0000, is no multiple of 2 MiB.
@@ -165,7 +161,7 @@ const IMX8MP_EVK: Firmware = Firmware {
 };
 
 const ZCU102: Firmware = Firmware {
-    board: Board::Zcu102,
+    board: Board::ZCU102,
     image: "hypervisor.img",
     // RAM from 0; TF-A of some builds keeps the first 512 KiB.
     load: 0x20_0000,
@@ -193,18 +189,16 @@ mod tests {
 
     #[test]
     fn every_board_loads_at_a_multiple_of_2_mib_with_room() {
-        for board in Board::ALL {
-            let firmware = Firmware::of(board);
-            assert_eq!(firmware.board, board);
-            assert!(firmware.load.is_multiple_of(2 * MIB), "{}", board.name());
-            assert!(firmware.end - firmware.load >= 200 * MIB, "{}", board.name());
+        for firmware in Firmware::ALL {
+            let name = firmware.board.name();
+            assert!(firmware.load.is_multiple_of(2 * MIB), "{name}");
+            assert!(firmware.end - firmware.load >= 200 * MIB, "{name}");
         }
     }
 
     #[test]
     fn files_at_fixed_places_end_before_the_partition() {
-        for board in Board::ALL {
-            let firmware = Firmware::of(board);
+        for firmware in Firmware::ALL {
             let places = firmware.foreign.iter().filter_map(|file| file.at);
             assert!(places.max().unwrap_or(0) < firmware.partition);
         }

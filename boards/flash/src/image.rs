@@ -43,11 +43,10 @@ impl<'a> Image<'a> {
              else over the rest"
         );
         let (at, package) = find_package(bytes)?;
-        let made_for = package.board();
         ensure!(
-            made_for == board,
+            package.is_for(board),
             "the image is for {}, not for {}",
-            made_for.name(),
+            package.board_name().as_str(),
             board.name()
         );
         if let Some((digest, covered)) = package.hypervisor() {
@@ -57,7 +56,7 @@ impl<'a> Image<'a> {
             );
         }
         ensure!(
-            board == Board::QemuVirt || !package.hlt_allowed(),
+            board == Board::QEMU_VIRT || !package.hlt_allowed(),
             "the image is for an emulator: it would use semihosting, which {} does not have",
             board.name()
         );
@@ -88,6 +87,7 @@ pub(crate) mod tests {
     use package::Writer;
 
     use super::*;
+    use crate::firmware::Firmware;
 
     /// An image of no VMs for a board, with a hypervisor of two pages.
     pub(crate) fn image_for(board: Board) -> Vec<u8> {
@@ -111,18 +111,18 @@ pub(crate) mod tests {
     }
 
     fn refused(bytes: &[u8]) -> String {
-        Image::check(bytes, Board::Rpi4).unwrap_err().to_string()
+        Image::check(bytes, Board::RPI4).unwrap_err().to_string()
     }
 
     #[test]
     fn an_image_for_each_board_is_accepted_for_it_alone() {
-        for made_for in Board::ALL {
+        for Firmware { board: made_for, .. } in Firmware::ALL {
             let bytes = image_for(made_for);
-            for board in Board::ALL {
+            for Firmware { board, .. } in Firmware::ALL {
                 assert_eq!(Image::check(&bytes, board).is_ok(), board == made_for);
             }
         }
-        let told = refused(&image_for(Board::Zcu102));
+        let told = refused(&image_for(Board::ZCU102));
         assert_eq!(told, "the image is for zcu102, not for rpi4");
     }
 
@@ -137,7 +137,7 @@ pub(crate) mod tests {
     #[test]
     fn a_header_that_would_mislead_a_boot_loader_is_refused() {
         let with = |at: usize, value: u64| {
-            let mut bytes = image_for(Board::Rpi4);
+            let mut bytes = image_for(Board::RPI4);
             bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
             refused(&bytes)
         };
@@ -149,31 +149,31 @@ pub(crate) mod tests {
 
     #[test]
     fn a_cut_image_is_refused_wherever_it_is_cut() {
-        let bytes = image_for(Board::Rpi4);
+        let bytes = image_for(Board::RPI4);
         for length in (0..bytes.len()).step_by(997) {
-            assert!(Image::check(&bytes[..length], Board::Rpi4).is_err(), "{length} bytes");
+            assert!(Image::check(&bytes[..length], Board::RPI4).is_err(), "{length} bytes");
         }
     }
 
     #[test]
     fn a_package_for_another_build_or_with_a_changed_byte_is_refused() {
-        let mut bytes = image_for(Board::Rpi4);
+        let mut bytes = image_for(Board::RPI4);
         bytes[5000] ^= 1;
         assert!(refused(&bytes).contains("another build of the hypervisor"));
-        let mut bytes = image_for(Board::Rpi4);
+        let mut bytes = image_for(Board::RPI4);
         let last_section = bytes.iter().rposition(|&byte| byte == b'p').unwrap() - 16;
         bytes[last_section] ^= 1;
         assert!(refused(&bytes).starts_with("the image cannot be used: "));
-        let mut bytes = image_for(Board::Rpi4);
+        let mut bytes = image_for(Board::RPI4);
         bytes[2 * PAGE] ^= 1;
         assert_eq!(refused(&bytes), "there is no package behind the hypervisor");
     }
 
     #[test]
     fn an_image_for_the_emulator_is_not_put_on_a_board() {
-        let told = refused(&image_with(Board::Rpi4, |writer| writer.hlt_allowed = true));
+        let told = refused(&image_with(Board::RPI4, |writer| writer.hlt_allowed = true));
         assert!(told.contains("semihosting"), "{told}");
-        let emulated = image_with(Board::QemuVirt, |writer| writer.hlt_allowed = true);
-        assert!(Image::check(&emulated, Board::QemuVirt).is_ok());
+        let emulated = image_with(Board::QEMU_VIRT, |writer| writer.hlt_allowed = true);
+        assert!(Image::check(&emulated, Board::QEMU_VIRT).is_ok());
     }
 }

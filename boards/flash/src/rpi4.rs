@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn every_line_has_a_reason_and_is_one_that_the_firmware_reads() {
-        let text = config(&Firmware::of(Board::Rpi4));
+        let text = config(&Firmware::of(Board::RPI4));
         let mut reason = false;
         for line in text.lines().filter(|line| !line.is_empty()) {
             // The firmware ignores what stands behind 98 characters; comments may be longer.
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn the_firmware_is_told_what_the_image_needs() {
-        let text = config(&Firmware::of(Board::Rpi4));
+        let text = config(&Firmware::of(Board::RPI4));
         for line in
             ["arm_64bit=1", "kernel=kernel8.img", "kernel_address=0x200000", "enable_uart=1"]
         {

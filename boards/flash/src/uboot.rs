@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn the_image_is_loaded_and_started_at_the_boards_address() {
-        for (board, load) in [(Board::Imx8mpEvk, "0x40400000"), (Board::Zcu102, "0x200000")] {
+        for (board, load) in [(Board::IMX8MP_EVK, "0x40400000"), (Board::ZCU102, "0x200000")] {
             let (name, text) = Firmware::of(board).configuration().unwrap();
             assert_eq!(name, "boot.cmd");
             assert!(text.contains(&format!("{load} ${{prefix}}hypervisor.img; then\n")), "{text}");
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn every_if_has_its_end() {
-        let text = script(&Firmware::of(Board::Zcu102), Device { number: "0", script_at: 0 });
+        let text = script(&Firmware::of(Board::ZCU102), Device { number: "0", script_at: 0 });
         let count = |word| text.split_whitespace().filter(|other| *other == word).count();
         assert_eq!(count("if"), count("fi"));
         assert!(text.is_ascii() && text.ends_with('\n'));

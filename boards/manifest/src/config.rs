@@ -116,7 +116,7 @@ impl<'a> Vm<'a> {
 /// Reads the whole file.
 pub(crate) fn read<'a>(file: &'a DeTable<'a>, problems: &'a Problems) -> Config<'a> {
     let top = Table::new(file, 0..0, &keys::TOP, problems);
-    let boards: Vec<_> = Board::ALL.into_iter().map(|board| (board.name(), board)).collect();
+    let boards: Vec<_> = ::boards::ids().map(|board| (board.name(), board)).collect();
     let vms: Vec<_> = top.tables("vm", &keys::VM).iter().map(vm).collect();
     if vms.is_empty() && !top.has("vm") {
         top.need::<()>("vm", None);

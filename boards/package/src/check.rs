@@ -7,14 +7,14 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::digest::Digest;
 use crate::error::Part;
 use crate::place::{Channel, Device, Interrupt};
-use crate::vm::{Load, Vm};
+use crate::vm::{Load, Name, Vm};
 use crate::wire::{
     self, AmountsEntry, ChannelEntry, ConfigHeader, DeviceEntry, Header, HeapEntry, InterruptEntry,
     SectionEntry, VmEntry,
 };
 use crate::{
-    Board, DEVICE_INTERRUPTS, EMULATED, END, MAGIC, MAX_CHANNELS, MAX_DEVICES, MAX_HEAPS,
-    MAX_VCPUS, MAX_VMS, MEMORY_GRANULE, Package, PackageError, SHARED_INTERRUPTS, VERSION,
+    DEVICE_INTERRUPTS, EMULATED, END, MAGIC, MAX_CHANNELS, MAX_DEVICES, MAX_HEAPS, MAX_VCPUS,
+    MAX_VMS, MEMORY_GRANULE, Package, PackageError, SHARED_INTERRUPTS, VERSION,
 };
 
 const PAGE: u64 = 4096;
@@ -31,7 +31,7 @@ pub(crate) fn header(header: &Header, available: usize) -> Result<usize, Package
     if header.version.get() != VERSION {
         return Err(PackageError::Version(header.version.get()));
     }
-    if Board::from_id(header.board.get()).is_none() {
+    if !Name(header.board_name).is_valid() {
         return Err(PackageError::Board(header.board.get()));
     }
     if header.flags.get() & !wire::FLAGS != 0 {

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::Board;
+use crate::Name;
 
 /// A part of an image that has a digest of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +24,10 @@ pub enum PackageError {
     Magic,
     /// Made by a tool of another version.
     Version(u32),
-    /// Made for a board that this version does not know.
+    /// Made for a board of this number, whose name is none.
     Board(u32),
     /// Made for this board, which is not the hypervisor's.
-    OtherBoard(Board),
+    OtherBoard(Name),
     /// Its device trees describe an interrupt controller of this version, which the machine lacks.
     Gic(u8),
     /// The part is not what the tool wrote: it was changed on its way, or comes from another image.
@@ -89,7 +89,7 @@ impl fmt::Display for PackageError {
                 write!(f, "the package has version {found}, not {}", crate::VERSION)
             }
             Self::Board(found) => write!(f, "the package is for an unknown board, number {found}"),
-            Self::OtherBoard(found) => write!(f, "the package is for the board {}", found.name()),
+            Self::OtherBoard(found) => write!(f, "the package is for the board {}", found.as_str()),
             Self::Gic(found) => {
                 write!(f, "the VMs' device trees are for a GICv{found}, which this machine lacks")
             }

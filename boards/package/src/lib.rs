@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! +0    Header         magic, version, board, flags, nonce, lengths, digests
-//! +128  SectionEntry   one per section: kind, offset, length, digest
+//! +144  SectionEntry   one per section: kind, offset, length, digest
 //!       BootConfig     ConfigHeader with what is shared; VMs, channels, devices, interrupts, heaps
 //!       Image 0, 1 ..  what VMs start with (programs, device trees, initial RAM disks), on pages
 //!       END            the last 8 bytes: without them the image was cut short
@@ -109,9 +109,14 @@ impl<'a> Package<'a> {
         Ok(package)
     }
 
-    /// The board it was made for.
-    pub fn board(&self) -> Board {
-        Board::from_id(self.header.board.get()).expect("parse has looked the board up")
+    /// Whether it was made for this board.
+    pub fn is_for(&self, board: Board) -> bool {
+        self.header.board.get() == board.id() && self.board_name() == Name::new(board.name())
+    }
+
+    /// The name of the board it was made for.
+    pub fn board_name(&self) -> Name {
+        Name(self.header.board_name)
     }
 
     /// The version of the interrupt controller that the VMs' device trees describe: 2 or 3. `None`: no

@@ -18,7 +18,7 @@ pub(crate) const KIND_BOOT_CONFIG: u32 = 1;
 /// Section kind: something that a VM starts with. Images are numbered in the order of the table.
 pub(crate) const KIND_IMAGE: u32 = 2;
 
-/// The first 128 bytes.
+/// The first 144 bytes.
 #[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct Header {
@@ -37,6 +37,7 @@ pub(crate) struct Header {
     pub(crate) hypervisor_length: U32,
     pub(crate) reserved_end: [u8; 4],
     pub(crate) hypervisor: [u8; 32],
+    pub(crate) board_name: [u8; 16],
     /// Covers the header up to here, and the section table.
     pub(crate) digest: [u8; 32],
 }
@@ -179,7 +180,7 @@ pub(crate) struct HeapEntry {
     reserved: U32,
 }
 
-const _: () = assert!(size_of::<Header>() == 128, "the format says 128 bytes");
+const _: () = assert!(size_of::<Header>() == 144, "the format says 144 bytes");
 
 impl AmountsEntry {
     pub(crate) fn decode(&self) -> Amounts {

@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::digest::Digest;
 use crate::place::{Channel, Device, Heap, Interrupt};
-use crate::vm::{Amounts, Vm};
+use crate::vm::{Amounts, Name, Vm};
 use crate::wire::{
     self, ChannelEntry, ConfigHeader, DeviceEntry, Header, HeapEntry, InterruptEntry, SectionEntry,
     VmEntry,
@@ -103,7 +103,7 @@ impl Writer {
         Header {
             magic: MAGIC,
             version: VERSION.into(),
-            board: (self.board as u32).into(),
+            board: self.board.id().into(),
             flags: (if self.hlt_allowed { wire::FLAG_HLT } else { 0 }).into(),
             cpus: self.cpus,
             gic: self.gic,
@@ -115,6 +115,7 @@ impl Writer {
             hypervisor_length: covered.into(),
             reserved_end: [0; 4],
             hypervisor: hypervisor.0,
+            board_name: Name::new(self.board.name()).0,
             digest: [0; 32],
         }
     }

@@ -34,7 +34,7 @@ fn two_vms() -> Writer {
         ],
         heaps: vec![Heap { name: Name::new("video"), size: 8 << 20, vms: 0b11 }],
         images: vec![vec![0xaa; 100], vec![0xbb; 5000], vec![0xcc; 200]],
-        ..Writer::new(Board::QemuVirt, 2, [7; 16])
+        ..Writer::new(Board::QEMU_VIRT, 2, [7; 16])
     }
 }
 
@@ -52,7 +52,7 @@ fn what_is_written_is_read() {
     bytes.extend_from_slice(b"memory behind the package");
     let package = Package::parse(&bytes).unwrap();
     assert_eq!(package.length(), length);
-    assert_eq!(package.board(), Board::QemuVirt);
+    assert_eq!(package.board(), Board::QEMU_VIRT);
     assert_eq!(package.nonce(), [7; 16]);
     assert_eq!(package.cpus(), 2);
     assert!(package.hlt_allowed());
@@ -74,7 +74,7 @@ fn what_is_written_is_read() {
 
 #[test]
 fn programs_that_run_at_el2_alone_need_no_vm() {
-    let writer = Writer::new(Board::Rpi4, 2, [0; 16]);
+    let writer = Writer::new(Board::RPI4, 2, [0; 16]);
     assert_eq!(Package::parse(&writer.write().unwrap()).unwrap().vms().len(), 0);
 }
 

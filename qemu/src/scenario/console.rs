@@ -11,9 +11,9 @@ pub const ALL: &[Scenario] = &[
     KEYBOARD_UART,
     KEYBOARD_FLOOD,
     Scenario { name: "gicv2-keyboard", machine: Machine { gic: 2, ..Machine::TESTS }, ..KEYBOARD },
-    on(Board::Rpi4, "rpi4-keyboard", KEYBOARD),
-    on(Board::Imx8mpEvk, "imx8mp-evk-keyboard", KEYBOARD_POLLING),
-    on(Board::Zcu102, "zcu102-keyboard", KEYBOARD),
+    on(Board::RPI4, "rpi4-keyboard", KEYBOARD),
+    on(Board::IMX8MP_EVK, "imx8mp-evk-keyboard", KEYBOARD_POLLING),
+    on(Board::ZCU102, "zcu102-keyboard", KEYBOARD),
 ];
 
 /// A scenario on a board's model, over the board's own UART alone.

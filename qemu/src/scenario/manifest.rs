@@ -36,7 +36,7 @@ pub fn of(manifest: &Manifest, name: &str) -> Scenario {
 pub fn arguments(manifest: &Manifest) -> Vec<String> {
     // Room beside what is counted, for what EL2 aligns.
     let mib = (manifest.needs() >> 20) + 64;
-    if manifest.board() != Board::QemuVirt || mib <= USUAL_MIB {
+    if manifest.board() != Board::QEMU_VIRT || mib <= USUAL_MIB {
         return Vec::new();
     }
     vec!["-m".to_owned(), format!("{}M", mib.next_multiple_of(128))]

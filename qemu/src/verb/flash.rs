@@ -184,7 +184,7 @@ mod tests {
     fn a_dry_run_prints_every_step_and_file() {
         let files = vec![File { path: "kernel8.img".into(), bytes: vec![1; 5000] }];
         let card = card::card(4 << 20, &[], &files).unwrap();
-        let (firmware, blobs, missing) = (Firmware::of(Board::Rpi4), Vec::new(), Vec::new());
+        let (firmware, blobs, missing) = (Firmware::of(Board::RPI4), Vec::new(), Vec::new());
         let bundle = Bundle { firmware, files, blobs, missing };
         let text = plan(&bundle, &card);
         assert!(
