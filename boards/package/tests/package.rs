@@ -52,7 +52,9 @@ fn what_is_written_is_read() {
     bytes.extend_from_slice(b"memory behind the package");
     let package = Package::parse(&bytes).unwrap();
     assert_eq!(package.length(), length);
-    assert_eq!(package.board(), Board::QEMU_VIRT);
+    assert!(package.is_for(Board::QEMU_VIRT));
+    assert!(!package.is_for(Board::RPI4) && !package.is_for(Board::new(1, "other")));
+    assert_eq!(package.board_name().as_str(), "qemu-virt");
     assert_eq!(package.nonce(), [7; 16]);
     assert_eq!(package.cpus(), 2);
     assert!(package.hlt_allowed());
