@@ -8,11 +8,11 @@ use package::Board;
 
 use crate::machine::Machine;
 
-/// RAM that the tree names, from the start of the board's on: less than EL2 would take unasked.
-pub const RAM: u64 = 0x2000_0000;
-/// A range that the tree reserves, counted from the start of RAM, and its size. It lies where EL2 would
-/// otherwise give memory to VMs.
-pub const RESERVED: (u64, u64) = (0x0300_0000, 0x0010_1000);
+/// RAM that the tree names, from the start of the board's on. QEMU replaces it by what it models.
+const RAM: u64 = 0x2000_0000;
+/// A range that the tree reserves, counted from the start of RAM, and its size, which is not one of whole
+/// pages. It lies where EL2 would otherwise give memory to VMs.
+const RESERVED: (u64, u64) = (0x0300_0000, 0x0010_0800);
 
 /// The tree of a board.
 pub fn tree(board: Board) -> Result<Vec<u8>> {
