@@ -1,5 +1,5 @@
-//! List registers of a GICv2 (GICH_LR<n>, IHI 0048B, 5.3.8) from and to those of a GICv3
-//! (ICH_LR<n>_EL2, IHI 0069H, 12.4.13).
+//! List registers of a GICv2 (`GICH_LR<n>`, IHI 0048B, 5.3.8) from and to those of a GICv3
+//! (`ICH_LR<n>_EL2`, IHI 0069H, 12.4.13).
 
 use aarch64_cpu::registers::ICH_LR0_EL2 as List;
 use tock_registers::LocalRegisterCopy;
