@@ -7,11 +7,11 @@ use rm::address::Pa;
 use spin::Once;
 use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::register_structs;
-use tock_registers::registers::ReadWrite;
 
 use crate::board::{Board, Power};
+use crate::mmio::{self, ReadWrite};
+use crate::psci;
 use crate::stage1::direct;
-use crate::{mmio, psci};
 
 register_structs! {
     /// Power management of the BCM2711, as far as its watchdog goes (Linux,

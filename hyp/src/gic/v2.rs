@@ -10,11 +10,10 @@ use aarch64_cpu::registers::MPIDR_EL1;
 use rm::address::Pa;
 use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::register_structs;
-use tock_registers::registers::{ReadOnly, ReadWrite, WriteOnly};
 
 use super::{GUEST_PRIORITY, KICK, PRIVATE};
 use crate::board::Gic;
-use crate::mmio;
+use crate::mmio::{self, ReadOnly, ReadWrite, WriteOnly};
 
 register_structs! {
     /// The distributor.

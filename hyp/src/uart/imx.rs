@@ -5,10 +5,9 @@
 use rm::address::Pa;
 use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::register_structs;
-use tock_registers::registers::{ReadOnly, ReadWrite, WriteOnly};
 
 use super::Received;
-use crate::mmio;
+use crate::mmio::{self, ReadOnly, ReadWrite, WriteOnly};
 
 register_structs! {
     Registers {

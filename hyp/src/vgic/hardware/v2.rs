@@ -3,11 +3,10 @@
 use rm::address::Pa;
 use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::register_structs;
-use tock_registers::registers::{ReadOnly, ReadWrite};
 
 use super::super::translate;
 use super::ActivePriorities;
-use crate::mmio;
+use crate::mmio::{self, ReadOnly, ReadWrite};
 
 register_structs! {
     /// GICH_*.
