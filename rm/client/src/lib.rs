@@ -15,6 +15,9 @@
 //! examples of this repository (`tests/guests/src/target/example/`) are one program for each of the
 //! first three rows; `cargo run -- run example-blocking` boots the third.
 //!
+//! A driver that serves programs written for mem-buf, gntdev, dma-buf or dma-heaps finds their structs,
+//! numbers and answers in [`front`].
+//!
 //! Lending two pages to VM 7, and taking them back when it has released them:
 //!
 //! ```
@@ -74,6 +77,7 @@
 
 pub mod ask;
 pub mod error;
+pub mod front;
 pub mod inspect;
 pub mod life;
 pub mod notice;
