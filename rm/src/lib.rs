@@ -3,7 +3,34 @@
 //! The crate is safe, needs no operating system and touches no hardware: an embedder implements
 //! [`machine::Machine`], hands over [`manager::Storage`], and passes the VMs' calls to
 //! [`manager::Manager`]. The resource manager of this repository is one such embedder, the tests'
-//! strict fake another.
+//! strict fake another, and an example of this crate a third.
+//!
+//! # Embedding rm
+//!
+//! `rm/examples/embed.rs` is a whole embedder in under 150 lines: `cargo run -p rm --example embed`. From its
+//! top to its end, with what another hypervisor would do in the same place:
+//!
+//! 1. `Software` is the machine: RAM, and frames that no VM can reach. On hardware these are a region that
+//!    the boot code keeps from the VMs, mapped at EL2.
+//! 2. `impl Machine for Software` has no TLB and no caches, so `publish` and `invalidate` only order
+//!    memory. What hardware has to do there is said at each method of [`machine::Machine`].
+//! 3. `touch` is a VM's access: [`with_page`](manager::Manager::with_page) walks the VM's tables while
+//!    nobody can change them. On hardware the MMU walks them, from
+//!    [`context`](manager::Manager::context) in VTTBR_EL2; the abort handler asks
+//!    [`allows`](manager::Manager::allows) before it blames the guest.
+//! 4. `Storage` is all the memory of the manager: its lengths decide how much of everything there can be. On
+//!    hardware it is statics.
+//! 5. A `VmConfig` for each VM names it and limits it; [`Manager::new`](manager::Manager::new) checks
+//!    that the storage suffices, [`give`](manager::Manager::give) hands out the RAM. Then VMs may run.
+//! 6. `call` passes bytes that a VM sent to [`perform`](manager::Manager::perform), which does a short call
+//!    to its end. Where VMs must not wait for each other, the exception handler passes registers to
+//!    [`direct`](manager::Manager::direct) or [`hypercall`](manager::Manager::hypercall), which do one step,
+//!    and calls [`step`](manager::Manager::step) for each VM that has something
+//!    [`pending`](manager::Manager::pending).
+//! 7. The story: lent, out of reach; accepted, readable only; a reclaim refused by name; released, reclaimed,
+//!    zero. [`audit`](manager::Manager::audit) adds up all pages and frames, whenever nobody calls.
+//!
+//! The test `embed` runs the example, so it does what it says.
 //!
 //! # Guarantees
 //!

@@ -92,36 +92,76 @@ pub enum Line {
 
 /// The hardware under the resource manager.
 ///
-/// Methods are called with locks held and interrupts masked, possibly on several CPUs at once; none
-/// may call back into the manager, wait for another CPU's software, or fail.
+/// What holds for every method, and is not said again at each:
+///
+/// * **Re-entrancy.** A method may be called on several CPUs at once, for one VM too, and must not call
+///   the [`Manager`](crate::manager::Manager), nor may an exception handler that interrupts it: the CPU
+///   holds locks of the manager, which wait for it. Whatever a method wants to have done by the manager it
+///   notes down, for after the entry. So the embedder enters the manager with interrupts masked, and
+///   stays on one CPU from entry to return.
+/// * **Locks.** Up to [`lock::Rank::Doorbell`] any may be held. A method may take a lock of
+///   [`lock::Rank::VirtualGic`], or one of its own that is never held while the manager is entered.
+/// * **Time.** A method does a bounded amount of work and waits for hardware only, never for another CPU's
+///   software: that CPU may be waiting for a lock that is held here.
+/// * **Failure.** There is none to report: when a method is called, all that can be refused has been. A
+///   machine that finds that it cannot do what it promised must not return; it stops all VMs. Only of
+///   pages that come home can it say that they are not to be trusted, by [`Machine::is_sound`].
+/// * **CPU.** A method runs on whatever CPU a VM's call or the embedder's step came in on. The VM that it
+///   is about may run on another one, or on none, and none of it need be loaded here.
 pub trait Machine: Sync {
     /// What a CPU does between two looks at a taken lock (`yield`; not `isb`, which QEMU's
     /// deterministic mode does not treat as a hint).
     type Relax: lock::Strategy;
 
-    /// Features of this machine, constant from boot on.
+    /// Features of this machine, constant from boot on and the same on all CPUs: descriptors that one
+    /// CPU writes are read by the walkers of all. Read for every VM that is made and by calls that ask.
     fn features(&self) -> Features;
 
-    /// The frame pool: physically contiguous frames that only EL2 reaches, all zero at boot.
+    /// The frame pool: physically contiguous frames that only EL2 reaches, all zero at boot, always the
+    /// same slice. Read all the time, so it should cost nothing. No VM is ever given a page of it, no
+    /// device may reach it, and the embedder never writes it after boot. All accesses to it must be
+    /// coherent with the table walkers of all CPUs.
     fn frames(&self) -> &[Frame];
 
-    /// Machine address of the first frame.
+    /// Machine address of the first frame, page aligned and constant: what goes into descriptors and into
+    /// VTTBR_EL2.
     fn frames_base(&self) -> Pa;
 
-    /// Makes descriptors written so far visible to the table walkers of all CPUs before anything
-    /// that follows (DSB ISHST and ISB). Called after invalid entries became valid.
+    /// Makes descriptors that this CPU has written so far visible to the table walkers of all CPUs before
+    /// anything that follows (DSB ISHST and ISB). Called after invalid entries became valid, and before a
+    /// new table is linked, with the tree's lock held; at boot with none.
+    ///
+    /// The stores before it are relaxed atomics, so it must also keep the compiler from moving them
+    /// behind it. No TLB is to be touched: an invalid entry is not cached.
     fn publish(&self);
 
     /// Removes the cached translations in `scope` of one VM on all CPUs, combined stage-1 and
     /// stage-2 entries included, and returns when no CPU can use them any more. Descriptors written
-    /// before are visible to walkers by then. The VM need not be loaded on this CPU.
+    /// before are visible to walkers by then. The VM need not be loaded on this CPU, whose own context is
+    /// afterwards what it was.
+    ///
+    /// Called with the tree's lock held, or the slot's of a VM that is being reset: after entries were made
+    /// invalid or lost rights, and before anything that relies on it, which is to zero the page, to make
+    /// it valid in another tree, to use a table's frame anew, or to tell anybody. So the implementer gives
+    /// this order: the stores to descriptors complete (DSB), then the invalidation by address or by VM,
+    /// then that completes on all CPUs (DSB), with the accesses that began with an old translation, then
+    /// what is combined with stage 1 likewise, then ISB. A device that walks the same tables is
+    /// invalidated too, and its transactions in flight are over, before this returns. To remove more than
+    /// `scope` is allowed.
     fn invalidate(&self, context: TranslationContext, scope: Scope<'_>);
 
     /// Fills one page of guest memory with zeros, to the point of coherency: no cache holds anything else
-    /// of it afterwards.
+    /// of it afterwards, and a VM that bypasses the caches reads zeros too, once it is told.
+    ///
+    /// `page` was given to some VM by [`Manager::give`](crate::manager::Manager::give); the machine must
+    /// be able to reach every such page, and whatever it maps for that is its own. The parcel's lock is
+    /// held. VMs that lose the page cannot reach it any more; one that keeps it may write it meanwhile and
+    /// has itself to blame.
     fn zero_page(&self, page: Pa);
 
-    /// Cleans and invalidates one page of guest memory to the point of coherency.
+    /// Cleans and invalidates one page of guest memory to the point of coherency, by its machine
+    /// address, in the caches of all CPUs. Called like [`Machine::zero_page`], for a page whose memory type
+    /// changes, while no VM has a write-back translation of it. Its content stays.
     fn clean_invalidate_page(&self, page: Pa);
 
     /// Whether [`Machine::is_sound`] may ever say no. It is not asked otherwise.
@@ -130,6 +170,10 @@ pub trait Machine: Sync {
     /// Whether the machine vouches for pages of guest memory that are about to come home: no device can
     /// reach them any more, and no memory error was reported of them. Pages that it does not vouch for
     /// are given to nobody again: their parcel is *poisoned*, and stays.
+    ///
+    /// Called with the parcel's lock held, after the borrowers' translations are gone and before the owner
+    /// has the pages for itself. They are contiguous, and each may be asked of more than once. Whoever
+    /// once said no says no from then on.
     fn is_sound(&self, from: Pa, pages: u64) -> bool {
         let _ = (from, pages);
         true
@@ -137,40 +181,53 @@ pub trait Machine: Sync {
 
     /// Makes an interrupt of the VM pending, as an edge. Whoever of its vCPUs it is for must notice,
     /// also one that sleeps or runs on another CPU; nothing waits for that.
+    ///
+    /// What the interrupt tells of was written before, under a lock that is still held: whoever enters
+    /// the manager because of it finds it. Two edges before the VM notices may become one. It may be
+    /// called for a VM that does not run; the interrupt may be forgotten then.
     fn interrupt(&self, vm: VmIndex, line: Line);
 
     /// Asks the embedder to end a VM. When none of its vCPUs is in a guest or a call any more, it says
-    /// so with [`Manager::ended`](crate::manager::Manager::ended); nothing waits for that. An embedder
-    /// whose VMs are stopped by nobody else has nothing to do.
+    /// so with [`Manager::ended`](crate::manager::Manager::ended), after this has returned; nothing waits
+    /// for that. An embedder whose VMs are stopped by nobody else has nothing to do.
+    ///
+    /// The VM may be the one whose call is being served, may have ended by itself meanwhile, and may
+    /// be asked for again before it has ended: only the first end of a life counts.
     fn stop(&self, vm: VmIndex) {
         let _ = vm;
     }
 
     /// Asks the embedder to load a VM that was reset, and to let it run when
     /// [`Manager::started`](crate::manager::Manager::started) has said that it may. Nothing waits for
-    /// that.
+    /// that. If the VM cannot be loaded, the embedder says
+    /// [`Manager::not_started`](crate::manager::Manager::not_started); one of the two, once, and after this
+    /// has returned. Its tables hold what it was given at boot and did not lose since.
     fn start(&self, vm: VmIndex) {
         let _ = vm;
     }
 
     /// A VM that does not run has steps to do: somebody is to call
-    /// [`Manager::step`](crate::manager::Manager::step) for it soon. An embedder that looks at all its
-    /// VMs again and again has nothing to do.
+    /// [`Manager::step`](crate::manager::Manager::step) for it soon, from any CPU, as long as
+    /// [`Manager::pending`](crate::manager::Manager::pending) says so. An embedder that looks at all its
+    /// VMs again and again has nothing to do. What is to be done was noted before this is called.
     fn work(&self, vm: VmIndex) {
         let _ = vm;
     }
 
-    /// The ranks of the locks that the calling CPU holds, one bit a rank. Only debug builds use it.
+    /// The ranks of the locks that the calling CPU holds, one bit a rank: a word for each CPU, zero at
+    /// boot, which nobody else reads or writes. Only debug builds look at it. From a lock's taking to its
+    /// freeing the answer must be the same word, so a CPU that is preempted with locks held will not do.
     fn held_ranks(&self) -> &AtomicU64;
 
-    /// Told of every write to a frame that is a translation table, before it happens. The strict
-    /// fake checks break-before-make here; hardware has nothing to do.
+    /// Told of every write to a frame that is a translation table, before it happens and with the
+    /// tree's lock held. The strict fake checks break-before-make here; hardware has nothing to do.
     fn table_write(&self, frame: FrameIndex, entry: usize, old: u64, new: u64) {
         let _ = (frame, entry, old, new);
     }
 
-    /// Told when a frame leaves or enters the pool: `None` when it is free. The strict fake checks
-    /// here that no cached walk still leads through a freed table; hardware has nothing to do.
+    /// Told when a frame leaves or enters the pool: `None` when it is free, which is told before
+    /// another CPU can take it. The strict fake checks here that no cached walk still leads through a
+    /// freed table; hardware has nothing to do.
     fn frame_use(&self, frame: FrameIndex, user: Option<FrameUse>) {
         let _ = (frame, user);
     }
