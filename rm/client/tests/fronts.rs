@@ -381,7 +381,8 @@ fn a_dma_buf_has_a_name_of_up_to_31_bytes() {
     let (mut a, mut b) = (session(&world, A), session(&world, B));
     let acl = [grant(Vmid(4), Rights::RW)];
     let parcel = a.lend(&NewParcel::new(&[pages(PAGE, 1)], &acl)).unwrap();
-    let (longest, too_long) = ([b"n".repeat(31), vec![0]].concat(), b"n".repeat(33));
+    let of = |length| [b"n".repeat(length), vec![0]].concat();
+    let (longest, too_long) = (of(31), of(32));
     assert_eq!(dmabuf::set_name(&mut a, parcel, &longest), Ok(()));
     let name = b.info(parcel).unwrap().name;
     for refused in [&too_long[..], &too_long[..32], b"", b"no end", &[0xff, 0]] {
