@@ -84,6 +84,7 @@ pub mod notice;
 pub mod parcel;
 pub mod queue;
 pub mod session;
+pub mod supplier;
 pub mod transport;
 
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]

@@ -1,0 +1,391 @@
+//! The supplier's side: named heaps, and a table of what was given to whom.
+//!
+//! The manager's word counts, and the peer's does not: an object's memory goes back to its heap when the
+//! manager has let it be reclaimed, whatever a peer claims. A message only says when to try. So a peer
+//! that lies gains nothing, and one that is silent costs its own quota until it ends.
+
+use rm_abi::extension::EventKind;
+use rm_abi::vm::VmState;
+use rm_abi::{ErrorCode, Handle, Sanitize, Transfer, Vmid};
+
+use super::heap::{Block, Heap};
+use super::message::{Acl, Body, Given, Message, Packet, Refusal, Request};
+use crate::error::Error;
+use crate::notice::Notice;
+use crate::parcel::{NewParcel, PAGE_SIZE, pages};
+use crate::session::Session;
+use crate::transport::Transport;
+
+/// What each peer may have at once, and for how long it may hesitate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Terms {
+    /// Bytes, whole granules counted.
+    pub bytes: u64,
+    /// Objects.
+    pub objects: usize,
+    /// Ticks after which the service tries whether an object is still held: memory that was never
+    /// accepted goes back then.
+    pub patience: u64,
+}
+
+/// Whether an object may be given to anybody again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// It is the peer's.
+    Given,
+    /// The manager's answer left open whose it is: never given away again.
+    Poisoned,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Object {
+    peer: Vmid,
+    transaction: u32,
+    request: Request,
+    given: Given,
+    heap: usize,
+    block: Block,
+    try_at: u64,
+    phase: Phase,
+}
+
+/// What was not as it should be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Messages that could not be read.
+    pub malformed: u32,
+    /// Messages for a consumer, which this is not.
+    pub misdirected: u32,
+    /// Requests that were refused.
+    pub refused: u32,
+    /// Requests that came a second time and got the same answer.
+    pub repeated: u32,
+    /// Objects whose memory is lost, because the manager's answer left open whose it is.
+    pub poisoned: u32,
+}
+
+/// A supplier with `HEAPS` heaps and at most `OBJECTS` objects. Who sent a message is what the channel
+/// knows, not what the message says.
+#[derive(Debug)]
+pub struct Supplier<const HEAPS: usize, const OBJECTS: usize = 32> {
+    me: Vmid,
+    supplies: bool,
+    terms: Terms,
+    heaps: [Heap; HEAPS],
+    objects: [Option<Object>; OBJECTS],
+    last: u32,
+    counts: Counts,
+}
+
+impl<const HEAPS: usize, const OBJECTS: usize> Supplier<HEAPS, OBJECTS> {
+    /// The service of the VM `me`. Of two heaps with one name the second is refused.
+    pub fn new(me: Vmid, heaps: [Heap; HEAPS], terms: Terms) -> Result<Self, Refusal> {
+        let twice = |index: usize, heap: &Heap| {
+            heaps[..index].iter().any(|other| other.name() == heap.name())
+        };
+        if heaps.iter().enumerate().any(|(index, heap)| twice(index, heap)) {
+            return Err(Refusal::Invalid);
+        }
+        let (supplies, counts) = (true, Counts::default());
+        Ok(Self { me, supplies, terms, heaps, objects: [None; OBJECTS], last: 0, counts })
+    }
+
+    /// Answers every request with EOPNOTSUPP from now on, or serves them. What was given away before can
+    /// be given back in either case.
+    pub const fn set_role(&mut self, supplies: bool) {
+        self.supplies = supplies;
+    }
+
+    /// What was not as it should be.
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Bytes of a heap that are not given away.
+    pub fn free_bytes(&self, heap: &str) -> Option<u64> {
+        let is_it = |other: &&Heap| other.name().as_bytes() == heap.as_bytes();
+        self.heaps.iter().find(is_it).map(Heap::free_bytes)
+    }
+
+    /// Objects that are given away.
+    pub fn objects(&self) -> usize {
+        self.objects.iter().flatten().count()
+    }
+
+    /// Whether nobody else has any of this memory: mem-buf's EXCLUSIVE_OWNER.
+    pub fn is_exclusive(&self, block: Block) -> bool {
+        let apart = |other: Block| {
+            block.ipa.saturating_add(block.size) <= other.ipa
+                || other.ipa.saturating_add(other.size) <= block.ipa
+        };
+        self.objects.iter().flatten().all(|object| apart(object.block))
+    }
+
+    /// Takes a message of `peer` and returns the answer to send, if there is one.
+    pub fn receive<T: Transport, const N: usize>(
+        &mut self,
+        now: u64,
+        session: &mut Session<T, N>,
+        peer: Vmid,
+        bytes: &[u8],
+    ) -> Option<Packet> {
+        let Some(message) = Message::decode(bytes) else {
+            self.counts.malformed = self.counts.malformed.saturating_add(1);
+            return None;
+        };
+        let body = match message.body {
+            Body::Alloc(request) => {
+                let transaction = message.transaction;
+                let answer = request
+                    .and_then(|request| self.allocate(now, session, peer, transaction, &request));
+                if answer.is_err() {
+                    self.counts.refused = self.counts.refused.saturating_add(1);
+                }
+                Body::Allocated(answer)
+            }
+            Body::Relinquish(given) => Body::Relinquished(self.relinquished(session, peer, given)),
+            Body::Allocated(_) | Body::Relinquished(_) => {
+                self.counts.misdirected = self.counts.misdirected.saturating_add(1);
+                return None;
+            }
+        };
+        Message { transaction: message.transaction, body }.encode().ok()
+    }
+
+    fn allocate<T: Transport, const N: usize>(
+        &mut self,
+        now: u64,
+        session: &mut Session<T, N>,
+        peer: Vmid,
+        transaction: u32,
+        request: &Request,
+    ) -> Result<Given, Refusal> {
+        if !self.supplies {
+            return Err(Refusal::NotSupported);
+        }
+        let asked = |object: &&Object| object.peer == peer && object.transaction == transaction;
+        if let Some(object) = self.objects.iter().flatten().find(asked) {
+            self.counts.repeated = self.counts.repeated.saturating_add(1);
+            let same = object.request == *request && object.phase == Phase::Given;
+            return if same { Ok(object.given) } else { Err(Refusal::Invalid) };
+        }
+        self.check_acl(peer, request)?;
+        let is_it = |heap: &Heap| *heap.name() == request.heap;
+        let heap = self.heaps.iter().position(is_it).ok_or(Refusal::Invalid)?;
+        self.check_terms(peer, request.size, self.heaps[heap].granule())?;
+        let place = self.objects.iter().position(Option::is_none).ok_or(Refusal::Busy)?;
+        let block = self.heaps[heap].take(request.size)?;
+        let id = self.next_id();
+        let made = give(session, request, block, id);
+        let (given, phase) = match made {
+            Ok(handle) => (Given { handle, object: id }, Phase::Given),
+            // It was refused or not sent: nothing has changed.
+            Err(error @ (Error::Refused(_) | Error::RefusedUnknown(_) | Error::Encode(_))) => {
+                self.heaps[heap].put_back(block);
+                return Err(refusal(error));
+            }
+            Err(_) => {
+                self.counts.poisoned = self.counts.poisoned.saturating_add(1);
+                let handle = Handle(0);
+                (Given { handle, object: id }, Phase::Poisoned)
+            }
+        };
+        let try_at = now.saturating_add(self.terms.patience);
+        let request = *request;
+        self.objects[place] =
+            Some(Object { peer, transaction, request, given, heap, block, try_at, phase });
+        if phase == Phase::Given { Ok(given) } else { Err(Refusal::Broken) }
+    }
+
+    /// A peer asks for itself, and with a share for this VM, and for nobody else.
+    fn check_acl(&self, peer: Vmid, request: &Request) -> Result<(), Refusal> {
+        let shared = match request.transfer {
+            Transfer::Share => true,
+            Transfer::Lend => false,
+            // What is given for good cannot come back to its heap.
+            Transfer::Donate => return Err(Refusal::Invalid),
+        };
+        let acl: &Acl = &request.acl;
+        if acl.entries().iter().any(|entry| entry.vmid != peer && entry.vmid != self.me) {
+            return Err(Refusal::NotPermitted);
+        }
+        let fits = acl.names(peer) && acl.names(self.me) == shared;
+        if fits { Ok(()) } else { Err(Refusal::Invalid) }
+    }
+
+    fn check_terms(&self, peer: Vmid, size: u64, granule: u64) -> Result<(), Refusal> {
+        let size = size.checked_next_multiple_of(granule).ok_or(Refusal::Invalid)?;
+        let theirs = || self.objects.iter().flatten().filter(|object| object.peer == peer);
+        let bytes: u64 = theirs().map(|object| object.block.size).sum();
+        let fits = theirs().count() < self.terms.objects
+            && bytes.checked_add(size).is_some_and(|sum| sum <= self.terms.bytes);
+        if fits { Ok(()) } else { Err(Refusal::NoSpace) }
+    }
+
+    /// A number that no object has, and never 0.
+    fn next_id(&mut self) -> u32 {
+        loop {
+            self.last = self.last.wrapping_add(1);
+            let is_it = |object: &Object| object.given.object == self.last;
+            if self.last != 0 && !self.objects.iter().flatten().any(is_it) {
+                return self.last;
+            }
+        }
+    }
+
+    /// Peer, object and handle must all be those of one entry: nobody gives back what is another's.
+    fn relinquished<T: Transport, const N: usize>(
+        &mut self,
+        session: &mut Session<T, N>,
+        peer: Vmid,
+        given: Given,
+    ) -> Result<(), Refusal> {
+        let is_it = |object: &Option<Object>| {
+            object.is_some_and(|object| object.peer == peer && object.given == given)
+        };
+        let index = self.objects.iter().position(is_it).ok_or(Refusal::Unknown)?;
+        self.take_back(session, index)
+    }
+
+    /// Reclaims an object's memory, wiped, if the manager lets it.
+    fn take_back<T: Transport, const N: usize>(
+        &mut self,
+        session: &mut Session<T, N>,
+        index: usize,
+    ) -> Result<(), Refusal> {
+        let object = self.objects[index].ok_or(Refusal::Unknown)?;
+        if object.phase == Phase::Poisoned {
+            return Err(Refusal::Broken);
+        }
+        match session.reclaim(object.given.handle, Sanitize::SANITIZE) {
+            Ok(()) => {
+                self.objects[index] = None;
+                self.heaps[object.heap].put_back(object.block);
+                Ok(())
+            }
+            Err(Error::Refused(ErrorCode::HandleInvalid)) => {
+                // A parcel of this VM ends by its own reclaim alone; so nothing is certain any more.
+                self.counts.poisoned = self.counts.poisoned.saturating_add(1);
+                self.objects[index] = Some(Object { phase: Phase::Poisoned, ..object });
+                Err(Refusal::Broken)
+            }
+            Err(error) => Err(refusal(error)),
+        }
+    }
+
+    /// Looks after what is due: objects whose time is over are taken back if nobody holds them. To be
+    /// called now and then.
+    pub fn tick<T: Transport, const N: usize>(&mut self, now: u64, session: &mut Session<T, N>) {
+        for index in 0..OBJECTS {
+            let due = self.objects[index].is_some_and(|object| object.try_at <= now);
+            if due
+                && self.take_back(session, index).is_err()
+                && let Some(object) = &mut self.objects[index]
+            {
+                object.try_at = now.saturating_add(self.terms.patience);
+            }
+        }
+    }
+
+    /// Takes a notice that concerns the service: a borrower has released a parcel, or a peer has ended.
+    /// For the first, subscribe to [`Events::RELEASED`](crate::Events).
+    pub fn hear<T: Transport, const N: usize>(
+        &mut self,
+        session: &mut Session<T, N>,
+        notice: &Notice<'_>,
+    ) {
+        match notice {
+            Notice::Released(news) => self.released(session, news.handle),
+            Notice::Event(event) if event.kind == EventKind::Released => {
+                self.released(session, event.handle);
+            }
+            Notice::Status(status)
+                if matches!(
+                    status.state,
+                    VmState::Exited | VmState::Resetting | VmState::Reset
+                ) =>
+            {
+                self.peer_ended(session, status.vmid);
+            }
+            _ => {}
+        }
+    }
+
+    /// The manager says that a parcel was released.
+    pub fn released<T: Transport, const N: usize>(
+        &mut self,
+        session: &mut Session<T, N>,
+        parcel: Handle,
+    ) {
+        self.take_back_all(session, |object| object.given.handle == parcel);
+    }
+
+    /// A peer has ended. What the manager still takes from it comes home at a later [`Self::tick`].
+    pub fn peer_ended<T: Transport, const N: usize>(
+        &mut self,
+        session: &mut Session<T, N>,
+        peer: Vmid,
+    ) {
+        self.take_back_all(session, |object| object.peer == peer);
+    }
+
+    /// Takes everything away from a peer that does not give it back.
+    pub fn revoke<T: Transport, const N: usize>(
+        &mut self,
+        session: &mut Session<T, N>,
+        peer: Vmid,
+    ) -> Result<(), Refusal> {
+        for index in 0..OBJECTS {
+            let Some(object) = self.objects[index].filter(|object| object.peer == peer) else {
+                continue;
+            };
+            session.revoke(object.given.handle).map_err(refusal)?;
+            self.take_back(session, index)?;
+        }
+        Ok(())
+    }
+
+    fn take_back_all<T: Transport, const N: usize>(
+        &mut self,
+        session: &mut Session<T, N>,
+        which: impl Fn(&Object) -> bool,
+    ) {
+        for index in 0..OBJECTS {
+            if self.objects[index].as_ref().is_some_and(&which)
+                && self.take_back(session, index).is_err()
+                && let Some(object) = &mut self.objects[index]
+            {
+                // What is still held is tried again at the next tick.
+                object.try_at = 0;
+            }
+        }
+    }
+}
+
+fn give<T: Transport, const N: usize>(
+    session: &mut Session<T, N>,
+    request: &Request,
+    block: Block,
+    id: u32,
+) -> Result<Handle, Error> {
+    let ranges = [pages(block.ipa, block.size / PAGE_SIZE)];
+    let parcel = NewParcel::new(&ranges, request.acl.entries()).label(id).sanitized();
+    match request.transfer {
+        Transfer::Share => session.share(&parcel),
+        _ => session.lend(&parcel),
+    }
+}
+
+/// How a peer is told of what the manager said.
+pub(super) const fn refusal(error: Error) -> Refusal {
+    let Error::Refused(code) = error else { return Refusal::Broken };
+    match code {
+        ErrorCode::NoMemory | ErrorCode::MapFailed => Refusal::NoMemory,
+        ErrorCode::NoResource => Refusal::NoSpace,
+        ErrorCode::Denied => Refusal::NotPermitted,
+        ErrorCode::Busy | ErrorCode::MemoryInUse => Refusal::Busy,
+        ErrorCode::HandleInvalid | ErrorCode::MemoryReleased => Refusal::Unknown,
+        ErrorCode::Unimplemented => Refusal::NotSupported,
+        _ => Refusal::Invalid,
+    }
+}
