@@ -89,12 +89,12 @@ impl<'a> Stage<'a> {
     }
 
     /// A message of B's arrives at A.
-    fn to_a(&mut self, packet: &[u8]) -> Option<Packet> {
+    fn at_a(&mut self, packet: &[u8]) -> Option<Packet> {
         self.supplier.receive(self.now, &mut self.a, VMID_B, packet)
     }
 
     /// A message arrives at B.
-    fn to_b(&mut self, packet: &[u8]) -> rm_client::supplier::Step {
+    fn at_b(&mut self, packet: &[u8]) -> rm_client::supplier::Step {
         self.consumer.receive(&mut self.b, packet)
     }
 
@@ -104,8 +104,8 @@ impl<'a> Stage<'a> {
 
     fn allocated(&mut self, size: u64, transfer: Transfer, acl: &[AclEntry]) -> (Ticket, Memory) {
         let (ticket, ask) = self.ask(size, transfer, acl);
-        let answer = self.to_a(&ask).unwrap();
-        let step = self.to_b(&answer);
+        let answer = self.at_a(&ask).unwrap();
+        let step = self.at_b(&answer);
         match step.event {
             Some(Event::Allocated(of, memory)) if of == ticket => (ticket, memory),
             other => panic!("{other:?}"),
@@ -114,13 +114,13 @@ impl<'a> Stage<'a> {
 
     fn close(&mut self, ticket: Ticket) {
         let told = self.consumer.close(self.now, &mut self.b, ticket).unwrap();
-        let answer = self.to_a(&told).unwrap();
-        assert_eq!(self.to_b(&answer).event, Some(Event::Closed(ticket, Ok(()))));
+        let answer = self.at_a(&told).unwrap();
+        assert_eq!(self.at_b(&answer).event, Some(Event::Closed(ticket, Ok(()))));
     }
 
     /// What A answers to a request of its peer.
     fn refused(&mut self, packet: &[u8]) -> Refusal {
-        let answer = self.to_a(packet).expect("a request is always answered");
+        let answer = self.at_a(packet).expect("a request is always answered");
         match Message::decode(&answer).unwrap().body {
             Body::Allocated(Err(refusal)) | Body::Relinquished(Err(refusal)) => refusal,
             other => panic!("{other:?}"),
@@ -239,7 +239,7 @@ fn what_cannot_be_asked_for_is_refused_on_either_side() {
     let mut short = ask.to_vec();
     short.pop();
     assert_eq!(stage.refused(&short), Refusal::Invalid, "not as long as it says");
-    assert_eq!(stage.to_a(&ask[..11]), None);
+    assert_eq!(stage.at_a(&ask[..11]), None);
     assert_eq!(stage.supplier.counts().malformed, 1);
     stage.all_home();
     assert_eq!(world.check(), before);
@@ -254,15 +254,15 @@ fn messages_for_a_role_one_does_not_have_do_nothing() {
     let (_, ask) = stage.ask(1, Transfer::Lend, &LEND);
     assert_eq!(stage.refused(&ask), Refusal::NotSupported);
     // A consumer that is asked, and a supplier that is answered.
-    let told = stage.to_b(&ask);
+    let told = stage.at_b(&ask);
     let answer = Message::decode(&told.send.unwrap()).unwrap();
     assert_eq!(answer.body, Body::Allocated(Err(Refusal::NotSupported)));
     let given = Given { handle: memory.handle, object: 1 };
-    assert_eq!(stage.to_a(&self::answer(1, given)), None);
+    assert_eq!(stage.at_a(&self::answer(1, given)), None);
     let mut unknown = ask.to_vec();
     unknown[4] = 9;
-    assert_eq!(stage.to_a(&unknown), None);
-    assert_eq!(stage.to_b(&unknown).send, None);
+    assert_eq!(stage.at_a(&unknown), None);
+    assert_eq!(stage.at_b(&unknown).send, None);
     stage.close(ticket);
     stage.all_home();
 }
@@ -272,23 +272,23 @@ fn a_late_reply_is_undone_and_a_repeated_one_dropped() {
     let world = world();
     let mut stage = Stage::new(&world);
     let (ticket, ask) = stage.ask(1, Transfer::Lend, &LEND);
-    let late = stage.to_a(&ask).unwrap();
+    let late = stage.at_a(&ask).unwrap();
     assert_eq!(stage.consumer.tick(PATIENCE - 1).event, None);
     let failed = Some(Event::Failed(ticket, Refusal::TimedOut));
     assert_eq!(stage.consumer.tick(PATIENCE).event, failed);
-    let undo = stage.to_b(&late);
+    let undo = stage.at_b(&late);
     assert_eq!(undo.event, None);
-    stage.to_a(&undo.send.unwrap()).unwrap();
+    stage.at_a(&undo.send.unwrap()).unwrap();
     assert_eq!(stage.consumer.counts().late, 1);
     stage.all_home();
 
     let (ticket, ask) = stage.ask(1, Transfer::Lend, &LEND);
-    let answer = stage.to_a(&ask).unwrap();
-    assert_eq!(stage.to_a(&ask), Some(answer), "the same question, the same answer");
+    let answer = stage.at_a(&ask).unwrap();
+    assert_eq!(stage.at_a(&ask), Some(answer), "the same question, the same answer");
     // At the limit, but before the timer was looked at.
     stage.now = 10 * PATIENCE;
-    assert!(matches!(stage.to_b(&answer).event, Some(Event::Allocated(..))));
-    let again = stage.to_b(&answer);
+    assert!(matches!(stage.at_b(&answer).event, Some(Event::Allocated(..))));
+    let again = stage.at_b(&answer);
     assert_eq!((again.event, again.send), (None, None));
     assert_eq!(stage.consumer.counts().unexpected, 1);
     assert_eq!(stage.consumer.tick(u64::MAX).event, None, "it has been answered");
@@ -329,7 +329,7 @@ fn a_lying_supplier_gives_nothing_and_takes_nothing() {
         ("one that it holds", memory.handle, 1),
     ] {
         let (ticket, ask) = stage.ask(1, Transfer::Lend, &LEND);
-        let step = stage.to_b(&answer(transaction(&ask), Given { handle, object }));
+        let step = stage.at_b(&answer(transaction(&ask), Given { handle, object }));
         assert!(
             matches!(step.event, Some(Event::Failed(of, _)) if of == ticket),
             "{what}: {:?}",
@@ -353,8 +353,8 @@ fn a_peer_gives_back_only_what_is_its_own_and_released() {
     let world = world();
     let mut stage = Stage::new(&world);
     let (ticket, ask) = stage.ask(1, Transfer::Lend, &LEND);
-    let answer = stage.to_a(&ask).unwrap();
-    assert!(stage.to_b(&answer).event.is_some());
+    let answer = stage.at_a(&ask).unwrap();
+    assert!(stage.at_b(&answer).event.is_some());
     let given = Stage::given(&answer);
     let give_back =
         |given| Message { transaction: 99, body: Body::Relinquish(given) }.encode().unwrap();
@@ -380,7 +380,7 @@ fn memory_that_is_never_accepted_or_never_given_back_comes_home() {
     let world = world();
     let mut stage = Stage::new(&world);
     let (_, ask) = stage.ask(1, Transfer::Lend, &LEND);
-    stage.to_a(&ask).unwrap();
+    stage.at_a(&ask).unwrap();
     assert!(matches!(stage.consumer.tick(PATIENCE).event, Some(Event::Failed(..))));
     stage.supplier.tick(2 * PATIENCE - 1, &mut stage.a);
     assert_eq!(stage.supplier.objects(), 1);
@@ -418,7 +418,7 @@ fn a_consumer_that_dies_leaves_nothing_behind() {
     world.cpu(B).write(Ipa(memory.ipa), 0x5e).unwrap();
     stage.allocated(GRANULE, Transfer::Share, &SHARE);
     let (_, ask) = stage.ask(1, Transfer::Lend, &LEND);
-    stage.to_a(&ask).unwrap();
+    stage.at_a(&ask).unwrap();
     world.end(B);
     let status = VmStatus { vmid: VMID_B, state: VmState::Exited };
     stage.supplier.hear(&mut stage.a, &Notice::Status(status));
@@ -434,12 +434,12 @@ fn a_supplier_that_dies_takes_its_memory_with_it() {
     let mut stage = Stage::new(&world);
     let (held, memory) = stage.lent(1);
     let (asked, ask) = stage.ask(1, Transfer::Lend, &LEND);
-    let answer = stage.to_a(&ask).unwrap();
+    let answer = stage.at_a(&ask).unwrap();
     let (waiting, _) = stage.ask(1, Transfer::Lend, &LEND);
     world.end(A);
     world.settle(A, 50);
     assert!(world.cpu(B).read(Ipa(memory.ipa)).is_err());
-    assert_eq!(stage.to_b(&answer).event, Some(Event::Failed(asked, Refusal::Unknown)));
+    assert_eq!(stage.at_b(&answer).event, Some(Event::Failed(asked, Refusal::Unknown)));
     let mut events = vec![];
     stage.consumer.supplier_ended(&mut stage.b, |event| events.push(event));
     let gone = Event::Closed(held, Err(Refusal::Gone));
@@ -523,12 +523,12 @@ impl Traffic {
             }
             3..=5 => {
                 if let Some(packet) = random.carry(&mut self.to_a) {
-                    self.to_b.extend(stage.to_a(&packet));
+                    self.to_b.extend(stage.at_a(&packet));
                 }
             }
             _ => {
                 if let Some(packet) = random.carry(&mut self.to_b) {
-                    let step = stage.to_b(&packet);
+                    let step = stage.at_b(&packet);
                     self.note(step);
                 }
             }
@@ -542,10 +542,10 @@ impl Traffic {
                 self.to_a.push(stage.consumer.close(stage.now, &mut stage.b, ticket).unwrap());
             }
             for packet in std::mem::take(&mut self.to_a) {
-                self.to_b.extend(stage.to_a(&packet));
+                self.to_b.extend(stage.at_a(&packet));
             }
             for packet in std::mem::take(&mut self.to_b) {
-                let step = stage.to_b(&packet);
+                let step = stage.at_b(&packet);
                 self.note(step);
             }
             stage.now += PATIENCE;
@@ -593,8 +593,8 @@ fn bytes_that_nobody_would_send_change_nothing() {
             bytes[4..8].copy_from_slice(&(random.below(5) as u32).to_le_bytes());
             bytes[8..12].copy_from_slice(&length);
         }
-        stage.to_a(&bytes);
-        let step = stage.to_b(&bytes);
+        stage.at_a(&bytes);
+        let step = stage.at_b(&bytes);
         assert_eq!(step.event, None);
         assert_eq!(stage.consumer.memory(ticket), Some(memory));
     }
