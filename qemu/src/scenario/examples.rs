@@ -1,12 +1,13 @@
-//! The examples of `rm-client`: one owner for each way to call, and the same borrower each time.
+//! The examples of `rm-client`: one owner for each way to call, and the same borrower each time; and a VM
+//! that asks another for memory.
 
-use guests::layout::{VMID_A, VMID_B};
+use guests::layout::{LINK_AB, VMID_A, VMID_B};
 use package::Vm;
 
-use super::{Guest, Scenario, guest};
+use super::{Guest, Scenario, guest, link};
 
 /// All of them.
-pub const ALL: &[Scenario] = &[DIRECT, POLLING, BLOCKING];
+pub const ALL: &[Scenario] = &[DIRECT, POLLING, BLOCKING, MEMBUF];
 
 const PARTNER: Guest =
     Guest { program: "example_partner", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } };
@@ -35,5 +36,17 @@ const BLOCKING: Scenario = Scenario {
         Guest { program: "example_partner", vm: guest("B", VMID_B) },
     ],
     log: &["my partner has accepted it", "it answered 42", "conservation holds"],
+    ..Scenario::USUAL
+};
+
+const MEMBUF: Scenario = Scenario {
+    name: "example-membuf",
+    about: "a VM that asks another for memory of a named heap, gives it back, and dies with some",
+    guests: &[
+        Guest { program: "example_supplier", vm: guest("A", VMID_A) },
+        Guest { program: "example_consumer", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
+    ],
+    channels: &[link(0, 1, LINK_AB)],
+    log: &["my peer has ended", "all of it is home, and zero", "conservation holds"],
     ..Scenario::USUAL
 };

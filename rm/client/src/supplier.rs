@@ -2,7 +2,8 @@
 //!
 //! [`Supplier`] and [`Consumer`] are state machines that take a message, or the time, and return what to
 //! send. They carry no bytes: whatever brings messages of at most [`MAX_MESSAGE`] bytes from one VM to the
-//! other does, and it may lose, repeat and reorder them. The memory goes by the manager, and so does the
+//! other does, and it may lose, repeat and reorder them: a [`Ring`] in a shared page and a doorbell, for
+//! one. `cargo run -- run example-membuf` shows it all between two VMs. The memory goes by the manager, and so does the
 //! right to it; nothing that a peer says opens or closes an access.
 //!
 //! | step | who | does |
@@ -28,9 +29,11 @@
 pub mod consumer;
 pub mod heap;
 pub mod message;
+pub mod ring;
 pub mod service;
 
 pub use consumer::{Agreement, Consumer, ConsumerCounts, Event, Memory, Step, Ticket};
 pub use heap::{Block, Heap};
 pub use message::{Acl, Body, Given, HeapName, MAX_MESSAGE, Message, Packet, Refusal, Request};
+pub use ring::{Receiver, Ring, Sender};
 pub use service::{Counts, Supplier, Terms};

@@ -3,11 +3,16 @@
 //! The story is always the same. The owner writes a question into a page and offers it to its partner;
 //! the partner accepts it and writes the answer beside; the owner asks for the page and takes it back.
 //! No memory is shared but the parcel: all else is said by notices.
+//!
+//! Supplier and consumer tell another one: a VM asks its peer for memory.
 
 pub mod blocking;
+pub mod consumer;
 pub mod direct;
 pub mod partner;
 pub mod polling;
+pub mod supplier;
+pub mod wire;
 
 use rm_client::Vmid;
 

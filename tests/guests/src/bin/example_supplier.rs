@@ -1,0 +1,4 @@
+//! The supplier of the example of memory from another VM.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+guests::program!(guests::example::supplier::main);
