@@ -112,6 +112,13 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// A's answer to B's wish for lent memory.
+    fn asked(&mut self, size: u64) -> (Ticket, Packet) {
+        let (ticket, ask) = self.ask(size, Transfer::Lend, &LEND);
+        let answer = self.at_a(&ask).unwrap();
+        (ticket, answer)
+    }
+
     fn close(&mut self, ticket: Ticket) {
         let told = self.consumer.close(self.now, &mut self.b, ticket).unwrap();
         let answer = self.at_a(&told).unwrap();
@@ -408,6 +415,25 @@ fn memory_that_is_never_accepted_or_never_given_back_comes_home() {
     stage.supplier.revoke(&mut stage.a, VMID_B).unwrap();
     assert!(world.cpu(B).read(Ipa(memory.ipa)).is_err());
     stage.all_home();
+}
+
+#[test]
+fn an_object_that_is_broken_does_not_shield_the_others_from_a_revoke() {
+    let world = world();
+    let mut stage = Stage::new(&world);
+    let (_, answer) = stage.asked(GRANULE);
+    let broken = Stage::given(&answer).handle;
+    stage.at_b(&answer);
+    stage.lent(GRANULE);
+    // Somebody in the supplier's VM takes the first parcel back behind the service's back.
+    stage.a.revoke(broken).unwrap();
+    stage.a.reclaim(broken, Sanitize::SANITIZE).unwrap();
+    assert_eq!(stage.supplier.revoke(&mut stage.a, VMID_B), Err(Refusal::Broken));
+    assert_eq!(stage.supplier.free_bytes("frames"), Some(HEAP_SIZE - GRANULE));
+    assert_eq!((stage.supplier.objects(), stage.supplier.counts().poisoned), (1, 1));
+    // It stays what it is, and is not counted again.
+    assert_eq!(stage.supplier.revoke(&mut stage.a, VMID_B), Err(Refusal::Broken));
+    assert_eq!((stage.supplier.objects(), stage.supplier.counts().poisoned), (1, 1));
 }
 
 #[test]

@@ -329,20 +329,23 @@ impl<const HEAPS: usize, const OBJECTS: usize> Supplier<HEAPS, OBJECTS> {
         self.take_back_all(session, |object| object.peer == peer);
     }
 
-    /// Takes everything away from a peer that does not give it back.
+    /// Takes everything away from a peer that does not give it back. The first refusal is told when all of
+    /// the peer's objects were tried: one that is broken does not shield the others.
     pub fn revoke<T: Transport, const N: usize>(
         &mut self,
         session: &mut Session<T, N>,
         peer: Vmid,
     ) -> Result<(), Refusal> {
+        let mut outcome = Ok(());
         for index in 0..OBJECTS {
             let Some(object) = self.objects[index].filter(|object| object.peer == peer) else {
                 continue;
             };
-            session.revoke(object.given.handle).map_err(refusal)?;
-            self.take_back(session, index)?;
+            // What this refuses, the reclaim refuses too, and keeps the object's state right.
+            let _ = session.revoke(object.given.handle);
+            outcome = outcome.and(self.take_back(session, index));
         }
-        Ok(())
+        outcome
     }
 
     fn take_back_all<T: Transport, const N: usize>(
