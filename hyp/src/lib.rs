@@ -10,6 +10,7 @@ pub mod board;
 pub mod boot;
 #[cfg(target_os = "none")]
 pub mod cache;
+pub mod configuration;
 pub mod console;
 #[cfg(target_os = "none")]
 pub mod cpu;

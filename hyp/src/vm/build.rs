@@ -3,15 +3,13 @@
 use core::sync::atomic::{AtomicU8, AtomicU32};
 
 use heapless::Vec;
-use package::{EndOfLife, Package, Placement, Sanitize, Start, VM_MEMORY_BASE};
-use rm::address::{Ipa, PAGE_SIZE, Pa, TlbTag, VmIndex, Vmid};
-use rm::config::{AfterEnd, MAX_VMS, OwnedParcels, Roles, VmConfig, VmName};
+use package::{EndOfLife, Package, Placement, Start};
+use rm::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
+use rm::config::MAX_VMS;
 use rm::frame_pool::FrameRecord;
 use rm::link::LinkRecord;
 use rm::manager::{Storage, VmSlot};
 use rm::memparcel::{HandleSlot, MAX_HANDLES, ParcelRecord};
-use rm::quota::{Amounts, Quotas};
-use rm::stage2::MAX_IPA_PAGES;
 use spin::Once;
 
 use super::console::Terminal;
@@ -24,7 +22,7 @@ use crate::machine::El2;
 use crate::rate::Notes;
 use crate::vcpu::{Begin, State};
 use crate::vgic::{self, Vgic, Wires};
-use crate::{board, cache, gic, stage1, tlb};
+use crate::{board, cache, configuration, gic, stage1, tlb};
 
 static MANAGER: Once<Manager> = Once::new();
 
@@ -201,73 +199,21 @@ fn load(image: &[u8], load: u64, at: Ipa, block: Region) {
 
 /// The resource manager, with storage for what the package describes.
 fn new_manager(package: &Package<'_>, memory: &mut BootMemory) -> Manager {
-    let configs: Vec<VmConfig, MAX_VMS> = (1..).zip(package.vms()).map(vm_config).collect();
-    let shared = package.shared();
-    let sum = |of: fn(&package::Amounts) -> u32| {
-        let guaranteed = package.vms().map(|vm| of(&vm.quotas.guaranteed) as usize);
-        guaranteed.sum::<usize>() + of(&shared) as usize
-    };
-    let frames = sum(|amounts| amounts.frames);
+    let configs = configuration::vms(package);
+    let shared = configuration::amounts(&package.shared());
+    let frames = configuration::all_of(package, |amounts| amounts.frames);
+    let parcels = configuration::all_of(package, |amounts| amounts.parcels);
     let (pool, base) = memory.frames(frames);
     let storage = Storage {
         vms: memory.slice_of(configs.len(), |_| VmSlot::new()),
         handles: memory.slice_of(MAX_HANDLES, |_| HandleSlot::default()),
-        parcels: memory.slice_of(sum(|amounts| amounts.parcels), |_| ParcelRecord::new()),
+        parcels: memory.slice_of(parcels, |_| ParcelRecord::new()),
         links: memory.slice_of(configs.len(), |_| LinkRecord::new()),
         frame_records: memory.slice_of(frames, |_| FrameRecord::default()),
         frame_stack: memory.slice_of(frames, |_| AtomicU32::new(0)),
     };
-    match Manager::with_shared(El2::new(pool, base), storage, &configs, amounts(&shared)) {
+    match Manager::with_shared(El2::new(pool, base), storage, &configs, shared) {
         Ok(manager) => manager,
         Err(error) => panic!("the boot configuration: {error:?}"),
     }
 }
-
-/// What the resource manager is told of a VM. Tag 0 stays free, for a CPU that has no VM loaded.
-fn vm_config((tag, vm): (u16, package::Vm)) -> VmConfig {
-    let package::Quotas { guaranteed, limit } = vm.quotas;
-    VmConfig {
-        name: VmName::new(vm.name.as_str()),
-        roles: Roles::from_bits_truncate(vm.roles.bits()),
-        ipa_pages: ((1 << vm.ipa_bits) / PAGE_SIZE).min(MAX_IPA_PAGES),
-        // Below are the devices that EL2 emulates.
-        accept_from: Ipa(VM_MEMORY_BASE),
-        direct_mapped: vm.placement == Placement::Identity,
-        quotas: Quotas {
-            parcels: limit.parcels,
-            pages_lent: limit.pages_lent,
-            pages_accepted: limit.pages_accepted,
-            extents: limit.extents.into(),
-            unfinished: limit.unfinished,
-            unread: limit.unread,
-            frames: limit.frames,
-            frames_reserved: guaranteed.frames,
-            guaranteed: amounts(&guaranteed),
-        },
-        sanitize_always: vm.sanitize == Sanitize::Always,
-        after_end: match vm.end_of_life {
-            EndOfLife::Keep => AfterEnd::Wait,
-            EndOfLife::Reset => AfterEnd::Reset,
-            EndOfLife::Restart => AfterEnd::Restart,
-        },
-        owned_parcels: match vm.owned_parcels {
-            package::OwnedParcels::Revoke => OwnedParcels::Revoke,
-            package::OwnedParcels::Keep => OwnedParcels::Keep,
-        },
-        ..VmConfig::new(Vmid(vm.vmid), TlbTag(tag))
-    }
-}
-
-/// What is counted, as the resource manager wants it.
-fn amounts(of: &package::Amounts) -> Amounts {
-    Amounts {
-        parcels: of.parcels.into(),
-        pages_lent: of.pages_lent,
-        pages_accepted: of.pages_accepted,
-        extents: of.extents.into(),
-        unfinished: of.unfinished.into(),
-        unread: of.unread.into(),
-    }
-}
-
-const _: () = assert!(MAX_VMS <= package::MAX_VMS);

@@ -3,18 +3,15 @@
 
 use std::sync::atomic::AtomicU32;
 
-use package::{Amounts, Package, Placement, VM_MEMORY_BASE, Vm};
-use rm::address::{Ipa, PAGE_SIZE, Pa, TlbTag, VmIndex};
-use rm::config::{Roles, VmConfig, VmName};
+use hyp::configuration;
+use package::{Package, Placement, Vm};
+use rm::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
 use rm::doorbell::MAX_DOORBELLS;
 use rm::frame_pool::FrameRecord;
 use rm::link::LinkRecord;
 use rm::machine::fake::FakeMachine;
 use rm::manager::{Manager, Storage, VmSlot};
 use rm::memparcel::{HandleSlot, MAX_HANDLES, ParcelRecord};
-use rm::quota::Quotas;
-use rm::stage2::MAX_IPA_PAGES;
-use rm_abi::Vmid;
 
 /// The most frames that a test makes.
 const FRAMES: usize = 20_000;
@@ -23,15 +20,12 @@ const MEMORY: u64 = 1 << 30;
 
 /// Boots the package, as `hyp/src/vm/build.rs` does. What is too large for a test counts as booted.
 pub(crate) fn boot(package: &Package<'_>) -> Result<(), String> {
-    let sum = |of: fn(&Amounts) -> u32| {
-        let guaranteed = package.vms().map(|vm| of(&vm.quotas.guaranteed) as usize);
-        guaranteed.sum::<usize>() + of(&package.shared()) as usize
-    };
-    let (frames, parcels) = (sum(|of| of.frames), sum(|of| of.parcels));
+    let frames = configuration::all_of(package, |of| of.frames);
+    let parcels = configuration::all_of(package, |of| of.parcels);
     if frames > FRAMES || package.vms().map(|vm| vm.memory).sum::<u64>() > MEMORY {
         return Ok(());
     }
-    let configs: Vec<_> = (1..).zip(package.vms()).map(config).collect();
+    let configs = configuration::vms(package);
     let many = |count: usize| 0..count;
     let vms: Vec<_> = many(configs.len()).map(|_| VmSlot::new()).collect();
     let handles: Vec<_> = many(MAX_HANDLES).map(|_| HandleSlot::default()).collect();
@@ -48,7 +42,7 @@ pub(crate) fn boot(package: &Package<'_>) -> Result<(), String> {
         frame_stack: &frame_stack,
     };
     let machine = FakeMachine::new(frames);
-    let shared = amounts(&package.shared());
+    let shared = configuration::amounts(&package.shared());
     let manager = Manager::with_shared(machine, storage, &configs, shared);
     let manager = manager.map_err(|error| format!("the boot configuration: {error:?}"))?;
     for (index, vm) in (0..).zip(package.vms()) {
@@ -100,38 +94,4 @@ fn give(
         manager.give(VmIndex(index), at, Pa(pa), BLOCK / PAGE_SIZE)?;
     }
     Ok(())
-}
-
-fn config((tag, vm): (u16, Vm)) -> VmConfig {
-    let package::Quotas { guaranteed, limit } = vm.quotas;
-    VmConfig {
-        name: VmName::new(vm.name.as_str()),
-        roles: Roles::from_bits_truncate(vm.roles.bits()),
-        ipa_pages: ((1 << vm.ipa_bits) / PAGE_SIZE).min(MAX_IPA_PAGES),
-        accept_from: Ipa(VM_MEMORY_BASE),
-        direct_mapped: vm.placement == Placement::Identity,
-        quotas: Quotas {
-            parcels: limit.parcels,
-            pages_lent: limit.pages_lent,
-            pages_accepted: limit.pages_accepted,
-            extents: limit.extents.into(),
-            unfinished: limit.unfinished,
-            unread: limit.unread,
-            frames: limit.frames,
-            frames_reserved: guaranteed.frames,
-            guaranteed: amounts(&guaranteed),
-        },
-        ..VmConfig::new(Vmid(vm.vmid), TlbTag(tag))
-    }
-}
-
-fn amounts(of: &Amounts) -> rm::quota::Amounts {
-    rm::quota::Amounts {
-        parcels: of.parcels.into(),
-        pages_lent: of.pages_lent,
-        pages_accepted: of.pages_accepted,
-        extents: of.extents.into(),
-        unfinished: of.unfinished.into(),
-        unread: of.unread.into(),
-    }
 }
