@@ -1,6 +1,9 @@
 //! Clients and the manager, client -> bytes -> manager -> strict fake: the demo's story and what the
 //! client promises beside it, without QEMU, over each transport.
 
+mod common;
+
+use common::Vcpu;
 use rm::address::{Ipa, VmIndex};
 use rm::config::{AfterEnd, Roles, VmConfig, VmName};
 use rm::machine::Line;
@@ -20,30 +23,6 @@ const B: VmIndex = VmIndex(1);
 const C: VmIndex = VmIndex(2);
 const PAGE: u64 = RAM.0 + 0x7000;
 const WINDOW: u64 = 0x9000_0000;
-
-/// A vCPU of the world as a transport: it follows tokens as [`rm_client::Direct`] does.
-struct Vcpu<'a>(Guest<'a>);
-
-impl Transport for Vcpu<'_> {
-    fn exchange(&mut self, request: &[u8], reply: &mut [u8]) -> Result<usize, TransportError> {
-        let mut turn = self.0.send_bytes(request);
-        loop {
-            match turn {
-                Turn::More(token) => turn = self.0.resume(token),
-                Turn::Error(error, _) => return Err(TransportError::Hypercall(error)),
-                Turn::Exit(_) => return Err(TransportError::Hypercall(0)),
-                Turn::Reply(payload) => {
-                    reply[..8].copy_from_slice(&request[..8]);
-                    // The world has checked the header and cut it off; the type byte says reply.
-                    reply[1] = 2;
-                    let length = 8 + payload.len();
-                    reply[8..length].copy_from_slice(&payload);
-                    return Ok(length);
-                }
-            }
-        }
-    }
-}
 
 /// The hypercalls of a vCPU on its queues.
 struct Trap<'a>(Guest<'a>);

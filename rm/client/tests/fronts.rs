@@ -1,8 +1,11 @@
 //! The front ends over the manager and the strict fake: what a program's struct does to the pages.
 
+mod common;
+
+use common::Vcpu;
 use rm::address::{Ipa, VmIndex};
 use rm::audit::AuditReport;
-use rm::machine::fake::world::{Guest, RAM, Turn, World, vm};
+use rm::machine::fake::world::{RAM, World, vm};
 use rm::stage2::Access;
 use rm_client::front::membuf::{
     AclEntry, Buffer, ExclusiveOwnerArg, ExportArg, ImportArg, Imported, LendArg, MemBuf,
@@ -11,7 +14,7 @@ use rm_client::front::membuf::{
 use rm_client::front::{Errno, dmabuf};
 use rm_client::{
     Attribute, AttributeEntry, Handle, LARGEST, NewParcel, Rights, Sanitize, Session, SglEntry,
-    Transport, TransportError, Vmid, grant, pages,
+    Vmid, grant, pages,
 };
 
 const A: VmIndex = VmIndex(0);
@@ -19,24 +22,7 @@ const B: VmIndex = VmIndex(1);
 const C: VmIndex = VmIndex(2);
 const PAGE: u64 = RAM.0 + 0x7000;
 
-/// A vCPU that calls directly.
-struct Direct<'a>(Guest<'a>);
-
-impl Transport for Direct<'_> {
-    fn exchange(&mut self, request: &[u8], reply: &mut [u8]) -> Result<usize, TransportError> {
-        let mut turn = self.0.send_bytes(request);
-        while let Turn::More(token) = turn {
-            turn = self.0.resume(token);
-        }
-        let Turn::Reply(payload) = turn else { return Err(TransportError::Hypercall(-1)) };
-        reply[..8].copy_from_slice(&request[..8]);
-        reply[1] = 2;
-        reply[8..8 + payload.len()].copy_from_slice(&payload);
-        Ok(8 + payload.len())
-    }
-}
-
-type Client<'a> = Session<Direct<'a>, LARGEST>;
+type Client<'a> = Session<Vcpu<'a>, LARGEST>;
 
 /// VM 3 is the primary VM of the headers, VM 4 the trusted one, and VM 5 has no name there.
 fn world() -> World {
@@ -44,7 +30,7 @@ fn world() -> World {
 }
 
 fn session(world: &World, vm: VmIndex) -> Client<'_> {
-    Session::with_capacity(Direct(world.caller(vm)))
+    Session::with_capacity(Vcpu(world.caller(vm)))
 }
 
 /// All pages and frames, once tables that can be blocks again are.
@@ -117,7 +103,7 @@ const fn reclaim_arg(parcel: u64) -> ReclaimArg {
     ReclaimArg { memparcel_hdl: parcel, dma_buf_fd: 3, reserved0: 0, reserved: [0; 2] }
 }
 
-fn front<'s, 'a>(session: &'s mut Client<'a>) -> MemBuf<'s, Direct<'a>, LARGEST> {
+fn front<'s, 'a>(session: &'s mut Client<'a>) -> MemBuf<'s, Vcpu<'a>, LARGEST> {
     MemBuf::new(session).unwrap()
 }
 

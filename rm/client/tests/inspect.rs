@@ -1,8 +1,11 @@
 //! A client with the role `inspect` against the manager, and against replies that no manager sends.
 
+mod common;
+
+use common::Vcpu;
 use rm::address::VmIndex;
 use rm::config::{Roles, VmConfig, VmName};
-use rm::machine::fake::world::{Guest, RAM, RAM_PAGES, Turn, World, vm};
+use rm::machine::fake::world::{Guest, RAM, RAM_PAGES, World, vm};
 use rm_client::{
     Acceptance, Counter, Error, ErrorCode, LARGEST, MapEntry, NewParcel, PageState, Policy, Rights,
     Session, Transfer, Transport, TransportError, VmState, Vmid, grant, pages,
@@ -13,23 +16,6 @@ const B: VmIndex = VmIndex(1);
 const EYE: VmIndex = VmIndex(2);
 const PAGE: u64 = RAM.0 + 0x7000;
 const WINDOW: u64 = 0x9000_0000;
-
-/// A vCPU that calls directly.
-struct Direct<'a>(Guest<'a>);
-
-impl Transport for Direct<'_> {
-    fn exchange(&mut self, request: &[u8], reply: &mut [u8]) -> Result<usize, TransportError> {
-        let mut turn = self.0.send_bytes(request);
-        while let Turn::More(token) = turn {
-            turn = self.0.resume(token);
-        }
-        let Turn::Reply(payload) = turn else { return Err(TransportError::Hypercall(-1)) };
-        reply[..8].copy_from_slice(&request[..8]);
-        reply[1] = 2;
-        reply[8..8 + payload.len()].copy_from_slice(&payload);
-        Ok(8 + payload.len())
-    }
-}
 
 /// A vCPU that calls by its queues.
 struct Queued<'a>(Guest<'a>);
@@ -52,8 +38,8 @@ fn world() -> World {
 
 /// VM 3 lends every second page of twenty to VM 4, which maps them behind one another.
 fn lend(world: &World) -> rm_client::Handle {
-    let mut a: Session<_, LARGEST> = Session::with_capacity(Direct(world.caller(A)));
-    let mut b: Session<_, LARGEST> = Session::with_capacity(Direct(world.caller(B)));
+    let mut a: Session<_, LARGEST> = Session::with_capacity(Vcpu(world.caller(A)));
+    let mut b: Session<_, LARGEST> = Session::with_capacity(Vcpu(world.caller(B)));
     let runs: Vec<_> = (0..10).map(|run| pages(PAGE + run * 0x2000, 1)).collect();
     let parcel = a.lend(&NewParcel::new(&runs, &[grant(Vmid(4), Rights::R)])).unwrap();
     let wanted = Acceptance::new(parcel, Transfer::Lend).contiguous();
@@ -97,7 +83,7 @@ fn sees_everything<const N: usize>(eye: &mut Session<impl Transport, N>, world: 
 #[test]
 fn an_inspector_sees_everything_directly() {
     let world = world();
-    sees_everything::<LARGEST>(&mut Session::with_capacity(Direct(world.caller(EYE))), &world);
+    sees_everything::<LARGEST>(&mut Session::with_capacity(Vcpu(world.caller(EYE))), &world);
 }
 
 #[test]
@@ -109,11 +95,11 @@ fn an_inspector_sees_everything_through_its_queues() {
 #[test]
 fn an_inspector_with_a_small_buffer_sees_the_same_in_more_parts() {
     let world = world();
-    sees_everything::<512>(&mut Session::with_capacity(Direct(world.caller(EYE))), &world);
+    sees_everything::<512>(&mut Session::with_capacity(Vcpu(world.caller(EYE))), &world);
     // A counter's reply is the longest that does not come in parts.
     let world = self::world();
     sees_everything::<{ 12 + 8 + 16 * Counter::ALL.len() }>(
-        &mut Session::with_capacity(Direct(world.caller(EYE))),
+        &mut Session::with_capacity(Vcpu(world.caller(EYE))),
         &world,
     );
 }
@@ -121,7 +107,7 @@ fn an_inspector_with_a_small_buffer_sees_the_same_in_more_parts() {
 #[test]
 fn who_has_no_role_sees_only_its_own_counters() {
     let world = world();
-    let mut a: Session<_, LARGEST> = Session::with_capacity(Direct(world.caller(A)));
+    let mut a: Session<_, LARGEST> = Session::with_capacity(Vcpu(world.caller(A)));
     let denied = Error::Refused(ErrorCode::Denied);
     assert_eq!(a.list_vms(|_| panic!("nothing is told")), Err(denied));
     assert_eq!(a.map(Vmid(0), |_| panic!("nothing is told")), Err(denied));

@@ -1,15 +1,18 @@
 //! mem-buf's protocol between two VMs: supplier and consumer with the manager over the strict fake, the
 //! channel between them in the hands of the test.
 
+mod common;
+
+use common::Vcpu;
 use rm::address::{Ipa, VmIndex};
-use rm::machine::fake::world::{Guest, RAM, Turn, World, vm};
+use rm::machine::fake::world::{RAM, World, vm};
 use rm_client::supplier::{
     Agreement, Block, Body, Consumer, Event, Given, Heap, Memory, Message, Packet, Refusal,
     Supplier, Terms, Ticket,
 };
 use rm_client::{
     AclEntry, Error, ErrorCode, Handle, LARGEST, NewParcel, Notice, Rights, Sanitize, Session,
-    Transfer, Transport, TransportError, VmState, VmStatus, Vmid, grant, pages,
+    Transfer, VmState, VmStatus, Vmid, grant, pages,
 };
 
 const A: VmIndex = VmIndex(0);
@@ -24,30 +27,6 @@ const GRANULE: u64 = 0x2000;
 const PATIENCE: u64 = 3500;
 const LEND: [AclEntry; 1] = [grant(VMID_B, Rights::RW)];
 const SHARE: [AclEntry; 2] = [grant(VMID_A, Rights::RW), grant(VMID_B, Rights::RW)];
-
-/// A vCPU of the world as a transport.
-struct Vcpu<'a>(Guest<'a>);
-
-impl Transport for Vcpu<'_> {
-    fn exchange(&mut self, request: &[u8], reply: &mut [u8]) -> Result<usize, TransportError> {
-        let mut turn = self.0.send_bytes(request);
-        loop {
-            match turn {
-                Turn::More(token) => turn = self.0.resume(token),
-                Turn::Error(error, _) => return Err(TransportError::Hypercall(error)),
-                Turn::Exit(_) => return Err(TransportError::Hypercall(0)),
-                Turn::Reply(payload) => {
-                    reply[..8].copy_from_slice(&request[..8]);
-                    // The world has checked the header and cut it off; the type byte says reply.
-                    reply[1] = 2;
-                    let length = 8 + payload.len();
-                    reply[8..length].copy_from_slice(&payload);
-                    return Ok(length);
-                }
-            }
-        }
-    }
-}
 
 /// Two VMs with their ends of the protocol, and a third that has a session too.
 struct Stage<'a> {
