@@ -18,6 +18,7 @@ fn main() {
         println!("cargo:rustc-link-arg-bin={name}=-T{scripts}/{name}.ld");
     }
     println!("cargo:rustc-link-arg-bins=-Tdefmt.x");
+    println!("cargo:rustc-link-arg-bins=--build-id=sha1");
     // Firmware may run the image on a Cortex-A53, whose ADRP can go wrong at the end of a page.
     println!("cargo:rustc-link-arg-bins=--fix-cortex-a53-843419");
 }

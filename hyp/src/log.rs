@@ -33,6 +33,12 @@ const PATIENCE: u64 = 100_000;
 /// Whether the package allows HLT.
 static HLT: AtomicBool = AtomicBool::new(false);
 
+unsafe extern "C" {
+    // SAFETY: the first bytes of the linker's note, which `linker/image.ld` makes sure is there and which
+    // lies in read-only data.
+    safe static __build_id: [u8; 8];
+}
+
 #[defmt::global_logger]
 struct Logger;
 
@@ -67,11 +73,15 @@ pub(crate) fn open_uart(config: board::Uart) {
     uart::open(config);
 }
 
-/// From here on the rings are drained.
+/// From here on the rings are drained. Where the UART carries the log, a line of text first tells whose
+/// texts it needs: the message numbers of another build may fit and mean something else.
 pub(crate) fn open(package: &Package<'_>) {
     NONCE.call_once(|| package.nonce());
     HLT.store(package.hlt_allowed(), Ordering::Relaxed);
     SINK.lock().open(package.hlt_allowed().then(semihosting::Stream::open).flatten());
+    if sink::frames_on_uart() {
+        sink::text(format_args!("EL2 build {:016x}\n", u64::from_be_bytes(__build_id)));
+    }
 }
 
 /// Whether this run may use semihosting.

@@ -39,6 +39,14 @@ pub fn symbol(path: &Path, name: &str) -> Result<u64> {
     Ok(found.with_context(|| format!("{} has no symbol {name}", path.display()))?.address())
 }
 
+/// What a hypervisor says of its build when it starts: the first bytes of its linker's digest.
+pub fn build(path: &Path) -> Result<Option<String>> {
+    let file = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let elf = ElfFile64::<Endianness>::parse(&*file)?;
+    let digits = |id: &[u8]| id.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Ok(elf.build_id()?.map(digits))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

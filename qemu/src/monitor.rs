@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::elf;
 use crate::log::{Joiner, Level, Line, Texts};
 use crate::print::Printer;
 use crate::symbols;
@@ -19,13 +20,17 @@ use wire::{Piece, Wire};
 
 /// How long a line must be quiet before unfinished text is shown.
 pub const QUIET: std::time::Duration = std::time::Duration::from_millis(150);
-/// Damaged frames after which it is said that the log is of another build, if they are the most.
+/// What EL2 says of its build, before its first frame.
+const BUILD: &str = "EL2 build ";
+/// Damaged frames after which it is said that the log does not fit, if they are the most.
 const MANY: u32 = 8;
 
 /// One wire, from its first byte on.
 pub struct Monitor {
     texts: Texts,
     program: PathBuf,
+    /// What EL2 says of its build if it is this program.
+    build: Option<String>,
     wire: Wire,
     joiner: Joiner,
     printer: Printer,
@@ -54,6 +59,7 @@ impl Monitor {
         Ok(Self {
             texts,
             program: program.to_owned(),
+            build: elf::build(program)?,
             wire: Wire::default(),
             joiner: Joiner::default(),
             printer,
@@ -137,7 +143,32 @@ impl Monitor {
         write!(out, "{}{text}", self.printer.close())?;
         self.open_line = !text.ends_with('\n');
         self.trace.extend(addresses);
-        Ok(())
+        self.check_build(text, out)
+    }
+
+    /// Says so if EL2 names another build than that of the texts.
+    fn check_build(&mut self, text: &str, out: &mut dyn Write) -> io::Result<()> {
+        let named = text.lines().find_map(|line| line.strip_prefix(BUILD));
+        match (named, &self.build) {
+            (Some(named), Some(build)) if named != build && !self.told => {
+                let reason = format!("it is of another build ({named}, not {build})");
+                self.tell("this log", &reason, out)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Says, once for each wire, that the texts are not those of the log.
+    fn tell(&mut self, what: &str, reason: &str, out: &mut dyn Write) -> io::Result<()> {
+        self.told = true;
+        self.unreported = 0;
+        self.end_line(out)?;
+        let program = self.program.display();
+        let text = format!(
+            "{what} does not fit {program}: {reason}. Name the ELF file that was written beside the \
+             image: --elf <dir>/hypervisor.elf"
+        );
+        write!(out, "{}", self.printer.advance(&own(Level::Error, text)))
     }
 
     /// Ends a line that firmware has left open.
@@ -162,16 +193,8 @@ impl Monitor {
         self.damaged += 1;
         self.unreported += 1;
         if self.damaged >= MANY && self.damaged > self.good && !self.told {
-            self.told = true;
-            self.unreported = 0;
-            self.end_line(out)?;
-            let program = self.program.display();
-            let text = format!(
-                "most of this log does not fit {program}: it is of another build, or the line is \
-                 disturbed. Name the ELF file that was written beside the image: --elf \
-                 <dir>/hypervisor.elf"
-            );
-            write!(out, "{}", self.printer.advance(&own(Level::Error, text)))?;
+            let reason = "it is of another build, or the line is disturbed";
+            return self.tell("most of this log", reason, out);
         }
         Ok(())
     }

@@ -6,5 +6,6 @@ fn main() {
     println!("cargo:rustc-link-arg-bins=-L{scripts}");
     println!("cargo:rustc-link-arg-bins=-T{scripts}/qemu-virt.ld");
     println!("cargo:rustc-link-arg-bins=-Tdefmt.x");
+    println!("cargo:rustc-link-arg-bins=--build-id=sha1");
     println!("cargo:rustc-link-arg-bins=--fix-cortex-a53-843419");
 }

@@ -188,11 +188,17 @@ fn a_run_without_semihosting_is_seen_from_the_first_line_to_the_verdict() {
     let mut own = monitor(&program);
     assert_eq!(shown(&came, &mut own), screen);
 
-    // With the texts of another program it is no log at all, and that is said once.
+    // With the texts of another program it may look like a log, so EL2 names its build, and that it is
+    // another is said once, before the first line.
     let other = bench().1.path("panic").unwrap();
     let wrong = shown(&came, &mut monitor(other));
     assert_eq!(wrong.matches("it is of another build").count(), 1, "{wrong}");
+    let said = wrong.find("it is of another build").unwrap();
+    assert!(wrong[..said].lines().count() <= 3, "{wrong}");
     assert!(wrong.contains("VERDICT "), "plain text needs no texts");
+    // Who comes too late to see the name learns of it from frames that do not fit.
+    let late = shown(&b"\x01\x02\x03\0".repeat(20), &mut own);
+    assert_eq!(late.matches("it is of another build, or").count(), 1, "{late}");
 
     // Firmware's words before, noise between, and a cut at any place harm nothing else.
     let dirty = [b"U-Boot 2023.01\r\n=> boot\r\n\xff\xfe\xfd\0", &came[..]].concat();

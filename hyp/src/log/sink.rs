@@ -78,6 +78,11 @@ impl Sink {
     }
 }
 
+/// Whether plain text shares its line with frames.
+pub(super) fn frames_on_uart() -> bool {
+    FRAMES_ON_UART.load(Ordering::Relaxed)
+}
+
 /// Plain text on the UART.
 struct Terminal;
 
@@ -90,7 +95,7 @@ impl Write for Terminal {
 
 /// Writes text. Frame ends around it keep a decoder of frames from taking it for a part of one.
 pub(super) fn text(text: fmt::Arguments<'_>) {
-    let separator: &[u8] = if FRAMES_ON_UART.load(Ordering::Relaxed) { &[FRAME_END] } else { &[] };
+    let separator: &[u8] = if frames_on_uart() { &[FRAME_END] } else { &[] };
     uart::write(separator);
     // The terminal cannot fail, and there is nobody to tell.
     let _ = Terminal.write_fmt(text);
