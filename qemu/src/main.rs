@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use package::Board;
+use qemu::scenario;
 use qemu::verb::{bench, check, doctor, flash, image, list, map, monitor, run};
 
 /// Runs the resource manager and its VMs under QEMU.
@@ -17,6 +18,9 @@ use qemu::verb::{bench, check, doctor, flash, image, list, map, monitor, run};
 struct Arguments {
     #[command(subcommand)]
     verb: Option<Verb>,
+    /// Boot an example of how a VM uses the resource manager; without a name, list them.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    example: Option<String>,
     /// Wait for a debugger before the first instruction, and say what to type.
     #[arg(long, global = true)]
     gdb: bool,
@@ -142,7 +146,12 @@ fn main() -> ExitCode {
 fn serve(arguments: Arguments) -> Result<ExitCode> {
     let options = run::Options { gdb: arguments.gdb, places: arguments.verbose };
     match arguments.verb {
-        None => run::run("demo", options),
+        Some(_) if arguments.example.is_some() => bail!("`--example` goes without a command"),
+        None => match arguments.example.as_deref() {
+            None => run::run("demo", options),
+            Some("") => list::examples(),
+            Some(name) => run::run(scenario::example(name)?.name, options),
+        },
         Some(Verb::Run { manifest: Some(file), .. }) => run::run_manifest(&file, options),
         Some(Verb::Run { scenario, .. }) => run::run(&scenario, options),
         Some(Verb::List) => list::run(),

@@ -173,6 +173,24 @@ pub fn named(name: &str) -> Result<&'static Scenario> {
     )
 }
 
+/// The examples of how a VM uses the resource manager, by the names to type behind `--example`.
+pub fn examples() -> impl Iterator<Item = (&'static str, &'static Scenario)> {
+    all().filter_map(|scenario| Some((scenario.name.strip_prefix(EXAMPLE)?, scenario)))
+}
+
+/// What the names of the scenarios that are examples begin with.
+const EXAMPLE: &str = "example-";
+
+/// The example of this name, with or without what all their names begin with.
+pub fn example(name: &str) -> Result<&'static Scenario> {
+    let short = name.strip_prefix(EXAMPLE).unwrap_or(name);
+    let found = examples().find(|(known, _)| *known == short);
+    found.map(|(_, scenario)| scenario).with_context(|| {
+        let known = examples().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+        format!("no example is called {name:?}; there are {known}")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -189,6 +207,17 @@ mod tests {
     fn an_unknown_name_is_answered_with_the_known_ones() {
         let error = named("dmeo").unwrap_err().to_string();
         assert!(error.contains("\"dmeo\"") && error.contains("demo, map, bench"), "{error}");
+    }
+
+    #[test]
+    fn every_example_is_found_by_its_name_and_an_unknown_one_answered_with_the_known_ones() {
+        assert_eq!(example("membuf").unwrap().name, "example-membuf");
+        assert_eq!(example("example-direct").unwrap().name, "example-direct");
+        assert_eq!(examples().count(), examples::ALL.len());
+        for other in ["demo", "", "no-such"] {
+            let error = example(other).unwrap_err().to_string();
+            assert!(error.contains("direct, polling, blocking, membuf"), "{error}");
+        }
     }
 
     #[test]
