@@ -24,6 +24,8 @@ fn vm((tag, vm): (u16, package::Vm)) -> VmConfig {
     VmConfig {
         name: VmName::new(vm.name.as_str()),
         roles: Roles::from_bits_truncate(vm.roles.bits()),
+        may_supply: vm.may_supply,
+        may_consume: vm.may_consume,
         ipa_pages: ((1 << vm.ipa_bits) / PAGE_SIZE).min(MAX_IPA_PAGES),
         // Below are the devices that EL2 emulates.
         accept_from: Ipa(VM_MEMORY_BASE),

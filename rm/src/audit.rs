@@ -164,7 +164,7 @@ impl<M: Machine> Manager<'_, M> {
     /// Every page that is left of the parcel stands in its owner's tree as lent or shared; the result is
     /// how many.
     fn check_owner(&self, parcel: &mut Memparcel) -> Result<u64, Broken> {
-        let caller = Caller { manager: self, vm: parcel.owner, step: STEP };
+        let caller = Caller { manager: self, vm: parcel.owner, step: STEP, at_boot: false };
         let wanted = match parcel.transfer {
             rm_abi::Transfer::Share => State::Shared,
             rm_abi::Transfer::Lend | rm_abi::Transfer::Donate => State::Lent,

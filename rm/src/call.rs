@@ -43,6 +43,8 @@ pub(crate) struct Caller<'a, 's, M: Machine> {
     pub(crate) vm: VmIndex,
     /// Weights of one step.
     pub(crate) step: u32,
+    /// The embedder asks on the VM's behalf.
+    pub(crate) at_boot: bool,
 }
 
 impl<M: Machine> Clone for Caller<'_, '_, M> {
@@ -68,6 +70,16 @@ impl<'a, 's, M: Machine> Caller<'a, 's, M> {
     /// What the VM is charged with.
     pub(crate) fn ledger(&self) -> Ledger<'a> {
         self.manager.ledger(self.vm)
+    }
+
+    /// That the VM's configuration lets it give memory to others.
+    pub(crate) fn check_supplies(&self) -> Result<(), Refusal> {
+        if self.at_boot || self.state().may_supply { Ok(()) } else { Err(Refusal::Role) }
+    }
+
+    /// That the VM's configuration lets it take memory of others.
+    pub(crate) fn check_consumes(&self) -> Result<(), Refusal> {
+        if self.at_boot || self.state().may_consume { Ok(()) } else { Err(Refusal::Role) }
     }
 
     pub(crate) fn vmid(&self) -> Vmid {

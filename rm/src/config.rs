@@ -85,6 +85,11 @@ pub struct VmConfig {
     pub name: VmName,
     /// What it may do beyond its own memory.
     pub roles: Roles,
+    /// Whether it may donate, lend and share memory. What the embedder shares for it at boot does not
+    /// depend on this.
+    pub may_supply: bool,
+    /// Whether it may accept memory of others; likewise.
+    pub may_consume: bool,
     /// Its tag in the hardware, unique among the VMs.
     pub tag: TlbTag,
     /// Size of its guest physical address space in pages, at most 2^27 (39 bits).
@@ -114,6 +119,8 @@ impl VmConfig {
             vmid,
             name: VmName::new(""),
             roles: Roles::empty(),
+            may_supply: true,
+            may_consume: true,
             tag,
             ipa_pages: 1 << 24,
             accept_from: Ipa(1 << 30),

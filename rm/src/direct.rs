@@ -140,7 +140,7 @@ impl<M: Machine> Manager<'_, M> {
         guest: &impl GuestMemory,
         step: u32,
     ) -> Direct {
-        let caller = Caller { manager: self, vm, step };
+        let caller = Caller { manager: self, vm, step, at_boot: false };
         let mut slot = caller.state().slot.lock(self.machine());
         let result = if call.token == 0 {
             match self.request(caller, &mut slot, call, guest) {

@@ -90,7 +90,7 @@ impl<M: Machine> Manager<'_, M> {
         guest: &impl GuestMemory,
         step: u32,
     ) -> Option<Results> {
-        let caller = Caller { manager: self, vm, step };
+        let caller = Caller { manager: self, vm, step, at_boot: false };
         Some(match call.number {
             MSGQUEUE_SEND => self.send(caller, call, guest),
             MSGQUEUE_RECEIVE => self.receive(caller, call, guest),

@@ -72,6 +72,8 @@ pub(crate) struct Vm<R> {
     pub(crate) vmid: Vmid,
     pub(crate) name: VmName,
     pub(crate) roles: Roles,
+    pub(crate) may_supply: bool,
+    pub(crate) may_consume: bool,
     pub(crate) ipa_pages: u64,
     pub(crate) accept_from: Ipa,
     pub(crate) direct_mapped: bool,
@@ -200,6 +202,8 @@ impl<'s, M: Machine> Manager<'s, M> {
             vmid: config.vmid,
             name: config.name,
             roles: config.roles,
+            may_supply: config.may_supply,
+            may_consume: config.may_consume,
             ipa_pages: config.ipa_pages,
             accept_from: config.accept_from,
             direct_mapped: config.direct_mapped,
@@ -316,13 +320,14 @@ impl<'s, M: Machine> Manager<'s, M> {
         Ok(())
     }
 
-    /// Does a call of one packet to its end, without a budget: at boot, and in tests of the rules.
+    /// Does a call of one packet to its end, without a budget and whatever the VM itself may ask for: at
+    /// boot, and in tests of the rules.
     ///
     /// # Errors
     ///
     /// The rule that refused it.
     pub fn perform(&self, vm: VmIndex, message: u32, payload: &[u8]) -> Answer {
-        let caller = Caller { manager: self, vm, step: u32::MAX };
+        let caller = Caller { manager: self, vm, step: u32::MAX, at_boot: true };
         let room = rm_abi::PACKET_PAYLOAD / call::accept::RANGE;
         let mut operation = None;
         match call::begin(caller, message, &Packet(payload), room, &mut operation)? {
@@ -407,7 +412,7 @@ impl<'s, M: Machine> Manager<'s, M> {
         if !self.pending(vm) {
             return None;
         }
-        let caller = Caller { manager: self, vm, step: budget.left() };
+        let caller = Caller { manager: self, vm, step: budget.left(), at_boot: false };
         if self.state(vm) == VmState::Running {
             return self.enter(caller, |slot| self.pump(caller, slot, budget)).0;
         }

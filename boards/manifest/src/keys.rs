@@ -103,6 +103,8 @@ pub const VM: Section = Section {
         key("command_line", Kind::Text, "\"\""),
         key("device", Kind::Tables, "none"),
         key("roles", Kind::Texts, "[]"),
+        key("may_supply", Kind::Bool, "true"),
+        key("may_consume", Kind::Bool, "true"),
         key("quotas", Kind::Table, "the usual"),
         key("sanitize", Kind::Text, "\"when-asked\""),
         key("end_of_life", Kind::Text, "\"reset\""),

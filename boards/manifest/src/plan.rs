@@ -185,6 +185,8 @@ fn configuration(images: &mut Vec<Vec<u8>>, vm: draft::Vm<'_>) -> Option<Vm> {
         initrd: vm.initrd.map(&mut load),
         ipa_bits,
         roles: said.roles,
+        may_supply: said.may_supply,
+        may_consume: said.may_consume,
         sanitize: said.sanitize,
         end_of_life: said.end_of_life,
         owned_parcels: said.owned_parcels,

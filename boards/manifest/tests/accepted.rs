@@ -35,6 +35,8 @@ fn every_word_of_a_manifest_reaches_the_boot_configuration() {
     assert_eq!((driver.placement, driver.trusted_dma), (Placement::Identity, true));
     assert_eq!((driver.load, driver.entry), (driver.memory_at + 0x8_0000, driver.load));
     assert_eq!(driver.roles, Roles::INSPECT | Roles::MANAGE);
+    assert_eq!((driver.may_supply, driver.may_consume), (true, false));
+    assert_eq!((linux.may_supply, linux.may_consume), (true, true));
 
     let devices: Vec<_> = package.devices().map(|it| (it.vm, it.pa, it.ipa, it.pages)).collect();
     assert_eq!(devices, [(1, 0x901_0000, 0xa00_0000, 1), (2, 0xa00_0000, 0xa00_0000, 1)]);

@@ -109,6 +109,13 @@ const ROWS: &[Row] = &[
     row("memory = \"64M\"", "memory = 64.5", "`memory` must be a whole number", ""),
     row("cpus = [0, 1]", "cpus = 2", "`cpus` must be a list", ""),
     row("trusted_dma = true", "trusted_dma = \"yes\"", "`trusted_dma` must be true or false", ""),
+    row("may_consume = false", "may_consume = 0", "`may_consume` must be true or false", ""),
+    row(
+        "may_consume = false",
+        "may_consme = false",
+        "unknown key `may_consme`",
+        "did you mean `may_consume`?",
+    ),
     row("wakeup-source = true", "wakeup-source = false", "no value of a property", "write `true`"),
     row("wakeup-source = true", "reg = 1", "made by the tool", "take it out"),
     row("wakeup-source = true", "\"wake up\" = true", "no name of a property", "1 to 31"),

@@ -260,6 +260,10 @@ pub struct Vm {
     pub ipa_bits: u8,
     /// What it may do beyond its own memory.
     pub roles: Roles,
+    /// Whether it may donate, lend and share memory.
+    pub may_supply: bool,
+    /// Whether it may accept memory of others.
+    pub may_consume: bool,
     /// Zeroing policy.
     pub sanitize: Sanitize,
     /// What becomes of it when it ends.
@@ -293,6 +297,8 @@ impl Vm {
         initrd: None,
         ipa_bits: 36,
         roles: Roles::empty(),
+        may_supply: true,
+        may_consume: true,
         sanitize: Sanitize::WhenAsked,
         end_of_life: EndOfLife::Reset,
         owned_parcels: OwnedParcels::Revoke,

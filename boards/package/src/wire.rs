@@ -102,7 +102,9 @@ pub(crate) struct VmEntry {
     entry: U64,
     image: U32,
     trusted_dma: u8,
-    reserved: [u8; 3],
+    may_supply: u8,
+    may_consume: u8,
+    reserved: u8,
     device_tree: LoadEntry,
     initrd: LoadEntry,
     guaranteed: AmountsEntry,
@@ -181,6 +183,15 @@ pub(crate) struct HeapEntry {
 }
 
 const _: () = assert!(size_of::<Header>() == 144, "the format says 144 bytes");
+
+/// Yes or no, and no third.
+const fn flag(byte: u8) -> Option<bool> {
+    match byte {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
 
 impl AmountsEntry {
     pub(crate) fn decode(&self) -> Amounts {
@@ -261,11 +272,9 @@ impl VmEntry {
                 2 => OnFault::Restart,
                 _ => return None,
             },
-            trusted_dma: match self.trusted_dma {
-                0 => false,
-                1 => true,
-                _ => return None,
-            },
+            trusted_dma: flag(self.trusted_dma)?,
+            may_supply: flag(self.may_supply)?,
+            may_consume: flag(self.may_consume)?,
             quotas: Quotas { guaranteed: self.guaranteed.decode(), limit: self.limit.decode() },
         })
     }
@@ -293,7 +302,9 @@ impl From<&Vm> for VmEntry {
             entry: vm.entry.into(),
             image: vm.image.into(),
             trusted_dma: vm.trusted_dma.into(),
-            reserved: [0; 3],
+            may_supply: vm.may_supply.into(),
+            may_consume: vm.may_consume.into(),
+            reserved: 0,
             device_tree: vm.device_tree.into(),
             initrd: vm.initrd.into(),
             guaranteed: (&vm.quotas.guaranteed).into(),
@@ -361,11 +372,7 @@ impl InterruptEntry {
             vm: self.vm.get(),
             physical: self.physical.get(),
             virtual_: self.virtual_.get(),
-            edge: match self.edge {
-                0 => false,
-                1 => true,
-                _ => return None,
-            },
+            edge: flag(self.edge)?,
         })
     }
 }

@@ -9,8 +9,15 @@ use proptest::prelude::*;
 fn two_vms() -> Writer {
     let vm = |name: &str, vmid| Vm { name: Name::new(name), vmid, ..Vm::SMALL };
     let tree = Load { image: 2, at: 0x4000_0000 };
-    let second = Vm { image: 1, vcpus: 2, cpus: [1, 0], device_tree: Some(tree), ..vm("b", 4) };
-    let vms = vec![vm("a", 3), second];
+    let second = Vm {
+        may_supply: false,
+        image: 1,
+        vcpus: 2,
+        cpus: [1, 0],
+        device_tree: Some(tree),
+        ..vm("b", 4)
+    };
+    let vms = vec![Vm { may_consume: false, ..vm("a", 3) }, second];
     Writer {
         hlt_allowed: true,
         gic: 3,
@@ -212,8 +219,12 @@ fn heaps_have_names_sizes_and_known_vms() {
 #[test]
 fn another_version_is_refused_by_name() {
     let mut bytes = two_vms().write().unwrap();
-    bytes[8] = 2;
-    assert_eq!(Package::parse(&bytes).unwrap_err(), PackageError::Version(2));
+    assert_eq!(bytes[8], 5, "a VM may be kept from giving and from taking memory since this one");
+    for other in [2, 4, 6] {
+        bytes[8] = other;
+        let refused = Package::parse(&bytes).unwrap_err();
+        assert_eq!(refused, PackageError::Version(other.into()));
+    }
     bytes[0] = 0;
     assert_eq!(Package::parse(&bytes).unwrap_err(), PackageError::Magic);
 }

@@ -51,6 +51,7 @@ pub(crate) fn begin<M: Machine>(
     operation: &mut Option<Operation>,
 ) -> Result<Begun, Refusal> {
     let request = CreateRequest::decode(payload).map_err(Refusal::Malformed)?;
+    caller.check_supplies()?;
     if request.acl.len() > MAX_ACL {
         return Err(Refusal::AclTooLong);
     }

@@ -55,16 +55,19 @@ fn vms(manifest: &Manifest) -> String {
             size::text(vm.memory),
             hex(vm.memory_at),
             placed.to_owned(),
-            roles(vm.roles),
+            roles(vm),
         ]);
     }
     table(&rows)
 }
 
-fn roles(roles: Roles) -> String {
+/// What it may do beyond the usual, and what of the usual it may not.
+fn roles(vm: &Vm) -> String {
     let names = [(Roles::INSPECT, "inspect"), (Roles::MANAGE, "manage")];
-    let held = names.iter().filter(|(role, _)| roles.contains(*role)).map(|(_, name)| *name);
-    let held: Vec<_> = held.collect();
+    let held = names.iter().filter(|(role, _)| vm.roles.contains(*role)).map(|(_, name)| *name);
+    let kept = [(vm.may_supply, "supplies nothing"), (vm.may_consume, "consumes nothing")];
+    let kept = kept.iter().filter(|(may, _)| !may).map(|(_, name)| *name);
+    let held: Vec<_> = held.chain(kept).collect();
     if held.is_empty() { "-".to_owned() } else { held.join(", ") }
 }
 
