@@ -26,7 +26,7 @@ use crate::life::ExitKind;
 use crate::link::LinkRecord;
 use crate::machine::{Features, Line};
 use crate::manager::{Manager, Storage, VmSlot};
-use crate::memparcel::{HandleSlot, ParcelRecord};
+use crate::memparcel::{HandleSlot, MAX_HANDLES, ParcelRecord};
 use crate::operation::STEP;
 use crate::operation::budget::Budget;
 use crate::quota::{Amounts, Quotas};
@@ -55,10 +55,15 @@ fn leaked<T>(count: usize, make: impl Fn() -> T) -> &'static [T] {
     (0..count).map(|_| make()).collect::<Vec<_>>().leak()
 }
 
-fn storage(vms: usize, parcels: usize, frames: usize) -> Storage<'static, YieldThread> {
+fn storage(
+    vms: usize,
+    handles: usize,
+    parcels: usize,
+    frames: usize,
+) -> Storage<'static, YieldThread> {
     Storage {
         vms: leaked(vms, VmSlot::new),
-        handles: leaked(8191, HandleSlot::default),
+        handles: leaked(handles, HandleSlot::default),
         parcels: leaked(parcels, ParcelRecord::new),
         links: leaked(vms, LinkRecord::new),
         frame_records: leaked(frames, FrameRecord::default),
@@ -107,7 +112,7 @@ impl World {
         parcels: usize,
         frames: usize,
     ) -> Result<Self, BootError> {
-        let storage = storage(vms.len(), parcels, frames);
+        let storage = storage(vms.len(), MAX_HANDLES, parcels, frames);
         let machine = FakeMachine::new(frames);
         let world = Self { manager: Manager::with_shared(machine, storage, vms, shared)? };
         world.give_all();
@@ -116,9 +121,22 @@ impl World {
 
     /// VMs that have no memory yet.
     pub fn without_memory(vms: &[VmConfig], features: Features) -> Self {
+        Self::with_handles(vms, features, MAX_HANDLES)
+    }
+
+    /// As [`World::new`], with no more handles than the VMs may have parcels: for tests that make
+    /// thousands of worlds, whose storage is never freed.
+    pub fn small(vms: &[VmConfig]) -> Self {
+        let handles = vms.iter().map(|vm| vm.quotas.parcels as usize).sum();
+        let world = Self::with_handles(vms, Features::default(), handles);
+        world.give_all();
+        world
+    }
+
+    fn with_handles(vms: &[VmConfig], features: Features, handles: usize) -> Self {
         let frames = vms.iter().map(|vm| vm.quotas.frames as usize).sum();
         let parcels = vms.iter().map(|vm| vm.quotas.parcels as usize).sum();
-        let storage = storage(vms.len(), parcels, frames);
+        let storage = storage(vms.len(), handles, parcels, frames);
         let machine = FakeMachine::with_features(frames, features);
         Self { manager: Manager::new(machine, storage, vms).expect("the storage fits") }
     }

@@ -1,0 +1,250 @@
+//! Every cell: a parcel in every state, every call about it, made by a VM in every role.
+//!
+//! `cells.txt` has one table for each role: a row for each state, or for several that are the same to this
+//! role, a column for each call with or without a flag, and in each cell what the call is answered. A call that is refused must change nothing that anybody
+//! could see; one that is done must change what `stage/calls.rs` says that it changes, and nothing else
+//! that is in a [`View`](stage::picture::View). Afterwards every VM ends, and everything must be where boot put it.
+//! `RM_BLESS=1` writes the tables anew, for a reader to judge.
+
+mod stage;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use rm_abi::extension::{CALLS as EXTENSIONS, KNOWN_CALLS, Rule};
+use rm_abi::{Transfer, message};
+use stage::calls::{CALLS, Call, Effect};
+use stage::picture::{self, Picture};
+use stage::states::{STATES, Scene, State};
+use stage::{Outcome, Role, end_all, make, settle};
+
+const TABLE: &str = include_str!("cells.txt");
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cells.txt");
+/// A call that is done, and one whose VM has another one at work.
+const DONE: char = '.';
+const BUSY: char = '#';
+/// In this state a VM in this role cannot call.
+const GONE: char = '-';
+
+/// What the letters mean: error word and rule.
+fn legend() -> BTreeMap<char, (u32, u16)> {
+    let line = |line: &str| {
+        let mut words = line.strip_prefix("= ")?.split_whitespace();
+        let letter = words.next()?.chars().next()?;
+        let code = u32::from_str_radix(words.next()?, 16).expect("a code is hexadecimal");
+        let name = words.next()?;
+        let rule = Rule::ALL.iter().find(|rule| format!("{rule:?}") == name);
+        Some((letter, (code, *rule.unwrap_or_else(|| panic!("no rule {name}")) as u16)))
+    };
+    TABLE.lines().filter_map(line).collect()
+}
+
+/// The letters of the tables, by role, state and call.
+fn expected() -> BTreeMap<(String, String, String), char> {
+    let mut cells = BTreeMap::new();
+    for table in TABLE.split("\n## ").skip(1) {
+        let (role, rows) = table.split_once("\n\n").expect("a table has a name");
+        let (calls, rows) = rows.split_once('\n').expect("a table has rows");
+        let calls: Vec<_> = calls.split_whitespace().skip(2).collect();
+        let mut states = vec![];
+        for line in rows.lines().filter(|line| !line.is_empty()) {
+            let (state, letters) = line.split_once('|').map_or((line, None), |(s, l)| (s, Some(l)));
+            states.push(state.trim());
+            let Some(letters) = letters else { continue };
+            let letters: Vec<_> = letters.split_whitespace().collect();
+            assert_eq!(letters.len(), calls.len(), "{role}, {state}: a cell for each call");
+            for state in states.drain(..) {
+                for (call, letter) in calls.iter().zip(&letters) {
+                    let cell = [role, state, call].map(str::to_owned);
+                    let twice = cells.insert(cell.into(), letter.chars().next().expect("a letter"));
+                    assert!(twice.is_none(), "{role}, {state}, {call} is there twice");
+                }
+            }
+        }
+        assert!(states.is_empty(), "{role}: {states:?} have no cells");
+    }
+    cells
+}
+
+/// A scene that may have been used by calls that changed nothing, with its picture.
+struct Stage {
+    scene: Scene,
+    before: Picture,
+}
+
+impl Stage {
+    fn new(state: &State) -> Self {
+        let scene = (state.make)();
+        // Whatever was said on the way is read.
+        Picture::of(&scene);
+        let before = Picture::of(&scene);
+        Self { scene, before }
+    }
+
+    /// Everything ends, and everything is where it was at first.
+    fn strike(self, name: &str, backwards: bool) {
+        self.scene.finish();
+        settle(&self.scene.world);
+        let poisoned = name.contains("poisoned");
+        end_all(&self.scene.world, backwards);
+        let report = self.scene.world.check();
+        let fresh = stage::world().check();
+        let left = if poisoned { (1, 3) } else { (0, 0) };
+        assert_eq!((report.parcels, report.poisoned), left, "G8: {name}");
+        assert_eq!(report.borrowed, 0, "G8: {name}");
+        assert_eq!(report.total(), fresh.total(), "G8: {name}");
+        // What was given away leaves a hole in one VM's blocks and pages in another's.
+        if !poisoned && self.scene.transfer != Transfer::Donate {
+            assert_eq!(report.frames, fresh.frames, "G8: {name}: a frame is lost");
+        }
+    }
+}
+
+/// Makes the call of a cell. The stage is used up if it was done.
+fn play(stage: Stage, state: &State, call: &Call, role: Role) -> (Outcome, Option<Stage>) {
+    let cell = format!("{}, {}, {}", role.name(), state.name, call.name);
+    let Stage { scene, before } = stage;
+    let outcome = make(&scene.caller(role), &(call.request)(&scene, role));
+    let after = Picture::of(&scene);
+    let is_done = matches!(outcome, Outcome::Done(_));
+    if !is_done || call.effect == Effect::None {
+        assert_eq!(after, before, "G4: {cell}: {outcome:?}, but something changed");
+        return (outcome, Some(Stage { scene, before }));
+    }
+    let mut wanted = call.effect.on(&before.view(&scene), role);
+    for dead in Role::ALL.into_iter().filter(|&role| !scene.runs(role)) {
+        wanted.heard[dead as usize].clear();
+    }
+    // Who has a call at work hears later.
+    let late = scene.at_work.filter(|(role, _)| scene.world.manager.pending(role.vm()));
+    let heard = late.map(|(role, _)| core::mem::take(&mut wanted.heard[role as usize]));
+    assert_eq!(after.view(&scene), wanted, "{cell}: not what was to change");
+    scene.finish();
+    if let (Some((late, _)), Some(heard)) = (late, heard) {
+        assert_eq!(picture::heard(&scene.caller(late)), heard, "{cell}: not what was to be told");
+    }
+    Stage { scene, before }.strike(&cell, call.name.len() > 1);
+    (outcome, None)
+}
+
+#[test]
+fn g4_every_call_in_every_state_by_everybody_is_answered_as_the_table_says() {
+    let (legend, expected) = (legend(), expected());
+    let letter = |outcome: &Outcome| match outcome {
+        Outcome::Done(_) => DONE,
+        Outcome::Busy => BUSY,
+        Outcome::Refused(code, rule) => {
+            let known = legend.iter().find(|(_, meaning)| **meaning == (*code, *rule));
+            *known.unwrap_or_else(|| panic!("no letter for {code:#x}, rule {rule}")).0
+        }
+    };
+    let mut found: BTreeMap<(usize, usize, usize), char> = BTreeMap::new();
+    let (mut done, mut refused) = (0, 0);
+    for (row, state) in STATES.iter().enumerate() {
+        let mut stage = Stage::new(state);
+        for (table, role) in Role::ALL.into_iter().enumerate() {
+            for (column, call) in CALLS.iter().enumerate() {
+                let cell = (table, row, column);
+                if !stage.scene.runs(role) {
+                    found.insert(cell, GONE);
+                    continue;
+                }
+                let (outcome, left) = play(stage, state, call, role);
+                stage = left.unwrap_or_else(|| Stage::new(state));
+                found.insert(cell, letter(&outcome));
+                if matches!(outcome, Outcome::Done(_)) { done += 1 } else { refused += 1 }
+            }
+        }
+        stage.strike(state.name, true);
+    }
+    assert_eq!(found.len(), STATES.len() * CALLS.len() * Role::ALL.len());
+    println!(
+        "cells: {} states, {} calls, {} roles: {} cells, {done} done, {refused} refused",
+        STATES.len(),
+        CALLS.len(),
+        Role::ALL.len(),
+        done + refused
+    );
+    if std::env::var_os("RM_BLESS").is_some() {
+        std::fs::write(PATH, write(&found)).expect("the table can be written");
+        return;
+    }
+    let mut wrong = vec![];
+    for (&(table, row, column), &is) in &found {
+        let (role, state, call) = (Role::ALL[table].name(), STATES[row].name, CALLS[column].name);
+        let cell = (role.to_owned(), state.to_owned(), call.to_owned());
+        let said = expected.get(&cell);
+        if said != Some(&is) {
+            wrong.push(format!("{role}, {state}, {call}: {is:?}, and the table says {said:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} cells differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(expected.len(), found.len(), "the table has cells that do not exist");
+}
+
+/// The tables with these letters, under the file's head.
+fn write(found: &BTreeMap<(usize, usize, usize), char>) -> String {
+    let head = TABLE.split("\n## ").next().expect("there is a head");
+    let mut text = head.trim_end().to_owned() + "\n";
+    for (table, role) in Role::ALL.iter().enumerate() {
+        write!(text, "\n## {}\n\n{:<18}|", role.name(), "state").unwrap();
+        for call in CALLS {
+            write!(text, " {}", call.name).unwrap();
+        }
+        // States that are the same to this role have one row.
+        let mut rows: Vec<(String, Vec<&str>)> = vec![];
+        for (row, state) in STATES.iter().enumerate() {
+            let mut letters = String::new();
+            for (column, call) in CALLS.iter().enumerate() {
+                let width = call.name.len();
+                write!(letters, " {:<width$}", found[&(table, row, column)]).unwrap();
+            }
+            let letters = letters.trim_end().to_owned();
+            match rows.iter_mut().find(|(other, _)| *other == letters) {
+                Some((_, states)) => states.push(state.name),
+                None => rows.push((letters, vec![state.name])),
+            }
+        }
+        for (letters, states) in rows {
+            let (last, others) = states.split_last().expect("a row has a state");
+            others.iter().for_each(|state| write!(text, "\n{state}").unwrap());
+            write!(text, "\n{last:<18}|{letters}").unwrap();
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// The calls that are not about one parcel, and so in no cell.
+const NOT_ABOUT_A_PARCEL: &[u32] = &[
+    rm_abi::extension::DISCOVER,
+    rm_abi::extension::LAST_REFUSAL,
+    rm_abi::extension::SUBSCRIBE,
+    rm_abi::extension::LIMITS,
+    rm_abi::extension::VMS,
+    rm_abi::extension::COUNTERS,
+    rm_abi::extension::LEAF,
+];
+
+#[test]
+fn no_call_about_a_parcel_is_missing() {
+    let scene = (STATES[0].make)();
+    let made: Vec<_> = CALLS.iter().map(|call| (call.request)(&scene, Role::Owner).0).collect();
+    let gunyah = [
+        message::MEM_DONATE,
+        message::MEM_LEND,
+        message::MEM_SHARE,
+        message::MEM_APPEND,
+        message::MEM_ACCEPT,
+        message::MEM_RELEASE,
+        message::MEM_RECLAIM,
+        message::MEM_NOTIFY,
+        message::MEM_LOOKUP,
+    ];
+    let known = (0..64).filter(|n| KNOWN_CALLS >> n & 1 != 0).map(|n| EXTENSIONS + n);
+    for call in known.chain(gunyah) {
+        let times = made.iter().filter(|&&other| other == call).count();
+        let apart = NOT_ABOUT_A_PARCEL.contains(&call);
+        assert!(apart != (times > 0), "{call:#x} is in {times} columns, and apart: {apart}");
+    }
+}
