@@ -21,9 +21,11 @@ pub fn all_of(package: &Package<'_>, of: fn(&package::Amounts) -> u32) -> usize 
 /// What the resource manager is told of a VM. Tag 0 stays free, for a CPU that has no VM loaded.
 fn vm((tag, vm): (u16, package::Vm)) -> VmConfig {
     let package::Quotas { guaranteed, limit } = vm.quotas;
+    let mut roles = Roles::from_bits_truncate(vm.roles.bits());
+    roles.set(Roles::TRUSTED_DMA, vm.trusted_dma);
     VmConfig {
         name: VmName::new(vm.name.as_str()),
-        roles: Roles::from_bits_truncate(vm.roles.bits()),
+        roles,
         may_supply: vm.may_supply,
         may_consume: vm.may_consume,
         ipa_pages: ((1 << vm.ipa_bits) / PAGE_SIZE).min(MAX_IPA_PAGES),
@@ -68,3 +70,14 @@ pub fn amounts(of: &package::Amounts) -> Amounts {
 }
 
 const _: () = assert!(MAX_VMS <= package::MAX_VMS);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_whose_devices_nothing_confines_is_marked_as_such() {
+        let told = |trusted_dma| vm((1, package::Vm { trusted_dma, ..package::Vm::SMALL })).roles;
+        assert_eq!((told(false), told(true)), (Roles::empty(), Roles::TRUSTED_DMA));
+    }
+}

@@ -37,6 +37,8 @@ pub struct Vm {
     pub inspects: bool,
     /// It has the role `manage`.
     pub manages: bool,
+    /// Its devices reach memory that nothing confines them to.
+    pub trusted_dma: bool,
     /// Frames of the manager that it uses.
     pub frames: u64,
     /// What is counted of it, by name.
@@ -260,7 +262,7 @@ pub(crate) mod tests {
 
     /// Two VMs: one shares a page uncached and lends two runs that the other has; one parcel waits.
     pub(crate) const RECORDS: &[&str] = &[
-        "MAP vm 10 running 0 12 camera",
+        "MAP vm 10 running 4 12 camera",
         "MAP count 10 calls 5",
         "MAP run 10 9000000 1 0 device --- cached 0",
         "MAP run 10 40000000 16 140000000 owned rwx cached 0",

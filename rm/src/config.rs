@@ -49,6 +49,9 @@ bitflags! {
         const INSPECT = 1;
         /// Stop, start and reset other VMs.
         const MANAGE = 2;
+        /// Have devices that no SMMU confines. It is part of what everybody must trust: G2 to G5 exclude
+        /// what its devices do. The manager only tells who asks.
+        const TRUSTED_DMA = 4;
     }
 }
 

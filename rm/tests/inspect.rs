@@ -27,7 +27,8 @@ const DENIED: u32 = 3;
 /// VMs 3, 4 and 5, and 6, which may look at all of them.
 fn world() -> World {
     let looks = VmConfig { roles: Roles::INSPECT, name: VmName::new("eye"), ..vm(6) };
-    World::new(&[vm(3), vm(4), vm(5), looks])
+    let trusted = VmConfig { roles: Roles::TRUSTED_DMA, ..vm(4) };
+    World::new(&[vm(3), trusted, vm(5), looks])
 }
 
 fn encoded(encode: impl FnOnce(&mut [u8]) -> Result<usize, EncodeError>) -> Vec<u8> {
@@ -150,6 +151,7 @@ fn all_vms_are_listed_once_whatever_the_parts() {
         assert_eq!(vmids, [3, 4, 5, 6], "{most} at a time");
         assert_eq!((listed[3].name(), listed[3].roles), (&b"eye"[..], VmRoles::INSPECT));
         assert_eq!((listed[0].name(), listed[0].roles), (&b""[..], VmRoles::empty()));
+        assert_eq!(listed[1].roles, VmRoles::TRUSTED_DMA);
         assert_eq!(listed[0].state, rm::life::VmState::Running);
         assert_eq!(listed[2].state, rm::life::VmState::Resetting);
         assert_eq!(listed[1].frames, world.manager.frames_used(B));

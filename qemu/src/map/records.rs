@@ -125,9 +125,17 @@ fn add(map: &mut Map, record: &str) -> Result<()> {
             let state = words.word()?.to_owned();
             let roles = words.hex(32)?;
             let frames = words.count()?;
-            let (inspects, manages) = (roles & 1 != 0, roles & 2 != 0);
-            let (name, counts, runs) = (words.0.to_owned(), Vec::new(), Vec::new());
-            map.vms.push(Vm { vmid, name, state, inspects, manages, frames, counts, runs });
+            map.vms.push(Vm {
+                vmid,
+                name: words.0.to_owned(),
+                state,
+                inspects: roles & 1 != 0,
+                manages: roles & 2 != 0,
+                trusted_dma: roles & 4 != 0,
+                frames,
+                counts: Vec::new(),
+                runs: Vec::new(),
+            });
             return Ok(());
         }
         "count" => {
@@ -261,6 +269,7 @@ mod tests {
         assert_eq!(map.vms.len(), 2);
         assert_eq!((map.vms[0].name.as_str(), map.vms[0].frames), ("camera", 12));
         assert_eq!((map.vms[0].inspects, map.vms[1].inspects), (false, true));
+        assert_eq!((map.vms[0].trusted_dma, map.vms[1].trusted_dma), (true, false));
         assert_eq!(map.vms[0].counts, [("calls".to_owned(), 5)]);
         assert_eq!(map.vms[1].runs.len(), 4);
         assert_eq!(map.parcels[1].name, "video <frames>");

@@ -251,7 +251,12 @@ impl<'a> Picture<'a> {
         let name = self.map.name(vm.vmid);
         self.say((x, TOP - 56.0), "font-size=\"16\" font-weight=\"bold\"", &name);
         let mut about = format!("VMID {:#x}, {}", vm.vmid, vm.state);
-        for (has, role) in [(vm.inspects, ", inspects"), (vm.manages, ", manages")] {
+        let roles = [
+            (vm.inspects, ", inspects"),
+            (vm.manages, ", manages"),
+            (vm.trusted_dma, ", DMA unconfined"),
+        ];
+        for (has, role) in roles {
             about.push_str(if has { role } else { "" });
         }
         let faint = format!("font-size=\"12\" fill=\"{FAINT}\"");
@@ -422,6 +427,8 @@ mod tests {
         let has = |wanted: &str| texts.iter().any(|text| text.contains(&escaped(wanted)));
         for vm in &map.vms {
             assert!(has(&vm.name), "{}", vm.name);
+            let line = texts.iter().find(|text| text.contains(&format!("VMID {:#x}", vm.vmid)));
+            assert_eq!(line.unwrap().contains("DMA unconfined"), vm.trusted_dma);
             for run in vm.runs.iter().filter(|run| run.is_memory()) {
                 assert!(has(&format!("{:x}", run.ipa)), "{run:x?}");
             }

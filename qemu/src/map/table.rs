@@ -9,6 +9,10 @@ use super::{Map, Parcel, Policy, Run, State, Vm, size};
 pub fn table(map: &Map) -> String {
     let mut text = String::new();
     grid(&mut text, &vms(map));
+    for vm in map.vms.iter().filter(|vm| vm.trusted_dma) {
+        let name = map.name(vm.vmid);
+        let _ = writeln!(text, "{name} is trusted: nothing confines its devices to its memory");
+    }
     text.push('\n');
     grid(&mut text, &parcels(map));
     text.push('\n');
@@ -153,6 +157,8 @@ mod tests {
         let camera = "camera 0x10 running 84 KiB 4 KiB 24 KiB - 12 5 -";
         assert_eq!(line(&text, "camera"), camera);
         assert_eq!(line(&text, "<eye>"), "<eye> & \"co\" 0x11 running 2 MiB - - 24 KiB 7 - -");
+        assert_eq!(text.matches("camera is trusted").count(), 1);
+        assert_eq!(text.matches("is trusted").count(), 1);
         let ring = "0x2004 share ring 0x7 camera 1 uncached <eye> & \"co\" r-- at 0x80000000";
         assert_eq!(line(&text, "0x2004"), ring);
         let frames = "0x2005 lend video <frames> 0x0 camera 5 write-back \

@@ -23,6 +23,8 @@ bitflags! {
         const INSPECT = 1;
         /// Stop, start and reset other VMs.
         const MANAGE = 2;
+        /// Have devices that nothing confines: what they may do, the machine allows, not the manager.
+        const TRUSTED_DMA = 4;
         const _ = !0;
     }
 }
