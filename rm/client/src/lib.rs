@@ -75,6 +75,9 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
 pub mod ask;
 pub mod error;
 pub mod front;

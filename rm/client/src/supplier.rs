@@ -15,8 +15,16 @@
 //! | 5 | supplier | reclaims it, wiped: RELINQUISH_RESP |
 //!
 //! A reply that comes after its consumer has given up is answered with RELINQUISH. An object that nobody
-//! accepted comes home after [`Terms::patience`]; one whose peer has ended, when the manager has taken it
-//! from that peer.
+//! accepted comes home after [`Terms::patience`]; one whose answer could not be sent, at once; one whose
+//! peer has ended, when the manager has taken it from that peer. Both sides take the manager's notices for
+//! that: [`Supplier::hear`], [`Consumer::hear`].
+//!
+//! A service of several peers lets their messages wait at a [`Desk`], where nobody who floods it is in
+//! another's way. A peer of the [first generation](message::first) is served too. Memory that a VM gives by
+//! its own wish it tells its peer of with an [`Offer`].
+//!
+//! For programs that call mem-buf's ALLOC, the consumer stands behind
+//! [`Allocator`](crate::front::membuf::Allocator).
 //!
 //! Where the system that shipped differs from its documentation or leaves a hole, this does:
 //!
@@ -27,13 +35,17 @@
 //! * lends and shares only: what was donated could not come back to its heap against its taker's will.
 
 pub mod consumer;
+pub mod desk;
 pub mod heap;
 pub mod message;
 pub mod ring;
 pub mod service;
 
 pub use consumer::{Agreement, Consumer, ConsumerCounts, Event, Memory, Step, Ticket};
+pub use desk::{Desk, DeskCounts, Generation};
 pub use heap::{Block, Heap};
-pub use message::{Acl, Body, Given, HeapName, MAX_MESSAGE, Message, Packet, Refusal, Request};
+pub use message::{
+    Acl, Body, Given, HeapName, MAX_MESSAGE, Message, Offer, Packet, Refusal, Request,
+};
 pub use ring::{Receiver, Ring, Sender};
-pub use service::{Counts, Supplier, Terms};
+pub use service::{Counts, Supplier, Terms, Usage};

@@ -5,6 +5,7 @@ mod common;
 use common::Vcpu;
 use rm::address::{Ipa, VmIndex};
 use rm::audit::AuditReport;
+use rm::config::{Roles, VmConfig};
 use rm::machine::fake::world::{RAM, World, vm};
 use rm::stage2::Access;
 use rm_client::front::membuf::{
@@ -12,9 +13,10 @@ use rm_client::front::membuf::{
     PERM_EXEC, PERM_READ, PERM_WRITE, ReclaimArg, RetrieveArg, VMID_PRIMARY, VMID_TRUSTED,
 };
 use rm_client::front::{Errno, dmabuf};
+use rm_client::supplier::{self, Body, Message, Offer};
 use rm_client::{
     Attribute, AttributeEntry, Handle, LARGEST, NewParcel, Rights, Sanitize, Session, SglEntry,
-    Vmid, grant, pages,
+    Transfer, Vmid, grant, pages,
 };
 
 const A: VmIndex = VmIndex(0);
@@ -274,6 +276,152 @@ fn an_import_of_anything_but_what_was_exported_is_refused_and_takes_no_addresses
 }
 
 #[test]
+fn every_reserved_bit_of_an_export_and_an_import_must_be_zero() {
+    let world = world();
+    let (mut a, mut b) = (session(&world, A), session(&world, B));
+    let acl = [to(VMID_TRUSTED, RW)];
+    let before = settled(&world);
+    for bit in 0..192 {
+        let mut reserved = [0; 3];
+        reserved[bit / 64] = 1 << (bit % 64);
+        let arg = ExportArg { reserved, ..export_arg(1) };
+        let made = front(&mut a).export(arg, &acl, vm_of, &BUFFER, |_| panic!("not reached"));
+        assert_eq!(made, Err(Errno::EINVAL), "export, bit {bit}");
+    }
+    assert_eq!(settled(&world), before);
+    let parcel = export(&mut a, &acl).unwrap();
+    for bit in 0..224 {
+        let mut arg = import_arg(parcel, 1);
+        if bit < 32 {
+            arg.reserved0 = 1 << bit;
+        } else {
+            arg.reserved[(bit - 32) / 64] = 1 << (bit % 64);
+        }
+        let made = front(&mut b).import(arg, &acl, vm_of, |_| panic!("not reached"));
+        assert_eq!(made, Err(Errno::EINVAL), "import, bit {bit}");
+    }
+    assert_eq!(front(&mut b).close_import(Handle(parcel)), Err(Errno::ENOENT), "not accepted");
+    import(&mut b, parcel, &acl).unwrap();
+}
+
+/// The offer of an export, as it comes out of the channel.
+fn offered(session: &mut Client<'_>, acl: &[AclEntry]) -> Offer {
+    let exported =
+        ExportArg { memparcel_hdl: export(session, acl).unwrap(), ..export_arg(acl.len()) };
+    let offer = front(session).offer(&exported, acl, vm_of, &BUFFER).unwrap();
+    let packet = Message { transaction: 1, body: Body::Offer(offer) }.encode().unwrap();
+    match Message::decode(&packet).unwrap().body {
+        Body::Offer(heard) => heard,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_offer_says_what_an_import_needs_and_is_believed_in_nothing() {
+    let world = world();
+    let (mut a, mut b, mut c) = (session(&world, A), session(&world, B), session(&world, C));
+    let lists: [&[AclEntry]; 2] =
+        [&[to(VMID_TRUSTED, RW)], &[to(VMID_PRIMARY, RW), to(VMID_TRUSTED, PERM_READ)]];
+    for acl in lists {
+        let offer = offered(&mut a, acl);
+        let before = settled(&world);
+        let swapped: Vec<_> = offer.acl.entries().iter().rev().copied().collect();
+        let more = [offer.acl.entries(), &[grant(Vmid(5), Rights::R)]].concat();
+        let list = |entries: &[_]| supplier::Acl::new(entries).unwrap();
+        let kinds = [Transfer::Donate, Transfer::Lend, Transfer::Share];
+        let other_kinds = kinds.into_iter().filter(|kind| *kind != offer.transfer);
+        let mut lies = vec![
+            Offer { size: offer.size + 4096, ..offer },
+            Offer { label: 1, ..offer },
+            Offer { acl: list(&more), ..offer },
+            Offer { acl: list(&[grant(Vmid(4), Rights::RX)]), ..offer },
+        ];
+        lies.extend(other_kinds.map(|transfer| Offer { transfer, ..offer }));
+        lies.extend((swapped.len() > 1).then(|| Offer { acl: list(&swapped), ..offer }));
+        for lie in lies {
+            let made = front(&mut b).import_offer(Vmid(3), &lie, |_| panic!("not reached"));
+            assert_eq!(made, Err(Errno::EINVAL), "{lie:?}");
+        }
+        let mut import =
+            |sender, offer| front(&mut b).import_offer(Vmid(sender), offer, |_| Ok(41));
+        assert_eq!(import(5, &offer), Err(Errno::EINVAL), "from another VM");
+        let unknown = Offer { handle: Handle(offer.handle.0 + 1), ..offer };
+        assert_eq!(import(3, &unknown), Err(Errno::ENOENT));
+        let outside = front(&mut c).import_offer(Vmid(3), &offer, |_| panic!("not reached"));
+        assert_eq!(outside, Err(Errno::ENOENT), "offered to another VM");
+        assert_eq!(settled(&world), before);
+        assert_eq!(import(3, &offer), Ok(41));
+        front(&mut b).close_import(offer.handle).unwrap();
+        front(&mut a).close_export(offer.handle).unwrap();
+    }
+}
+
+#[test]
+fn a_vm_without_the_role_is_told_so_and_not_that_it_lacks_a_right() {
+    let world = World::new(&[
+        VmConfig { may_consume: false, ..vm(3) },
+        VmConfig { may_supply: false, ..vm(4) },
+        vm(5),
+    ]);
+    let (mut a, mut b) = (session(&world, A), session(&world, B));
+    let made = export(&mut b, &[to(VMID_PRIMARY, RW)]);
+    assert_eq!(made, Err(Errno::EOPNOTSUPP), "no supplier");
+    let lent = front(&mut b).lend(lend_arg(1), &[to(VMID_PRIMARY, RW)], vm_of, &BUFFER);
+    assert_eq!(lent, Err(Errno::EOPNOTSUPP));
+    let range = [pages(PAGE, 1)];
+    let to_a = [grant(Vmid(3), Rights::RW)];
+    let parcel = session(&world, C).lend(&NewParcel::new(&range, &to_a)).unwrap();
+    let taken = import(&mut a, parcel.0, &[to(VMID_PRIMARY, RW)]).map(drop);
+    assert_eq!(taken, Err(Errno::EOPNOTSUPP), "no consumer");
+    let acl = [to(VMID_TRUSTED, RW)];
+    let parcel = export(&mut a, &acl).unwrap();
+    import(&mut b, parcel, &acl).unwrap();
+}
+
+#[test]
+fn a_buffer_with_a_page_that_cannot_be_vouched_for_never_comes_home_and_says_so() {
+    let world = world();
+    let (mut a, mut b) = (session(&world, A), session(&world, B));
+    let acl = [to(VMID_TRUSTED, RW)];
+    let parcel = export(&mut a, &acl).unwrap();
+    import(&mut b, parcel, &acl).unwrap();
+    world.manager.machine().spoil(rm::address::Pa(World::pa_of(A).0 + 0x7000));
+    front(&mut b).close_import(Handle(parcel)).unwrap();
+    for _ in 0..2 {
+        let closed = front(&mut a).close_export(Handle(parcel));
+        assert_eq!(closed, Err(Errno::EADDRNOTAVAIL));
+    }
+    let ask = ExclusiveOwnerArg { dma_buf_fd: 3, is_exclusive_owner: 9 };
+    let answer = front(&mut a).exclusive_owner(ask, &BUFFER, Some(Handle(parcel)));
+    assert_eq!(answer, Err(Errno::EADDRNOTAVAIL));
+    assert_eq!(export(&mut a, &acl), Err(Errno::EINVAL), "nor is it lent again");
+    assert_eq!(import(&mut b, parcel, &acl).map(drop), Err(Errno::ENOENT));
+}
+
+#[test]
+fn whether_a_buffer_is_exclusive_is_asked_of_the_manager_where_this_vm_may_ask() {
+    let ask = ExclusiveOwnerArg { dma_buf_fd: 3, is_exclusive_owner: 9 };
+    for roles in [Roles::INSPECT, Roles::empty()] {
+        let world = World::new(&[VmConfig { roles, ..vm(3) }, vm(4), vm(5)]);
+        let mut a = session(&world, A);
+        let exclusive = |a: &mut Client<'_>| {
+            front(a).exclusive_owner(ask, &BUFFER, None).unwrap().is_exclusive_owner
+        };
+        assert_eq!(exclusive(&mut a), 1);
+        // Pages beside it are no matter.
+        let (list, beside) = ([grant(Vmid(4), Rights::R)], [pages(PAGE + 0x1000, 1)]);
+        let other = a.lend(&NewParcel::new(&beside, &list)).unwrap();
+        assert_eq!(exclusive(&mut a), 1);
+        a.reclaim(other, Sanitize::empty()).unwrap();
+        // Another part of this VM lends one of its pages, and tells the driver nothing.
+        let behind = a.lend(&NewParcel::new(&[pages(PAGE, 1)], &list)).unwrap();
+        assert_eq!(exclusive(&mut a), u32::from(roles.is_empty()), "{roles:?}");
+        a.reclaim(behind, Sanitize::empty()).unwrap();
+        assert_eq!(exclusive(&mut a), 1);
+    }
+}
+
+#[test]
 fn a_buffer_is_lent_retrieved_and_reclaimed() {
     let world = world();
     let (mut a, mut b) = (session(&world, A), session(&world, B));
@@ -285,7 +433,7 @@ fn a_buffer_is_lent_retrieved_and_reclaimed() {
     let handle = lent.memparcel_hdl;
     let ask = ExclusiveOwnerArg { dma_buf_fd: 3, is_exclusive_owner: 9 };
     let mut exclusive = |parcel| {
-        let answer = front(&mut a).exclusive_owner(ask, parcel);
+        let answer = front(&mut a).exclusive_owner(ask, &BUFFER, parcel);
         answer.map(|done| done.is_exclusive_owner)
     };
     let parcel = Handle(handle as u32);

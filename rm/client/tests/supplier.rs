@@ -3,8 +3,14 @@
 
 mod common;
 
+#[path = "supplier/alloc.rs"]
+mod alloc;
+#[path = "supplier/failures.rs"]
+mod failures;
+
 use common::Vcpu;
 use rm::address::{Ipa, VmIndex};
+use rm::config::VmConfig;
 use rm::machine::fake::world::{RAM, World, vm};
 use rm_client::supplier::{
     Agreement, Block, Body, Consumer, Event, Given, Heap, Memory, Message, Packet, Refusal,
@@ -41,6 +47,17 @@ struct Stage<'a> {
 
 fn world() -> World {
     World::new(&[vm(3), vm(4), vm(5)])
+}
+
+/// As [`world`], with a page between A and each of the others from boot on: who is at the end of a channel
+/// hears of the VM at the other end.
+fn linked(vms: &[VmConfig]) -> World {
+    let world = World::new(vms);
+    for (peer, at) in [(B, 0xff_0000), (C, 0xff_1000)] {
+        let page = Ipa(RAM.0 + at);
+        world.manager.share_at_boot((A, page), (peer, Ipa(0x9000_0000)), 1, 0).unwrap();
+    }
+    world
 }
 
 fn agreement() -> Agreement {
@@ -120,6 +137,26 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// A hears what the manager has told it by its message queue.
+    fn a_hears(&mut self) -> usize {
+        let told = self.world.caller(A).packets();
+        for packet in &told {
+            let notice = Notice::decode(packet).expect("a notification");
+            self.supplier.hear(&mut self.a, &notice);
+        }
+        told.len()
+    }
+
+    /// B hears what the manager has told it.
+    fn b_hears(&mut self) -> Vec<Event> {
+        let mut events = vec![];
+        for packet in self.world.caller(B).packets() {
+            let notice = Notice::decode(&packet).expect("a notification");
+            self.consumer.hear(&mut self.b, &notice, |event| events.push(event));
+        }
+        events
+    }
+
     fn all_home(&self) {
         assert_eq!(self.supplier.free_bytes("frames"), Some(HEAP_SIZE));
         assert_eq!((self.supplier.objects(), self.supplier.counts().poisoned), (0, 0));
@@ -151,12 +188,15 @@ fn memory_is_lent_used_and_comes_home_wiped() {
     assert_eq!(world.cpu(B).read(Ipa(memory.ipa)), Ok(0), "wiped for its borrower");
     world.cpu(B).write(Ipa(memory.ipa), 0x5a).unwrap();
     assert!(world.cpu(A).read(Ipa(HEAP)).is_err(), "lent");
-    assert!(!stage.supplier.is_exclusive(Block { ipa: HEAP, size: 4096 }));
-    assert!(stage.supplier.is_exclusive(Block { ipa: HEAP + 5 * GRANULE, size: 4096 }));
+    let mut is_exclusive =
+        |ipa, size| stage.supplier.is_exclusive(&mut stage.a, Block { ipa, size }).unwrap();
+    assert!(!is_exclusive(HEAP, 4096));
+    assert!(is_exclusive(HEAP + 5 * GRANULE, 4096));
     stage.close(ticket);
     assert_eq!(world.cpu(A).read(Ipa(HEAP)), Ok(0), "wiped for its owner");
     assert!(world.cpu(B).read(Ipa(memory.ipa)).is_err());
-    assert!(stage.supplier.is_exclusive(Block { ipa: HEAP, size: HEAP_SIZE }));
+    let whole = Block { ipa: HEAP, size: HEAP_SIZE };
+    assert_eq!(stage.supplier.is_exclusive(&mut stage.a, whole), Ok(true));
     stage.all_home();
     assert_eq!(world.check(), before);
 }

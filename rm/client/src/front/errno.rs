@@ -5,6 +5,7 @@ use core::fmt;
 use rm_abi::{EncodeError, ErrorCode};
 
 use crate::error::Error;
+use crate::supplier::Refusal;
 
 /// Why an ioctl failed, as a program reads it from `errno`.
 ///
@@ -63,6 +64,8 @@ errnos! {
     EADDRNOTAVAIL = 99;
     /// It took too long.
     ETIMEDOUT = 110;
+    /// The other side has ended.
+    ESTALE = 116;
     /// What the first mem-buf says for [`Errno::EOPNOTSUPP`].
     ENOTSUPP = 524;
 }
@@ -89,6 +92,23 @@ impl From<ErrorCode> for Errno {
             | ErrorCode::IrqInvalid
             | ErrorCode::IrqReleased
             | ErrorCode::IrqNotMapped => Self::EINVAL,
+        }
+    }
+}
+
+impl From<Refusal> for Errno {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotPermitted => Self::EPERM,
+            Refusal::Unknown => Self::ENOENT,
+            Refusal::Broken => Self::EIO,
+            Refusal::NoMemory => Self::ENOMEM,
+            Refusal::Busy => Self::EBUSY,
+            Refusal::Invalid => Self::EINVAL,
+            Refusal::NoSpace => Self::ENOSPC,
+            Refusal::NotSupported => Self::EOPNOTSUPP,
+            Refusal::TimedOut => Self::ETIMEDOUT,
+            Refusal::Gone => Self::ESTALE,
         }
     }
 }

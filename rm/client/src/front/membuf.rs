@@ -6,8 +6,10 @@
 //!
 //! [`MemBuf`] serves the calls that the manager has: export, import, lend, share, retrieve, reclaim and
 //! the question who else has a buffer. An [`AllocArg`] asks another VM for memory of its heaps, which is
-//! a conversation between VMs; its checks are here.
+//! a conversation between VMs ([`supplier`](crate::supplier)): [`Allocator`] has it, and closes what came
+//! of it in the right order.
 
+mod alloc;
 mod calls;
 
 use rm_abi::Rights;
@@ -15,6 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Errno, layout, numbers};
 
+pub use alloc::{AllocCall, AllocEvent, AllocStep, Allocator, Local};
 pub use calls::{Buffer, Imported, MemBuf};
 
 /// Most entries of an access list: `MEM_BUF_MAX_NR_ACL_ENTS`.

@@ -6,9 +6,10 @@
 
 use rm_abi::{AclEntry, ErrorCode, Handle, Sanitize, Transfer, Vmid};
 
-use super::message::{Acl, Body, Given, HeapName, Message, Packet, Refusal, Request};
-use super::service::refusal;
+use super::message::{Acl, Body, Given, HeapName, Message, Offer, Packet, Refusal, Request};
+use super::service::{ended, refusal};
 use crate::error::Error;
+use crate::notice::Notice;
 use crate::parcel::{Acceptance, PAGE_SIZE};
 use crate::session::Session;
 use crate::transport::Transport;
@@ -45,6 +46,9 @@ pub enum Event {
     Failed(Ticket, Refusal),
     /// It was given back; an error says that the supplier has not confirmed it.
     Closed(Ticket, Result<(), Refusal>),
+    /// The peer has lent or shared memory that was not asked for. This is what it says;
+    /// [`MemBuf::import_offer`](crate::front::membuf::MemBuf::import_offer) believes none of it.
+    Offered(Offer),
 }
 
 /// What to tell the program, and what to send.
@@ -169,6 +173,7 @@ impl<const SLOTS: usize> Consumer<SLOTS> {
         match message.body {
             Body::Allocated(answer) => self.answered(session, message.transaction, answer),
             Body::Relinquished(answer) => self.confirmed(message.transaction, answer),
+            Body::Offer(offer) => Step { event: Some(Event::Offered(offer)), send: None },
             Body::Alloc(_) => {
                 // Not dropped: the peer would wait for its whole patience.
                 self.counts.misdirected = self.counts.misdirected.saturating_add(1);
@@ -393,8 +398,21 @@ impl<const SLOTS: usize> Consumer<SLOTS> {
         encode(ticket.transaction, Body::Relinquish(given))
     }
 
-    /// The supplier has ended: forgets what was asked for and lets go what is held. `told` hears what has
-    /// become of each allocation.
+    /// Takes a notice that concerns the consumer: the supplier has ended. `told` hears what has become of
+    /// each allocation.
+    pub fn hear<T: Transport, const N: usize>(
+        &mut self,
+        session: &mut Session<T, N>,
+        notice: &Notice<'_>,
+        told: impl FnMut(Event),
+    ) {
+        if ended(notice) == Some(self.agreement.supplier) {
+            self.supplier_ended(session, told);
+        }
+    }
+
+    /// The supplier has ended: forgets what was asked for and lets go what is held and not used. `told` hears
+    /// what has become of each allocation.
     pub fn supplier_ended<T: Transport, const N: usize>(
         &mut self,
         session: &mut Session<T, N>,
@@ -406,6 +424,7 @@ impl<const SLOTS: usize> Consumer<SLOTS> {
             told(match slot.state {
                 State::Asked { .. } => Event::Failed(ticket, Refusal::Gone),
                 State::Telling { .. } => Event::Closed(ticket, Ok(())),
+                State::Held { uses: 1.., .. } => continue,
                 State::Held { given, .. } => {
                     match release(session, given.handle, Sanitize::empty()) {
                         Ok(()) => Event::Closed(ticket, Err(Refusal::Gone)),

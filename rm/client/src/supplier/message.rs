@@ -9,9 +9,13 @@
 //! | ALLOC_RESP 1 | 24 | result i32, handle u32, object u32 |
 //! | RELINQUISH 2 | 20 | handle u32, object u32 |
 //! | RELINQUISH_RESP 3 | 16 | result i32 |
+//! | OFFER 4 | 36 + 4n | handle u32, label u32, size u64, transfer u32, n u32, n × (vmid u16, rights u8, 0 u8) |
 //!
 //! The system that shipped ends RELINQUISH_RESP behind the header, so that a refusal cannot be told; here
-//! it can. A result is 0 or a negated Linux errno.
+//! it can. It has no OFFER either: a handle went from VM to VM by the programs' own means. A result is 0
+//! or a negated Linux errno. The first generation is [`first`].
+
+pub mod first;
 
 use rm_abi::{AclEntry, Bytes, EncodeError, Handle, Rights, Transfer, Vmid, Writer};
 
@@ -28,6 +32,7 @@ const ALLOC_HEAD: usize = 32;
 const ALLOC_RESP: usize = 24;
 const RELINQUISH: usize = 20;
 const RELINQUISH_RESP: usize = 16;
+const OFFER_HEAD: usize = 36;
 /// The type of memory that has a heap with a name.
 const NAMED_HEAP: u32 = 1;
 
@@ -108,6 +113,25 @@ impl Acl {
         if acl.count == 0 { Err(Refusal::Invalid) } else { Ok(acl) }
     }
 
+    /// Reads the entries of a message, of which there are at most [`MAX_ACL`].
+    fn read(list: &[u8]) -> Result<Self, Refusal> {
+        let mut entries = [AclEntry { vmid: Vmid(0), rights: Rights(0) }; MAX_ACL];
+        let count = list.len() / 4;
+        for (entry, raw) in entries.iter_mut().zip(list.chunks_exact(4)) {
+            if raw[3] != 0 {
+                return Err(Refusal::Invalid);
+            }
+            *entry = AclEntry { vmid: Vmid(raw.u16_at(0)), rights: Rights(raw[2]) };
+        }
+        Self::new(entries.get(..count).ok_or(Refusal::Invalid)?)
+    }
+
+    fn write(&self, writer: &mut Writer<'_>) {
+        for entry in self.entries() {
+            writer.u16(entry.vmid.0).u8(entry.rights.0).u8(0);
+        }
+    }
+
     /// Its entries.
     pub fn entries(&self) -> &[AclEntry] {
         &self.entries[..self.count]
@@ -176,6 +200,23 @@ pub enum Body {
     Relinquish(Given),
     /// The supplier's answer.
     Relinquished(Result<(), Refusal>),
+    /// Memory that was not asked for. There is no answer: the manager tells its owner who has accepted it.
+    Offer(Offer),
+}
+
+/// A parcel that a VM has lent or shared by its own wish, as it tells its peer of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offer {
+    /// The manager's name for it.
+    pub handle: Handle,
+    /// Its owner's name for it.
+    pub label: u32,
+    /// Its bytes: whole pages.
+    pub size: u64,
+    /// Lend or share.
+    pub transfer: Transfer,
+    /// Its access list, in its order.
+    pub acl: Acl,
 }
 
 /// An object of the supplier's, as both sides name it.
@@ -198,8 +239,8 @@ pub struct Message {
 
 impl Message {
     /// Reads a message as it was received. `None` is what cannot even be answered: shorter than a header,
-    /// of an unknown type, or an answer or a relinquishment that is not of its length. A request of the
-    /// wrong length is one to be refused. No count in it leads beyond its end.
+    /// of an unknown type, or anything but a request that is not of its form. A request of the wrong length
+    /// is one to be refused. No count in it leads beyond its end.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let header = bytes.get(..HEADER)?;
         let (transaction, kind) = (header.u32_at(0), header.u32_at(4));
@@ -216,6 +257,7 @@ impl Message {
             (3, RELINQUISH_RESP) => {
                 Body::Relinquished(Refusal::from_result(bytes.u32_at(12) as i32))
             }
+            (4, _) => Body::Offer(decode_offer(bytes)?),
             _ => return None,
         };
         Some(Self { transaction, body })
@@ -233,12 +275,9 @@ impl Message {
                 let request = request.map_err(|_| EncodeError::TooLong)?;
                 let entries = request.acl.entries();
                 head(0, ALLOC_HEAD + 4 * entries.len() + NAME_FIELD);
-                let size = request.size;
-                writer.u32(size as u32).u32((size >> 32) as u32);
+                writer.u64(request.size);
                 writer.u32(NAMED_HEAP).u32(request.transfer as u32).u32(entries.len() as u32);
-                for entry in entries {
-                    writer.u16(entry.vmid.0).u8(entry.rights.0).u8(0);
-                }
+                request.acl.write(&mut writer);
                 let mut name = [0; NAME_FIELD];
                 name[..request.heap.length].copy_from_slice(request.heap.as_bytes());
                 writer.bytes(&name);
@@ -257,6 +296,13 @@ impl Message {
                 head(3, RELINQUISH_RESP);
                 writer.u32(Refusal::result(*answer) as u32);
             }
+            Body::Offer(Offer { handle, label, size, transfer, acl }) => {
+                let count = acl.entries().len();
+                head(4, OFFER_HEAD + 4 * count);
+                writer.u32(handle.0).u32(*label).u64(*size);
+                writer.u32(*transfer as u32).u32(count as u32);
+                acl.write(&mut writer);
+            }
         }
         let length = writer.finish()?;
         Ok(Packet { bytes, length })
@@ -265,24 +311,35 @@ impl Message {
 
 fn decode_request(bytes: &[u8]) -> Result<Request, Refusal> {
     let head = bytes.get(..ALLOC_HEAD).ok_or(Refusal::Invalid)?;
-    let size = u64::from(head.u32_at(12)) | u64::from(head.u32_at(16)) << 32;
-    let count = head.u32_at(28) as usize;
-    let transfer = u8::try_from(head.u32_at(24)).ok().and_then(Transfer::from_wire);
-    let transfer = transfer.filter(|_| head.u32_at(20) == NAMED_HEAP).ok_or(Refusal::Invalid)?;
+    let (size, count) = (head.u64_at(12), head.u32_at(28) as usize);
+    let transfer = transfer(head.u32_at(24)).filter(|_| head.u32_at(20) == NAMED_HEAP);
+    let transfer = transfer.ok_or(Refusal::Invalid)?;
     // The bound comes first: a count is the peer's word.
     if size == 0 || count > MAX_ACL || bytes.len() != ALLOC_HEAD + 4 * count + NAME_FIELD {
         return Err(Refusal::Invalid);
     }
     let (list, name) = bytes[ALLOC_HEAD..].split_at(4 * count);
-    let mut entries = [AclEntry { vmid: Vmid(0), rights: Rights(0) }; MAX_ACL];
-    for (entry, raw) in entries.iter_mut().zip(list.chunks_exact(4)) {
-        if raw[3] != 0 {
-            return Err(Refusal::Invalid);
-        }
-        *entry = AclEntry { vmid: Vmid(raw.u16_at(0)), rights: Rights(raw[2]) };
-    }
-    let (acl, heap) = (Acl::new(&entries[..count])?, HeapName::from_field(name)?);
+    let (acl, heap) = (Acl::read(list)?, HeapName::from_field(name)?);
     Ok(Request { size, transfer, acl, heap })
+}
+
+fn decode_offer(bytes: &[u8]) -> Option<Offer> {
+    let (head, list) = bytes.split_at_checked(OFFER_HEAD)?;
+    let count = head.u32_at(32) as usize;
+    if count > MAX_ACL || list.len() != 4 * count {
+        return None;
+    }
+    Some(Offer {
+        handle: Handle(head.u32_at(12)),
+        label: head.u32_at(16),
+        size: head.u64_at(20),
+        transfer: transfer(head.u32_at(28))?,
+        acl: Acl::read(list).ok()?,
+    })
+}
+
+fn transfer(number: u32) -> Option<Transfer> {
+    u8::try_from(number).ok().and_then(Transfer::from_wire)
 }
 
 /// The bytes of a message.
@@ -290,6 +347,18 @@ fn decode_request(bytes: &[u8]) -> Result<Request, Refusal> {
 pub struct Packet {
     bytes: [u8; MAX_MESSAGE],
     length: usize,
+}
+
+impl Packet {
+    /// No message.
+    pub(super) const EMPTY: Self = Self { bytes: [0; MAX_MESSAGE], length: 0 };
+
+    /// A copy of a message as it was received, unless it is longer than any can be.
+    pub(super) fn copy(message: &[u8]) -> Option<Self> {
+        let mut packet = Self { length: message.len(), ..Self::EMPTY };
+        packet.bytes.get_mut(..message.len())?.copy_from_slice(message);
+        Some(packet)
+    }
 }
 
 impl core::ops::Deref for Packet {
@@ -302,6 +371,8 @@ impl core::ops::Deref for Packet {
 
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
     use super::*;
 
     fn request(count: usize) -> Message {
@@ -322,6 +393,7 @@ mod tests {
             Body::Allocated(Err(Refusal::NoSpace)),
             Body::Relinquish(given),
             Body::Relinquished(Err(Refusal::Unknown)),
+            offer(2).body,
         ] {
             let message = Message { transaction: 0xffff_ffff, body };
             assert_eq!(Message::decode(&message.encode().unwrap()), Some(message));
@@ -335,6 +407,71 @@ mod tests {
         let answer = Message { transaction: 1, body: Body::Allocated(Err(Refusal::Invalid)) };
         let packet = answer.encode().unwrap();
         assert_eq!((packet.len(), packet.u32_at(12) as i32), (24, -22));
+    }
+
+    fn offer(count: u16) -> Message {
+        let entry = |vmid| AclEntry { vmid: Vmid(vmid), rights: Rights::RX };
+        let entries: Vec<_> = (3..3 + count).map(entry).collect();
+        let acl = Acl::new(&entries).unwrap();
+        let (handle, transfer) = (Handle(0x2_8001), Transfer::Share);
+        let offer = Offer { handle, label: 0xabc, size: 0x1_0000_3000, transfer, acl };
+        Message { transaction: 5, body: Body::Offer(offer) }
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_table() {
+        let bytes = |body| Message { transaction: 0x0807_0605, body }.encode().unwrap().to_vec();
+        let given = Given { handle: Handle(0x1234_5678), object: 0x21 };
+        let mut asked = Vec::from([9, 0, 0, 0, 0, 0, 0, 0, 168, 0, 0, 0]);
+        asked.extend([0x00, 0x50, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0]);
+        asked.extend([0, 0, 6, 0, 1, 0, 6, 0]);
+        asked.extend(b"frames");
+        asked.resize(168, 0);
+        assert_eq!(request(2).encode().unwrap()[..], asked);
+        let head = [5, 6, 7, 8];
+        for (body, rest) in [
+            (
+                Body::Allocated(Ok(given)),
+                &[1, 0, 0, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0x78, 0x56, 0x34, 0x12, 0x21, 0, 0, 0][..],
+            ),
+            (
+                Body::Allocated(Err(Refusal::NoSpace)),
+                &[1, 0, 0, 0, 24, 0, 0, 0, 0xe4, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0],
+            ),
+            (
+                Body::Relinquish(given),
+                &[2, 0, 0, 0, 20, 0, 0, 0, 0x78, 0x56, 0x34, 0x12, 0x21, 0, 0, 0],
+            ),
+            (
+                Body::Relinquished(Err(Refusal::Unknown)),
+                &[3, 0, 0, 0, 16, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff],
+            ),
+            (
+                offer(2).body,
+                &[
+                    4, 0, 0, 0, 44, 0, 0, 0, 1, 0x80, 2, 0, 0xbc, 0xa, 0, 0, 0, 0x30, 0, 0, 1, 0,
+                    0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 3, 0, 5, 0, 4, 0, 5, 0,
+                ],
+            ),
+        ] {
+            assert_eq!(bytes(body), [&head, rest].concat(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn an_offer_that_lies_about_itself_is_none() {
+        let whole = offer(2).encode().unwrap();
+        for (at, byte) in [(8, 40), (28, 3), (32, 1), (32, 3), (32, 17), (38, 2), (39, 1), (36, 4)]
+        {
+            let mut bytes = whole.to_vec();
+            bytes[at] = byte;
+            assert_eq!(Message::decode(&bytes), None, "byte {at} is {byte}");
+        }
+        let mut empty = whole[..36].to_vec();
+        empty[8] = 36;
+        empty[32] = 0;
+        assert_eq!(Message::decode(&empty), None, "for nobody");
+        assert_eq!(offer(16).encode().unwrap().len(), 100);
     }
 
     /// The refusal that a changed request gets.

@@ -3,13 +3,17 @@
 //! The manager's word counts, and the peer's does not: an object's memory goes back to its heap when the
 //! manager has let it be reclaimed, whatever a peer claims. A message only says when to try. So a peer
 //! that lies gains nothing, and one that is silent costs its own quota until it ends.
+//!
+//! A peer that ends and starts again counts its transactions from the beginning. So what it asked for in an
+//! earlier life answers no question of a later one: [`Supplier::hear`] tells the lives apart, and is to have
+//! a notice before [`Supplier::receive`] has a message that came after it.
 
-use rm_abi::extension::EventKind;
-use rm_abi::vm::VmState;
+use rm_abi::extension::{EventKind, PageState};
+use rm_abi::vm::{VmState, VmStatus};
 use rm_abi::{ErrorCode, Handle, Sanitize, Transfer, Vmid};
 
 use super::heap::{Block, Heap};
-use super::message::{Acl, Body, Given, Message, Packet, Refusal, Request};
+use super::message::{Acl, Body, Given, Message, Packet, Refusal, Request, first};
 use crate::error::Error;
 use crate::notice::Notice;
 use crate::parcel::{NewParcel, PAGE_SIZE, pages};
@@ -28,11 +32,22 @@ pub struct Terms {
     pub patience: u64,
 }
 
+/// What a peer has at the moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Bytes, whole granules counted, as [`Terms::bytes`] limits them.
+    pub bytes: u64,
+    /// Objects, as [`Terms::objects`] limits them.
+    pub objects: usize,
+}
+
 /// Whether an object may be given to anybody again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     /// It is the peer's.
     Given,
+    /// The peer that asked for it has ended, or speaks of something else by now: it comes home.
+    Forgotten,
     /// The manager's answer left open whose it is: never given away again.
     Poisoned,
 }
@@ -112,13 +127,34 @@ impl<const HEAPS: usize, const OBJECTS: usize> Supplier<HEAPS, OBJECTS> {
         self.objects.iter().flatten().count()
     }
 
-    /// Whether nobody else has any of this memory: mem-buf's EXCLUSIVE_OWNER.
-    pub fn is_exclusive(&self, block: Block) -> bool {
-        let apart = |other: Block| {
-            block.ipa.saturating_add(block.size) <= other.ipa
-                || other.ipa.saturating_add(other.size) <= block.ipa
-        };
-        self.objects.iter().flatten().all(|object| apart(object.block))
+    /// What a peer is charged with.
+    pub fn usage(&self, peer: Vmid) -> Usage {
+        let theirs = || self.objects.iter().flatten().filter(|object| object.peer == peer);
+        Usage { bytes: theirs().map(|object| object.block.size).sum(), objects: theirs().count() }
+    }
+
+    /// Whether nobody else has any of this memory, nor may have it: mem-buf's EXCLUSIVE_OWNER. What this
+    /// service gave away is known here. If the configuration lets this VM look at its own tables (role
+    /// *inspect*), the manager is asked too, for another part of the VM may have given it away.
+    pub fn is_exclusive<T: Transport, const N: usize>(
+        &self,
+        session: &mut Session<T, N>,
+        block: Block,
+    ) -> Result<bool, Refusal> {
+        let ours = self.objects.iter().flatten().any(|object| overlap(object.block, block));
+        if ours {
+            return Ok(false);
+        }
+        let mut is_owned = true;
+        let looked = session.map(self.me, |run| {
+            let run_block = Block { ipa: run.ipa, size: run.pages.saturating_mul(PAGE_SIZE) };
+            is_owned &= !overlap(run_block, block) || run.state == PageState::Owned;
+        });
+        match looked {
+            Ok(()) => Ok(is_owned),
+            Err(Error::Refused(ErrorCode::Denied | ErrorCode::Unimplemented)) => Ok(true),
+            Err(error) => Err(refusal(error)),
+        }
     }
 
     /// Takes a message of `peer` and returns the answer to send, if there is one.
@@ -144,12 +180,72 @@ impl<const HEAPS: usize, const OBJECTS: usize> Supplier<HEAPS, OBJECTS> {
                 Body::Allocated(answer)
             }
             Body::Relinquish(given) => Body::Relinquished(self.relinquished(session, peer, given)),
-            Body::Allocated(_) | Body::Relinquished(_) => {
+            Body::Allocated(_) | Body::Relinquished(_) | Body::Offer(_) => {
                 self.counts.misdirected = self.counts.misdirected.saturating_add(1);
                 return None;
             }
         };
         Message { transaction: message.transaction, body }.encode().ok()
+    }
+
+    /// As [`Self::receive`], of a peer that speaks mem-buf's [first generation](first): heaps have the
+    /// numbers of their places, and giving back is not confirmed.
+    pub fn receive_first<T: Transport, const N: usize>(
+        &mut self,
+        now: u64,
+        session: &mut Session<T, N>,
+        peer: Vmid,
+        bytes: &[u8],
+    ) -> Option<Packet> {
+        let Some(first::Message { transaction, body }) = first::Message::decode(bytes) else {
+            self.counts.malformed = self.counts.malformed.saturating_add(1);
+            return None;
+        };
+        let answer = match body {
+            first::Body::Alloc(request) => {
+                let request = request.and_then(|request| self.of_first(&request));
+                request.and_then(|request| self.allocate(now, session, peer, transaction, &request))
+            }
+            first::Body::Relinquish(handle) => {
+                let theirs =
+                    |object: &&Object| object.peer == peer && object.given.handle == handle;
+                let given = self.objects.iter().flatten().find(theirs).map(|object| object.given);
+                let outcome = given.map(|given| self.relinquished(session, peer, given));
+                if outcome != Some(Ok(())) {
+                    self.counts.refused = self.counts.refused.saturating_add(1);
+                }
+                return None;
+            }
+            first::Body::Allocated(_) => {
+                self.counts.misdirected = self.counts.misdirected.saturating_add(1);
+                return None;
+            }
+        };
+        if answer.is_err() {
+            self.counts.refused = self.counts.refused.saturating_add(1);
+        }
+        let body = first::Body::Allocated(answer.map(|given| given.handle));
+        first::Message { transaction, body }.encode().ok()
+    }
+
+    /// A request of the first generation in the words of the second.
+    fn of_first(&self, request: &first::Request) -> Result<Request, Refusal> {
+        let first::Request { size, acl, heap } = *request;
+        let transfer = if acl.names(self.me) { Transfer::Share } else { Transfer::Lend };
+        let heap = self.heaps.get(heap as usize).ok_or(Refusal::Invalid)?;
+        Ok(Request { size, transfer, acl, heap: *heap.name() })
+    }
+
+    /// An answer of [`Self::receive`] could not be sent: what it gives away comes back at once.
+    pub fn undelivered<T: Transport, const N: usize>(
+        &mut self,
+        session: &mut Session<T, N>,
+        peer: Vmid,
+        answer: &[u8],
+    ) {
+        if let Some(Message { body: Body::Allocated(Ok(given)), .. }) = Message::decode(answer) {
+            self.take_back_all(session, |object| object.peer == peer && object.given == given);
+        }
     }
 
     fn allocate<T: Transport, const N: usize>(
@@ -163,11 +259,17 @@ impl<const HEAPS: usize, const OBJECTS: usize> Supplier<HEAPS, OBJECTS> {
         if !self.supplies {
             return Err(Refusal::NotSupported);
         }
-        let asked = |object: &&Object| object.peer == peer && object.transaction == transaction;
-        if let Some(object) = self.objects.iter().flatten().find(asked) {
-            self.counts.repeated = self.counts.repeated.saturating_add(1);
-            let same = object.request == *request && object.phase == Phase::Given;
-            return if same { Ok(object.given) } else { Err(Refusal::Invalid) };
+        let asked = |object: &Object| {
+            (object.peer, object.transaction, object.phase) == (peer, transaction, Phase::Given)
+        };
+        if let Some(object) = self.objects.iter().flatten().find(|object| asked(object)) {
+            if object.request == *request {
+                self.counts.repeated = self.counts.repeated.saturating_add(1);
+                return Ok(object.given);
+            }
+            // A consumer does not use a number twice while it has what it got for it: this is another
+            // life of it, of whose beginning nobody has told yet.
+            self.forget(session, asked);
         }
         self.check_acl(peer, request)?;
         let is_it = |heap: &Heap| *heap.name() == request.heap;
@@ -215,9 +317,8 @@ impl<const HEAPS: usize, const OBJECTS: usize> Supplier<HEAPS, OBJECTS> {
 
     fn check_terms(&self, peer: Vmid, size: u64, granule: u64) -> Result<(), Refusal> {
         let size = size.checked_next_multiple_of(granule).ok_or(Refusal::Invalid)?;
-        let theirs = || self.objects.iter().flatten().filter(|object| object.peer == peer);
-        let bytes: u64 = theirs().map(|object| object.block.size).sum();
-        let fits = theirs().count() < self.terms.objects
+        let Usage { bytes, objects } = self.usage(peer);
+        let fits = objects < self.terms.objects
             && bytes.checked_add(size).is_some_and(|sum| sum <= self.terms.bytes);
         if fits { Ok(()) } else { Err(Refusal::NoSpace) }
     }
@@ -299,15 +400,11 @@ impl<const HEAPS: usize, const OBJECTS: usize> Supplier<HEAPS, OBJECTS> {
             Notice::Event(event) if event.kind == EventKind::Released => {
                 self.released(session, event.handle);
             }
-            Notice::Status(status)
-                if matches!(
-                    status.state,
-                    VmState::Exited | VmState::Resetting | VmState::Reset
-                ) =>
-            {
-                self.peer_ended(session, status.vmid);
+            notice => {
+                if let Some(peer) = ended(notice) {
+                    self.peer_ended(session, peer);
+                }
             }
-            _ => {}
         }
     }
 
@@ -326,7 +423,23 @@ impl<const HEAPS: usize, const OBJECTS: usize> Supplier<HEAPS, OBJECTS> {
         session: &mut Session<T, N>,
         peer: Vmid,
     ) {
+        self.forget(session, |object| object.peer == peer && object.phase == Phase::Given);
+    }
+
+    /// Asks a peer for everything that it has, and lets it accept none of it anew: what it releases from
+    /// now on comes home, also if it accepts and releases for ever. One that does not release is a case
+    /// for [`Self::revoke`].
+    pub fn recall<T: Transport, const N: usize>(
+        &mut self,
+        session: &mut Session<T, N>,
+        peer: Vmid,
+    ) -> Result<(), Refusal> {
+        let mut outcome = Ok(());
+        for object in self.objects.iter().flatten().filter(|object| object.peer == peer) {
+            outcome = outcome.and(session.recall(object.given.handle).map_err(refusal));
+        }
         self.take_back_all(session, |object| object.peer == peer);
+        outcome
     }
 
     /// Takes everything away from a peer that does not give it back. The first refusal is told when all of
@@ -348,6 +461,18 @@ impl<const HEAPS: usize, const OBJECTS: usize> Supplier<HEAPS, OBJECTS> {
         outcome
     }
 
+    /// Takes objects back, now or when they can be, and repeats no answer about them.
+    fn forget<T: Transport, const N: usize>(
+        &mut self,
+        session: &mut Session<T, N>,
+        which: impl Fn(&Object) -> bool,
+    ) {
+        for object in self.objects.iter_mut().flatten().filter(|object| which(object)) {
+            object.phase = Phase::Forgotten;
+        }
+        self.take_back_all(session, |object| object.phase == Phase::Forgotten);
+    }
+
     fn take_back_all<T: Transport, const N: usize>(
         &mut self,
         session: &mut Session<T, N>,
@@ -365,6 +490,10 @@ impl<const HEAPS: usize, const OBJECTS: usize> Supplier<HEAPS, OBJECTS> {
     }
 }
 
+const fn overlap(one: Block, other: Block) -> bool {
+    one.ipa < other.ipa.saturating_add(other.size) && other.ipa < one.ipa.saturating_add(one.size)
+}
+
 fn give<T: Transport, const N: usize>(
     session: &mut Session<T, N>,
     request: &Request,
@@ -376,6 +505,17 @@ fn give<T: Transport, const N: usize>(
     match request.transfer {
         Transfer::Share => session.share(&parcel),
         _ => session.lend(&parcel),
+    }
+}
+
+/// The VM of whose end a notice tells.
+pub(super) const fn ended(notice: &Notice<'_>) -> Option<Vmid> {
+    match notice {
+        Notice::Status(VmStatus {
+            vmid,
+            state: VmState::Exited | VmState::Resetting | VmState::Reset,
+        }) => Some(*vmid),
+        _ => None,
     }
 }
 

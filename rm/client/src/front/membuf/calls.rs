@@ -1,9 +1,12 @@
 //! mem-buf's calls, made of the manager's.
 //!
 //! Every check that needs no call comes first, in the order of the fields; what the manager refuses
-//! comes back as its [`Errno`], and nothing has changed then.
+//! comes back as its [`Errno`], and nothing has changed then. Two of its refusals have an `errno` of their
+//! own: `EOPNOTSUPP` if the configuration of this VM keeps it from supplying or from consuming, and
+//! `EADDRNOTAVAIL` of a parcel with a page that cannot be vouched for: its pages stay away for good.
 
-use rm_abi::{AclEntry as Grant, Handle, Rights, Sanitize, SglEntry, Transfer, Vmid};
+use rm_abi::extension::{LastRefusal, PageState, ParcelFlags, Rule};
+use rm_abi::{AclEntry as Grant, ErrorCode, Handle, Rights, Sanitize, SglEntry, Transfer, Vmid};
 
 use super::{
     AclEntry, ExclusiveOwnerArg, ExportArg, ImportArg, LendArg, MAX_ACL, ReclaimArg, RetrieveArg,
@@ -12,8 +15,9 @@ use super::{
 use crate::error::Error;
 use crate::front::Errno;
 use crate::front::dmaheap::FD_FLAGS;
-use crate::parcel::{Acceptance, NewParcel, grant};
+use crate::parcel::{Acceptance, NewParcel, PAGE_SIZE, grant};
 use crate::session::Session;
+use crate::supplier::{self, Offer};
 use crate::transport::Transport;
 
 /// What the driver knows of a dma-buf that is to be lent or shared.
@@ -70,14 +74,14 @@ pub struct MemBuf<'s, T, const N: usize> {
 }
 
 /// An access list in the manager's terms: one entry more than a program may name, for the owner.
-struct Acl {
+pub(super) struct Acl {
     entries: [Grant; MAX_ACL + 1],
     len: usize,
 }
 
 impl Acl {
     /// `EINVAL` for a list without entries or with too many, an unknown VM, and unknown permissions.
-    fn new(
+    pub(super) fn new(
         count: u32,
         acl: &[AclEntry],
         vm_of: impl Fn(u32) -> Option<Vmid>,
@@ -94,7 +98,7 @@ impl Acl {
         Ok(list)
     }
 
-    fn entries(&self) -> &[Grant] {
+    pub(super) fn entries(&self) -> &[Grant] {
         &self.entries[..self.len]
     }
 
@@ -104,7 +108,7 @@ impl Acl {
     }
 
     /// How a parcel of this owner changes hands: an owner that keeps something shares.
-    fn transfer(&self, owner: Vmid) -> Transfer {
+    pub(super) fn transfer(&self, owner: Vmid) -> Transfer {
         match self.of(owner) {
             Some(rights) if !rights.is_empty() => Transfer::Share,
             _ => Transfer::Lend,
@@ -147,13 +151,54 @@ impl<'s, T: Transport, const N: usize> MemBuf<'s, T, N> {
         let parcel = self.give(acl.transfer(self.own), &acl, buffer)?;
         match install(parcel) {
             Ok(export_fd) => Ok(ExportArg { export_fd, memparcel_hdl: parcel.0, ..arg }),
-            Err(errno) => {
-                // Nobody was told the handle, so nobody should hold it. If somebody guessed it, the
-                // pages stay away, and are not lost: the manager lists them as this VM's.
-                let _ = self.session.reclaim(parcel, Sanitize::empty());
-                Err(errno)
-            }
+            // Nobody was told the handle, so nobody should hold it. If somebody guessed it, the pages stay
+            // away, and are not lost: the manager lists them as this VM's.
+            Err(errno) => match self.session.reclaim(parcel, Sanitize::empty()) {
+                Ok(()) => Err(errno),
+                Err(_) => Err(Errno::EADDRNOTAVAIL),
+            },
         }
+    }
+
+    /// What to tell a peer of an export, over the channel to it: [`Offer`].
+    pub fn offer(
+        &self,
+        exported: &ExportArg,
+        acl: &[AclEntry],
+        vm_of: impl Fn(u32) -> Option<Vmid>,
+        buffer: &Buffer<'_>,
+    ) -> Result<Offer, Errno> {
+        let acl = Acl::new(exported.nr_acl_entries, acl, vm_of)?;
+        Ok(Offer {
+            handle: Handle(exported.memparcel_hdl),
+            label: 0,
+            size: buffer.ranges.iter().map(|range| range.size).sum(),
+            transfer: acl.transfer(self.own),
+            acl: supplier::Acl::new(acl.entries())?,
+        })
+    }
+
+    /// As [`MemBuf::import`], of what `sender` has offered. All that the offer says must be true: `EINVAL`
+    /// otherwise, or `ENOENT` for a parcel that this VM may not know of; nothing is mapped then.
+    pub fn import_offer(
+        &mut self,
+        sender: Vmid,
+        offer: &Offer,
+        install: impl FnOnce(Imported) -> Result<u32, Errno>,
+    ) -> Result<u32, Errno> {
+        let size = self.session.info(offer.handle)?.pages.checked_mul(PAGE_SIZE);
+        if size != Some(offer.size) {
+            return Err(Errno::EINVAL);
+        }
+        let mut acl = Acl { entries: [grant(Vmid(0), Rights::empty()); MAX_ACL + 1], len: 0 };
+        for (into, entry) in acl.entries.iter_mut().zip(offer.acl.entries()) {
+            *into = *entry;
+            acl.len += 1;
+        }
+        if acl.transfer(sender) != offer.transfer {
+            return Err(Errno::EINVAL);
+        }
+        self.take(offer.handle, Some(sender), Some(offer.label), &acl, install)
     }
 
     /// IMPORT: maps the parcel, if its access list is this one, in this order, and calls `install` to make
@@ -172,7 +217,7 @@ impl<'s, T: Transport, const N: usize> MemBuf<'s, T, N> {
         all_zero(&[arg.reserved0.into()])?;
         let acl = Acl::new(arg.nr_acl_entries, acl, vm_of)?;
         let parcel = Handle(arg.memparcel_hdl);
-        let dma_buf_import_fd = self.take(parcel, None, &acl, install)?;
+        let dma_buf_import_fd = self.take(parcel, None, None, &acl, install)?;
         Ok(ImportArg { dma_buf_import_fd, ..arg })
     }
 
@@ -229,7 +274,7 @@ impl<'s, T: Transport, const N: usize> MemBuf<'s, T, N> {
         }
         let acl = Acl::new(arg.nr_acl_entries, acl, vm_of)?;
         let parcel = narrow(arg.memparcel_hdl)?;
-        let dma_buf_import_fd = self.take(parcel, Some(sender), &acl, install)?;
+        let dma_buf_import_fd = self.take(parcel, Some(sender), None, &acl, install)?;
         Ok(RetrieveArg { dma_buf_import_fd, ..arg })
     }
 
@@ -247,25 +292,51 @@ impl<'s, T: Transport, const N: usize> MemBuf<'s, T, N> {
         Ok(arg)
     }
 
-    /// EXCLUSIVE_OWNER, of a buffer that the driver knows to be in `parcel`, or in none.
+    /// EXCLUSIVE_OWNER, of a buffer that the driver knows to be in `parcel`, or in none. The manager is
+    /// asked in both cases: about the parcel, or about the pages, if the configuration lets this VM look
+    /// at its own tables (role *inspect*); otherwise a driver that says "in none" is believed.
     ///
     /// `ENOENT` if the manager knows of no such parcel: the buffer was taken from this VM, if it ever was
-    /// there.
+    /// there. `EADDRNOTAVAIL` if it is known and will never come home.
     pub fn exclusive_owner(
         &mut self,
         arg: ExclusiveOwnerArg,
+        buffer: &Buffer<'_>,
         parcel: Option<Handle>,
     ) -> Result<ExclusiveOwnerArg, Errno> {
-        if let Some(parcel) = parcel {
-            self.session.info(parcel)?;
+        let is_exclusive = match parcel {
+            Some(parcel) => {
+                if self.session.info(parcel)?.flags.contains(ParcelFlags::POISONED) {
+                    return Err(Errno::EADDRNOTAVAIL);
+                }
+                false
+            }
+            None => self.owns(buffer)?,
+        };
+        Ok(ExclusiveOwnerArg { is_exclusive_owner: is_exclusive.into(), ..arg })
+    }
+
+    /// Whether the manager knows of nobody who might have a part of the buffer.
+    fn owns(&mut self, buffer: &Buffer<'_>) -> Result<bool, Errno> {
+        let mut is_owned = true;
+        let looked = self.session.map(self.own, |run| {
+            let end = run.ipa.saturating_add(run.pages.saturating_mul(PAGE_SIZE));
+            let touches = |range: &SglEntry| {
+                run.ipa < range.ipa.saturating_add(range.size) && range.ipa < end
+            };
+            is_owned &= run.state == PageState::Owned || !buffer.ranges.iter().any(touches);
+        });
+        match looked {
+            Err(Error::Refused(ErrorCode::Denied | ErrorCode::Unimplemented)) => Ok(true),
+            looked => Ok(looked.map(|()| is_owned)?),
         }
-        Ok(ExclusiveOwnerArg { is_exclusive_owner: parcel.is_none().into(), ..arg })
     }
 
     /// The last close of the descriptor of an export. `EBUSY` while somebody has the buffer: it stays
     /// lent, and the pages must not be used for anything else.
     pub fn close_export(&mut self, parcel: Handle) -> Result<(), Errno> {
-        Ok(self.session.reclaim(parcel, Sanitize::empty())?)
+        let closed = self.session.reclaim(parcel, Sanitize::empty());
+        closed.map_err(|error| self.errno(error))
     }
 
     /// The last close of an imported dma-buf, when nothing of this VM has it mapped any more.
@@ -282,13 +353,29 @@ impl<'s, T: Transport, const N: usize> MemBuf<'s, T, N> {
             return Err(Errno::EBUSY);
         }
         let parcel = NewParcel::new(buffer.ranges, acl.entries());
-        Ok(self.session.create_all(how, &parcel)?)
+        self.session.create_all(how, &parcel).map_err(|error| self.errno(error))
+    }
+
+    /// What a refusal is to a program: for two of them the code does not tell, and the rule does.
+    fn errno(&mut self, error: Error) -> Errno {
+        if let Error::Refused(ErrorCode::Denied | ErrorCode::MemoryInvalid) = error
+            && let Ok(LastRefusal { rule, .. }) = self.session.last_refusal()
+        {
+            if rule == Rule::Role as u16 {
+                return Errno::EOPNOTSUPP;
+            }
+            if rule == Rule::Poisoned as u16 {
+                return Errno::EADDRNOTAVAIL;
+            }
+        }
+        error.into()
     }
 
     fn take(
         &mut self,
         parcel: Handle,
         sender: Option<Vmid>,
+        label: Option<u32>,
         acl: &Acl,
         install: impl FnOnce(Imported) -> Result<u32, Errno>,
     ) -> Result<u32, Errno> {
@@ -296,10 +383,16 @@ impl<'s, T: Transport, const N: usize> MemBuf<'s, T, N> {
         if sender.is_some_and(|sender| sender != owner) {
             return Err(Errno::EINVAL);
         }
-        let wanted = Acceptance::new(parcel, acl.transfer(owner))
+        let mut wanted = Acceptance::new(parcel, acl.transfer(owner))
             .contiguous()
             .expect_acl(acl.entries(), &[]);
-        let place = self.session.accept(&wanted)?.next().ok_or(Error::Malformed)?;
+        if let Some(label) = label {
+            wanted = wanted.expect_label(label);
+        }
+        let place = match self.session.accept(&wanted) {
+            Ok(mut places) => places.next().ok_or(Error::Malformed)?,
+            Err(error) => return Err(self.errno(error)),
+        };
         let rights = acl.of(self.own).unwrap_or(Rights::empty());
         install(Imported { parcel, place, rights }).inspect_err(|_| {
             // What cannot be released either stays accepted, and is listed as this VM's.
