@@ -68,7 +68,7 @@ impl<'a, 's, M: Machine> Caller<'a, 's, M> {
     }
 
     /// What the VM is charged with.
-    pub(crate) fn ledger(&self) -> Ledger<'a> {
+    pub(crate) fn ledger(&self) -> Ledger<'a, M> {
         self.manager.ledger(self.vm)
     }
 

@@ -19,6 +19,7 @@ pub use self::record::FrameRecord;
 use crate::address::VmIndex;
 use crate::lock::{self, Lock, Rank};
 use crate::machine::{FrameIndex, FrameUse, Machine};
+use crate::refusal::Resource;
 
 /// How many VMs a pool keeps accounts for.
 pub const MAX_VMS: usize = 32;
@@ -117,6 +118,9 @@ impl<'s, R: lock::Strategy> FramePool<'s, R> {
         payer: VmIndex,
         user: FrameUse,
     ) -> Result<FrameIndex, NoFrame> {
+        if !machine.grants(payer, Resource::Frames) {
+            return Err(NoFrame::Empty);
+        }
         let account = self.account(payer);
         let mut stack = self.stack.lock(machine);
         if account.used() >= account.limit.load(Ordering::Relaxed) {
@@ -197,9 +201,15 @@ impl<'s, R: lock::Strategy> FramePool<'s, R> {
     }
 
     /// Whether the VM may use `more` frames, which it has already taken, by its limit.
-    pub(crate) fn affords(&self, vm: VmIndex, more: u32) -> bool {
+    pub(crate) fn affords<M: Machine<Relax = R>>(
+        &self,
+        machine: &M,
+        vm: VmIndex,
+        more: u32,
+    ) -> bool {
         let account = self.account(vm);
-        account.used().saturating_add(more) <= account.limit.load(Ordering::Relaxed)
+        machine.grants(vm, Resource::Frames)
+            && account.used().saturating_add(more) <= account.limit.load(Ordering::Relaxed)
     }
 
     /// One more of the VM's frames does not count as used. Called under the VM's lock.

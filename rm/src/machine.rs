@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::{Ipa, Pa, TlbTag, VmIndex};
 use crate::lock;
+use crate::refusal::Resource;
 
 /// Index of a frame of the pool, see [`Machine::frames`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -176,6 +177,15 @@ pub trait Machine: Sync {
     /// once said no says no from then on.
     fn is_sound(&self, from: Pa, pages: u64) -> bool {
         let _ = (from, pages);
+        true
+    }
+
+    /// Whether a VM gets more of a resource that its limits let it have. It always does: this is where a
+    /// test lets every allocation, reservation and charge fail, one after the other. Called with any lock
+    /// held that [`lock::Rank::FramePool`] may follow.
+    #[inline]
+    fn grants(&self, vm: VmIndex, resource: Resource) -> bool {
+        let _ = (vm, resource);
         true
     }
 

@@ -464,12 +464,15 @@ impl<'s, M: Machine> Manager<'s, M> {
 
     /// Takes a handle and a record out of the VM's share.
     pub(crate) fn take_parcel(&self, vm: VmIndex) -> Result<(Handle, RecordIndex), Refusal> {
+        if !self.machine.grants(vm, Resource::Handles) {
+            return Err(Refusal::Quota(Resource::Handles));
+        }
         self.parcels.take(vm, &mut self.vm(vm).account.lock(&self.machine))
     }
 
     /// The VM's counters, and the pools that it shares with others.
-    pub(crate) fn ledger(&self, vm: VmIndex) -> Ledger<'_> {
-        Ledger { meters: &self.vm(vm).meters, pools: &self.pools }
+    pub(crate) fn ledger(&self, vm: VmIndex) -> Ledger<'_, M> {
+        Ledger { machine: &self.machine, vm, meters: &self.vm(vm).meters, pools: &self.pools }
     }
 
     pub(crate) const fn pools(&self) -> &Pools {

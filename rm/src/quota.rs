@@ -26,7 +26,9 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::address::VmIndex;
 use crate::link::notice::UNREAD;
+use crate::machine::Machine;
 use crate::refusal::{Refusal, Resource};
 
 /// So much of each resource that is counted.
@@ -367,16 +369,20 @@ pub(crate) const COUNTED: [Resource; 6] = [
 ];
 
 /// A VM's counters together with the pools that they draw on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ledger<'a> {
+pub(crate) struct Ledger<'a, M> {
+    pub(crate) machine: &'a M,
+    pub(crate) vm: VmIndex,
     pub(crate) meters: &'a Meters,
     pub(crate) pools: &'a Pools,
 }
 
-impl Ledger<'_> {
+impl<M: Machine> Ledger<'_, M> {
     /// Takes `amount` of a resource, or refuses and takes nothing.
     #[inline]
     pub(crate) fn charge(&self, resource: Resource, amount: u64) -> Result<(), Refusal> {
+        if !self.machine.grants(self.vm, resource) {
+            return Err(Refusal::Quota(resource));
+        }
         self.meters.of(resource).charge(self.pools.of(resource), amount)
     }
 
@@ -388,7 +394,8 @@ impl Ledger<'_> {
 
     /// Whether one more of a resource would be refused now.
     pub(crate) fn is_full(&self, resource: Resource) -> bool {
-        self.meters.of(resource).is_full(self.pools.of(resource))
+        !self.machine.grants(self.vm, resource)
+            || self.meters.of(resource).is_full(self.pools.of(resource))
     }
 
     /// How the VM stands with a resource.

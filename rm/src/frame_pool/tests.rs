@@ -63,7 +63,7 @@ fn a_limit_holds_while_frames_are_left() {
         pool.credit(A);
         assert_eq!(pool.used(A), 1);
         pool.take(machine, A, DATA).unwrap();
-        assert!(!pool.affords(A, 1));
+        assert!(!pool.affords(machine, A, 1));
     });
 }
 

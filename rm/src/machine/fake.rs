@@ -35,6 +35,7 @@ use self::tables::Tables;
 use super::{Features, Frame, FrameIndex, FrameUse, Line, Machine, Scope, TranslationContext};
 use crate::address::{PAGE_SIZE, Pa, TlbTag, VmIndex};
 use crate::lock::{self, Rank};
+use crate::refusal::Resource;
 
 /// Where the frames of the fake are in its physical address space, far from the RAM of tests.
 const FRAMES_BASE: Pa = Pa(0xf0_0000_0000);
@@ -79,6 +80,16 @@ struct Hardware {
     interrupts: HashMap<(VmIndex, Line), u64>,
     wishes: Vec<(VmIndex, Wish)>,
     spoiled: Vec<Pa>,
+    faults: Faults,
+}
+
+/// Which of the things that VMs ask for are not granted.
+#[derive(Default)]
+struct Faults {
+    asked: u64,
+    first: u64,
+    count: u64,
+    refused: u64,
 }
 
 /// What the manager asked the embedder to do with a VM.
@@ -105,6 +116,7 @@ impl FakeMachine {
             interrupts: HashMap::new(),
             wishes: Vec::new(),
             spoiled: Vec::new(),
+            faults: Faults::default(),
         };
         Self {
             frames: (0..frames).map(|_| Frame::ZERO).collect(),
@@ -137,6 +149,17 @@ impl FakeMachine {
     /// device.
     pub fn spoil(&self, page: Pa) {
         self.hardware().spoiled.push(page);
+    }
+
+    /// From now on, of all that VMs ask for, the request number `first` and those behind it are not
+    /// granted, `count` in all.
+    pub fn refuse(&self, first: u64, count: u64) {
+        self.hardware().faults = Faults { asked: 0, first, count, refused: 0 };
+    }
+
+    /// How many requests were not granted since [`FakeMachine::refuse`], which ends here.
+    pub fn refused(&self) -> u64 {
+        core::mem::take(&mut self.hardware().faults).refused
     }
 
     /// What was asked of the embedder since this was asked last.
@@ -272,6 +295,14 @@ impl Machine for FakeMachine {
     fn is_sound(&self, from: Pa, pages: u64) -> bool {
         let spoiled = &self.hardware().spoiled;
         !spoiled.iter().any(|page| (from.page()..from.page() + pages).contains(&page.page()))
+    }
+
+    fn grants(&self, _: VmIndex, _: Resource) -> bool {
+        let faults = &mut self.hardware().faults;
+        faults.asked += 1;
+        let refuses = faults.asked >= faults.first && faults.refused < faults.count;
+        faults.refused += u64::from(refuses);
+        !refuses
     }
 
     fn clean_invalidate_page(&self, page: Pa) {

@@ -113,7 +113,7 @@ impl Stage2 {
         cut?;
         match self.listed_in(mem, start, end) {
             0 => Ok(()),
-            tables if mem.pool.affords(self.vm, tables) => Ok(()),
+            tables if mem.pool.affords(mem.machine, self.vm, tables) => Ok(()),
             _ => Err(NoFrame::Quota),
         }
     }

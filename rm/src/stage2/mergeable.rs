@@ -106,7 +106,7 @@ impl Stage2 {
         if mem.pool.record(table).is_listed() {
             let parent = self.home_parent(mem, table);
             let both = parent.is_some_and(|parent| mem.pool.record(parent).is_listed());
-            if !mem.pool.affords(self.vm, 1 + u32::from(both)) {
+            if !mem.pool.affords(mem.machine, self.vm, 1 + u32::from(both)) {
                 return Err(NoFrame::Quota);
             }
             self.delist(mem, table);

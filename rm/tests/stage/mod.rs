@@ -4,6 +4,7 @@
 
 pub mod calls;
 pub mod picture;
+pub mod set;
 pub mod states;
 
 use rm::address::VmIndex;
@@ -11,6 +12,7 @@ use rm::config::{Roles, VmConfig};
 use rm::machine::fake::world::{Guest, RAM, Turn, World, vm};
 use rm::operation::budget::Budget;
 use rm::quota::Quotas;
+use rm_abi::extension::Rule;
 use rm_abi::{Bytes, HypercallError, Transfer};
 
 /// Who calls.
@@ -104,6 +106,20 @@ pub enum Outcome {
     Refused(u32, u16),
     /// Another call of the VM has the operation slot.
     Busy,
+    /// There is no room for its request, or for its reply.
+    NoMemory,
+}
+
+impl Outcome {
+    /// Something had run out.
+    pub fn wants(&self) -> bool {
+        let wants = [Rule::Quota, Rule::SharedQuota, Rule::NoFrame];
+        match self {
+            Self::Refused(1 | 2, rule) => wants.iter().any(|&wanted| wanted as u16 == *rule),
+            Self::NoMemory => true,
+            _ => false,
+        }
+    }
 }
 
 /// Makes a call and follows it to its end.
@@ -113,6 +129,7 @@ pub fn make(guest: &Guest<'_>, (message, payload): &(u32, Vec<u8>)) -> Outcome {
         match turn {
             Turn::More(token) => turn = guest.resume(token),
             Turn::Error(HypercallError::BUSY, 0) => return Outcome::Busy,
+            Turn::Error(HypercallError::NOMEM, 0) => return Outcome::NoMemory,
             Turn::Reply(reply) => {
                 let error = reply[..].u32_at(0);
                 if error == 0 {

@@ -119,11 +119,17 @@ impl Picture {
         machine.check_no_stale();
         machine.check_caches();
         let map = |role: Role| {
-            let request =
-                MapRequest { vmid: Vmid(role.vmid()), most: 100, parcel: Handle(0), cursor: 0 };
-            let map = data(&eye, MAP, encoded(|into| request.encode(into)));
-            assert_eq!(map[..].u64_at(0), 0, "a hundred runs are all");
-            map
+            let (mut whole, mut cursor) = (vec![], 0);
+            loop {
+                let vmid = Vmid(role.vmid());
+                let request = MapRequest { vmid, most: 400, parcel: Handle(0), cursor };
+                let part = data(&eye, MAP, encoded(|into| request.encode(into)));
+                cursor = part[..].u64_at(0);
+                whole.extend_from_slice(&part[16..]);
+                if cursor == 0 {
+                    return whole;
+                }
+            }
         };
         let limits = |role: Role| {
             let request = LimitsRequest { vmid: Vmid(role.vmid()) };
@@ -158,6 +164,21 @@ impl Picture {
             },
             heard: Role::ALL.map(heard).into(),
         }
+    }
+
+    /// The parts in which two pictures differ.
+    pub fn differs(&self, other: &Self) -> Vec<&'static str> {
+        let parts = [
+            ("maps", self.maps == other.maps),
+            ("limits", self.limits == other.limits),
+            ("the list of parcels", self.list == other.list),
+            ("holders", self.holders == other.holders),
+            ("what is known of the parcel", self.info == other.info),
+            ("memory", self.memory == other.memory),
+            ("the bookkeeping", self.audit == other.audit),
+            ("messages", self.heard == other.heard),
+        ];
+        parts.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect()
     }
 
     /// What calls change.
