@@ -34,14 +34,25 @@ struct Piece {
     cached: bool,
 }
 
-impl Piece {
-    /// Where the guest bypasses the caches, memory and EL2's own lines must agree before EL2 reads
-    /// and after it has written.
-    fn maintain(&self) {
-        if !self.cached {
-            cache::clean_invalidate(self.pa, self.length as u64);
-        }
+/// Where the guest bypasses the caches, memory and EL2's own lines must agree before EL2 reads
+/// and after it has written.
+fn maintain(at: Pa, length: usize, cached: bool) {
+    if !cached {
+        cache::clean_invalidate(at, length as u64);
     }
+}
+
+/// Copies bytes of one page of guest RAM, which a lock keeps what it is, out.
+pub(crate) fn read_page(from: Pa, into: &mut [u8], cached: bool) {
+    maintain(from, into.len(), cached);
+    copy_in(stage1::direct(from), into);
+}
+
+/// Copies bytes into one page of guest RAM, which a lock keeps what it is.
+pub(crate) fn write_page(to: Pa, from: &[u8], cached: bool) {
+    maintain(to, from.len(), cached);
+    copy_out(stage1::direct(to), from);
+    maintain(to, from.len(), cached);
 }
 
 impl Loaded<'_> {
@@ -76,19 +87,16 @@ impl Loaded<'_> {
 impl GuestMemory for Loaded<'_> {
     fn read(&self, at: u64, mut into: &mut [u8]) -> Result<(), GuestFault> {
         self.pieces(at, into.len(), Access::Read, |piece| {
-            piece.maintain();
             let (part, rest) = core::mem::take(&mut into).split_at_mut(piece.length);
-            copy_in(stage1::direct(piece.pa), part);
+            read_page(piece.pa, part, piece.cached);
             into = rest;
         })
     }
 
     fn write(&self, at: u64, mut from: &[u8]) -> Result<(), GuestFault> {
         self.pieces(at, from.len(), Access::Write, |piece| {
-            piece.maintain();
             let (part, rest) = from.split_at(piece.length);
-            copy_out(stage1::direct(piece.pa), part);
-            piece.maintain();
+            write_page(piece.pa, part, piece.cached);
             from = rest;
         })
     }
@@ -198,8 +206,8 @@ fn copy_out(to: *mut u8, from: &[u8]) {
 }
 
 fn load_word(at: *mut u8) -> u64 {
-    // SAFETY: `at` lies in a page of guest RAM that `pieces` has found, the VM's lock keeps it the
-    // guest's, and the caller has checked the alignment. EL2 reads guest RAM as atomics only.
+    // SAFETY: `at` lies in a page of guest RAM that `pieces` or the manager has found, a lock keeps it
+    // the guest's, and the caller has checked the alignment. EL2 reads guest RAM as atomics only.
     unsafe { AtomicU64::from_ptr(at.cast()) }.load(Ordering::Relaxed)
 }
 

@@ -7,7 +7,7 @@ use aarch64_cpu::registers::{ID_AA64MMFR2_EL1, Readable};
 use rm::address::{PAGE_SIZE, Pa, VmIndex};
 use rm::machine::{Features, Frame, Line, Machine, Scope, TranslationContext};
 
-use crate::{cache, cpu, tlb, vm};
+use crate::{cache, cpu, guest_memory, tlb, vm};
 
 /// EL2 of the machine that this code runs on.
 pub struct El2 {
@@ -58,6 +58,14 @@ impl Machine for El2 {
 
     fn clean_invalidate_page(&self, page: Pa) {
         cache::clean_invalidate(page, PAGE_SIZE);
+    }
+
+    fn read(&self, from: Pa, into: &mut [u8], cached: bool) {
+        guest_memory::read_page(from, into, cached);
+    }
+
+    fn write(&self, to: Pa, from: &[u8], cached: bool) {
+        guest_memory::write_page(to, from, cached);
     }
 
     fn interrupt(&self, vm: VmIndex, line: Line) {

@@ -63,6 +63,17 @@ impl Machine for Software {
         (0..512).for_each(|word| self.word(Pa(page.0 + 8 * word)).store(0, Relaxed));
     }
     fn clean_invalidate_page(&self, _: Pa) {}
+    fn read(&self, from: Pa, into: &mut [u8], _: bool) {
+        for (at, byte) in (from.0..).zip(into) {
+            *byte = self.word(Pa(at)).load(Relaxed).to_le_bytes()[at as usize % 8];
+        }
+    }
+    fn write(&self, to: Pa, from: &[u8], _: bool) {
+        for (at, byte) in (to.0..).zip(from) {
+            let (shift, word) = (at % 8 * 8, self.word(Pa(at)));
+            word.store(word.load(Relaxed) & !(0xff << shift) | u64::from(*byte) << shift, Relaxed);
+        }
+    }
     fn interrupt(&self, vm: VmIndex, line: Line) {
         println!("  the machine interrupts VM {}: {line:?}", vm.0);
     }

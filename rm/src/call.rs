@@ -7,6 +7,7 @@
 pub(crate) mod accept;
 pub(crate) mod append;
 pub(crate) mod claim;
+pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod evict;
 pub(crate) mod extension;
@@ -23,6 +24,8 @@ pub(crate) mod release;
 pub(crate) mod revoke;
 pub(crate) mod trim;
 pub(crate) mod vm;
+pub(crate) mod will;
+pub(crate) mod window;
 
 use rm_abi::{Bytes, Vmid, extension as extensions, message};
 
@@ -138,6 +141,9 @@ pub(crate) fn begin<M: Machine>(
         extensions::TRIM => trim::begin(caller, payload, operation),
         extensions::REVOKE => revoke::begin(caller, payload, operation),
         extensions::SET_POLICY => policy::begin(caller, payload, operation),
+        extensions::NOTIFY_SET => will::begin(caller, payload, operation),
+        extensions::COPY => copy::begin(payload, room, operation),
+        extensions::SET_WINDOW => window::begin(caller, payload, operation),
         extensions::MAP => map::begin(caller, payload, room, operation),
         extensions::VMS | extensions::COUNTERS | extensions::LEAF => {
             inspect::begin(caller, message, payload, room, operation)

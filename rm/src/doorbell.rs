@@ -145,6 +145,17 @@ impl<M: Machine> Manager<'_, M> {
         }
     }
 
+    /// Whether the VM has a channel with this number, whose other end it can ring.
+    pub(crate) fn can_ring(&self, bell: (VmIndex, u8)) -> bool {
+        self.doorbell(bell).and_then(Doorbell::peer).is_some()
+    }
+
+    /// Rings the other end of a channel of the VM, which was connected at boot, on the VM's behalf.
+    pub(crate) fn ring_peer(&self, bell: (VmIndex, u8), flags: u64) {
+        let peer = self.doorbell(bell).and_then(Doorbell::peer);
+        self.send_flags(peer.expect("a channel stays connected"), flags);
+    }
+
     fn send_flags(&self, bell: (VmIndex, u8), new: u64) -> u64 {
         self.change(bell, |flags| {
             let before = flags.set;

@@ -7,7 +7,7 @@
 //!
 //! # Embedding rm
 //!
-//! `rm/examples/embed.rs` is a whole embedder in under 150 lines: `cargo run -p rm --example embed`. From its
+//! `rm/examples/embed.rs` is a whole embedder in under 160 lines: `cargo run -p rm --example embed`. From its
 //! top to its end, with what another hypervisor would do in the same place:
 //!
 //! 1. `Software` is the machine: RAM, and frames that no VM can reach. On hardware these are a region that

@@ -165,6 +165,17 @@ pub trait Machine: Sync {
     /// changes, while no VM has a write-back translation of it. Its content stays.
     fn clean_invalidate_page(&self, page: Pa);
 
+    /// Copies bytes of guest memory out; they lie in one page. `cached`: the VMs that map the page do it
+    /// write-back; if not, they bypass the caches, and what EL2 reads must be what is in memory.
+    ///
+    /// A lock is held that keeps the page what it is. VMs may write it meanwhile, so each byte is
+    /// read once.
+    fn read(&self, from: Pa, into: &mut [u8], cached: bool);
+
+    /// Copies bytes into guest memory, under the same conditions. If not `cached`, they are in memory, and
+    /// in no cache, when this returns.
+    fn write(&self, to: Pa, from: &[u8], cached: bool);
+
     /// Whether [`Machine::is_sound`] may ever say no. It is not asked otherwise.
     const MAY_POISON: bool = false;
 

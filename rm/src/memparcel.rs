@@ -15,6 +15,7 @@ pub(crate) mod extents;
 pub(crate) mod holes;
 pub(crate) mod table;
 pub(crate) mod units;
+pub(crate) mod wills;
 pub(crate) mod words;
 
 pub use acl::MAX_ACL;
@@ -28,7 +29,9 @@ use crate::memparcel::acl::Acl;
 use crate::memparcel::borrower::{Borrower, Place};
 use crate::memparcel::extents::Extents;
 use crate::memparcel::holes::{Holes, OWNER_HOLES};
+use crate::memparcel::wills::Wills;
 use crate::refusal::Refusal;
+use crate::stage2::MemoryType;
 
 /// Where a parcel is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,8 +96,21 @@ pub(crate) struct Memparcel {
     pub(crate) settled: u32,
     /// One for each ACL entry.
     pub(crate) borrowers: [Borrower; MAX_ACL],
+    /// What the owner wants done when it begins to take the parcel away.
+    pub(crate) wills: Wills,
+    /// ACL entries whose VM has a window and maps nothing, one bit each, and the windows.
+    pub(crate) windowed: u16,
+    pub(crate) windows: [Window; MAX_ACL],
     /// Progress of the call that creates, appends or reclaims.
     pub(crate) place: Place,
+}
+
+/// Bytes of a parcel that a VM may copy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    pub(crate) first: u64,
+    /// Behind the last.
+    pub(crate) end: u64,
 }
 
 impl Memparcel {
@@ -120,8 +136,21 @@ impl Memparcel {
             holes: Holes::new(),
             settled: 0,
             borrowers: [const { Borrower::new() }; MAX_ACL],
+            wills: Wills::new(),
+            windowed: 0,
+            windows: [Window { first: 0, end: 0 }; MAX_ACL],
             place: Place::START,
         }
+    }
+
+    /// The bytes that the VM of an ACL entry may copy and not map, if it has such a window.
+    pub(crate) fn window(&self, entry: usize) -> Option<Window> {
+        (self.windowed >> entry & 1 != 0).then(|| self.windows[entry])
+    }
+
+    /// Whether those who map it go through the caches.
+    pub(crate) fn is_cached(&self) -> bool {
+        self.acl.policy() == MemoryType::WriteBack
     }
 
     /// Whether `vm` may know of the parcel: its owner from the end of the creation on, the VMs of

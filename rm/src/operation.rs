@@ -13,6 +13,7 @@ use crate::address::VmIndex;
 use crate::call::Caller;
 use crate::call::accept::Accept;
 use crate::call::append::Append;
+use crate::call::copy::Copy;
 use crate::call::create::Create;
 use crate::call::extension::Subscribe;
 use crate::call::info::Ask;
@@ -27,6 +28,8 @@ use crate::call::release::Release;
 use crate::call::revoke::Revoke;
 use crate::call::trim::Trim;
 use crate::call::vm::Manage;
+use crate::call::will::SetWill;
+use crate::call::window::SetWindow;
 use crate::life::teardown::Teardown;
 use crate::link::fragment::Assembly;
 use crate::machine::Machine;
@@ -130,6 +133,9 @@ pub(crate) enum Operation {
     List(List),
     Inspect(Inspect),
     Map(Map),
+    SetWill(SetWill),
+    Copy(Copy),
+    SetWindow(SetWindow),
 }
 
 impl Operation {
@@ -159,6 +165,9 @@ impl Operation {
             Self::List(list) => list.step(caller, data, budget),
             Self::Inspect(inspect) => Step::Done(inspect.step(caller, data)),
             Self::Map(map) => map.step(caller, data, budget),
+            Self::SetWill(will) => will.step(caller, budget),
+            Self::Copy(copy) => copy.step(caller, payload, data, budget),
+            Self::SetWindow(window) => Step::Done(window.step(caller)),
         }
     }
 
@@ -173,6 +182,8 @@ impl Operation {
             Self::List(list) => list.data_size(),
             Self::Inspect(inspect) => inspect.data_size(),
             Self::Map(map) => map.data_size(),
+            Self::SetWill(_) | Self::SetWindow(_) => 0,
+            Self::Copy(copy) => copy.data_size(),
         }
     }
 
@@ -189,6 +200,7 @@ impl Operation {
             Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => {}
             Self::Manage(_) | Self::Ask(_) | Self::List(_) => {}
             Self::Inspect(_) | Self::Map(_) => {}
+            Self::SetWill(_) | Self::Copy(_) | Self::SetWindow(_) => {}
         }
     }
 }

@@ -48,6 +48,18 @@ pub enum Refusal {
     AclTooLong,
     /// A donation names more than one VM (ARGUMENT_INVALID).
     DonateToMany,
+    /// A byte to clear must be one that the caller may write (ARGUMENT_INVALID).
+    NotifyByte,
+    /// There is no such doorbell or flag (ARGUMENT_INVALID).
+    NotifyBell,
+    /// A byte is not in the parcel, or not in the caller's window of it (ARGUMENT_INVALID).
+    Outside,
+    /// The caller may copy some bytes of the parcel, and not map it (DENIED).
+    Window,
+    /// Neither side of a copy is a parcel (ARGUMENT_INVALID).
+    CopyOwn,
+    /// The access list does not let the caller copy this way (DENIED).
+    CopyRights,
     /// A quota of the caller is used up (NORESOURCE).
     Quota(Resource),
     /// The caller has used what it is guaranteed, and the pool that it shares with others does not have
@@ -186,6 +198,10 @@ impl Refusal {
             | Self::UnknownBits
             | Self::Policy
             | Self::TrimRange
+            | Self::NotifyByte
+            | Self::NotifyBell
+            | Self::Outside
+            | Self::CopyOwn
             | Self::Unassigned => ErrorCode::ArgumentInvalid,
             Self::NoFrame | Self::SharedQuota(Resource::Frames) => ErrorCode::NoMemory,
             Self::AclTooLong
@@ -201,6 +217,8 @@ impl Refusal {
             | Self::Mapped
             | Self::Role
             | Self::Closing
+            | Self::Window
+            | Self::CopyRights
             | Self::NotAppending => ErrorCode::Denied,
             Self::AttributeVmid | Self::NotNamed | Self::TargetVmid | Self::NoVm => {
                 ErrorCode::VmidInvalid
@@ -272,6 +290,12 @@ impl Refusal {
             Self::TrimRange => Rule::TrimRange,
             Self::Trimmed => Rule::Trimmed,
             Self::TooManyHoles => Rule::TooManyHoles,
+            Self::NotifyByte => Rule::NotifyByte,
+            Self::NotifyBell => Rule::NotifyBell,
+            Self::Outside => Rule::Outside,
+            Self::Window => Rule::Window,
+            Self::CopyOwn => Rule::CopyOwn,
+            Self::CopyRights => Rule::CopyRights,
         }
     }
 

@@ -28,7 +28,7 @@ fn discovery_says_the_same_by_both_transports() {
         assert_eq!(world.caller(A).queue_call(extension::DISCOVER, &[]), direct);
         assert_eq!(direct.len(), 4 + Discovery::SIZE);
         let told = Discovery::decode(&direct[4..]).unwrap();
-        assert_eq!((told.version, told.direct_call, told.vms), (3, 0x1f0, 2));
+        assert_eq!((told.version, told.direct_call, told.vms), (4, 0x1f0, 2));
         assert_eq!((told.max_acl, told.max_entries, told.max_payload), (16, 512, 14_616));
         assert_eq!(told.forced, Policies(forced));
         // Every call that is announced is served, and no other.

@@ -5,10 +5,11 @@ use rm::config::{Roles, VmConfig};
 use rm::machine::Features;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
 use rm_abi::extension::{
-    self, COUNTERS, DISCOVER, HOLDERS, Holder, HolderStage, INFO, LAST_REFUSAL, LEAF, LIMITS, LIST,
-    Limit, LimitsRequest, ListFlags, ListRequest, MAP, Name, NameRequest, ParcelEntry, ParcelFlags,
-    ParcelInfo, ParcelPhase, ParcelRequest, Policies, Policy, REVOKE, Resource, Rule, SET_NAME,
-    SET_POLICY, SUBSCRIBE, SetPolicyRequest, TRIM, TrimFlags, TrimRequest, VMS,
+    self, COPY, COUNTERS, DISCOVER, HOLDERS, Holder, HolderStage, INFO, LAST_REFUSAL, LEAF, LIMITS,
+    LIST, Limit, LimitsRequest, ListFlags, ListRequest, MAP, NOTIFY_SET, Name, NameRequest,
+    NotifyActions, NotifySetRequest, ParcelEntry, ParcelFlags, ParcelInfo, ParcelPhase,
+    ParcelRequest, Policies, Policy, REVOKE, Resource, Rule, SET_NAME, SET_POLICY, SET_WINDOW,
+    SUBSCRIBE, SetPolicyRequest, TRIM, TrimFlags, TrimRequest, VMS, WindowFlags, WindowRequest,
 };
 use rm_abi::{
     AcceptFlags, Bytes, CreateFlags, EncodeError, Handle, Rights, Transfer, Vmid, message,
@@ -477,7 +478,21 @@ fn every_extension_call_grows_by_the_same_rule() {
     let list = ListRequest { cursor: 0, most: 1, flags: ListFlags::empty() };
     let trim =
         TrimRequest { handle: Handle(handle), flags: TrimFlags::empty(), offset: 0, size: 4096 };
-    let requests: [(u32, Vec<u8>); 15] = [
+    let will = NotifySetRequest {
+        handle: Handle(handle),
+        actions: NotifyActions::empty(),
+        offset: 0,
+        doorbell: 0,
+        flag: 0,
+    };
+    let window = WindowRequest {
+        handle: Handle(handle),
+        vmid: Vmid(4),
+        flags: WindowFlags::empty(),
+        offset: 0,
+        size: 8,
+    };
+    let requests: [(u32, Vec<u8>); 18] = [
         (DISCOVER, vec![]),
         (LAST_REFUSAL, vec![]),
         (SUBSCRIBE, vec![0; 4]),
@@ -499,6 +514,9 @@ fn every_extension_call_grows_by_the_same_rule() {
         (MAP, [&[0, 0, 1][..], &[0; 13]].concat()),
         (COUNTERS, vec![0; 8]),
         (LEAF, vec![0; 16]),
+        (COPY, vec![0; 8]),
+        (SET_WINDOW, encoded(|into| window.encode(into))),
+        (NOTIFY_SET, encoded(|into| will.encode(into))),
         (TRIM, encoded(|into| trim.encode(into))),
         (REVOKE, by_handle(handle, 0)),
     ];

@@ -21,6 +21,9 @@
 //! | `CALLS + 12` | [`MAP`] | [`MapRequest`] | u64 cursor, u16 count, u16 0, u32 0, [`MapEntry`] × count | DENIED: without the role `inspect`, or the parcel is another VM's; VMID_INVALID: no such VM; HANDLE_INVALID: no such parcel, or none yet |
 //! | `CALLS + 13` | [`COUNTERS`] | [`CountersRequest`] | u32 count, u32 0, [`Count`] × count | DENIED: another VM's without the role `inspect`; VMID_INVALID: no such VM |
 //! | `CALLS + 14` | [`LEAF`] | [`LeafRequest`] | [`LeafInfo`] | DENIED: without the role `inspect`; VMID_INVALID: no such VM; ARGUMENT_INVALID: the address is outside its address space |
+//! | `CALLS + 18` | [`NOTIFY_SET`] | [`NotifySetRequest`] | none | HANDLE_INVALID; MEM_RELEASED: the caller has not mapped the parcel, or the page has left it; ARGUMENT_INVALID: not in the parcel, a byte that the caller may not write or that is of device memory, no such doorbell or flag; NOMEM: no frame for the record; BUSY: a call on it is at work; DENIED: the caller's own, which it has revoked |
+//! | `CALLS + 19` | [`COPY`] | [`CopyRequest`] | u32 count, u32 error word × count | of the whole call only MSG_INVALID and ARGUMENT_INVALID for its form; of a segment HANDLE_INVALID; ARGUMENT_INVALID: both sides are the caller's addresses, not in the parcel or the window, device memory, a donation; DENIED: without the right; MEM_INVALID: not the caller's memory; MEM_RELEASED: a page has left the parcel; BUSY: the parcel is changing |
+//! | `CALLS + 20` | [`SET_WINDOW`] | [`WindowRequest`] | none | HANDLE_INVALID; DENIED: not its owner, it was revoked, or nothing waits for an end; ARGUMENT_INVALID: not in the parcel, a donation, a VM that is not in the access list, the owner; MEM_INUSE: that VM has it; BUSY: a call on it is at work |
 //!
 //! | id | name | payload | to whom |
 //! |---|---|---|---|
@@ -33,6 +36,7 @@
 //! is behind the known fields is none of its business.
 
 mod event;
+mod grant;
 mod inspect;
 mod limits;
 mod parcel;
@@ -41,6 +45,9 @@ mod refusal;
 mod trim;
 
 pub use event::{EventKind, EventReason, ParcelEvent};
+pub use grant::{
+    CopyRequest, CopySegment, CopySide, NotifyActions, NotifySetRequest, WindowFlags, WindowRequest,
+};
 pub use inspect::{
     Count, Counter, CountersRequest, LeafInfo, LeafRequest, MapEntry, MapRequest, PageState,
     VmEntry, VmRoles, VmsRequest,
@@ -109,13 +116,28 @@ pub const COUNTERS: u32 = CALLS + 13;
 /// The stage-2 descriptor of one page of a VM.
 pub const LEAF: u32 = CALLS + 14;
 
+/// Says what is done when the caller's part in a page of a parcel ends, instead of what it said of that page
+/// before. A borrower that has mapped the parcel says what is done when it no longer has: by a release, a
+/// trim, a revocation, or its own end, however sudden. Its owner says what is done when it begins to take
+/// the parcel away: by REVOKE, by a reclaim, or by its own end. The byte is cleared and the doorbell rung
+/// once, when no CPU can use the mapping any more, and before anybody is told of it in another way.
+pub const NOTIFY_SET: u32 = CALLS + 18;
+/// Copies bytes between parcels that the caller may map, and its own memory, without a mapping. Rights are
+/// those of the access list, or the caller's own addresses' in its tables; they are asked again for every
+/// part of a segment. A segment that is refused in its middle, because a page is not there or
+/// is taken away, has been copied up to there.
+pub const COPY: u32 = CALLS + 19;
+/// Lets one VM of the access list of the caller's parcel use some bytes by COPY, and map nothing. While the
+/// parcel waits for its last APPEND nobody can have been faster.
+pub const SET_WINDOW: u32 = CALLS + 20;
+
 /// Something happened to a parcel of the receiver.
 pub const PARCEL_EVENT: u32 = NOTICES + 1;
 
 /// The version of this table: it rises when a call or a field is added.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// The calls of this version, bit `n` for `CALLS + n`.
-pub const KNOWN_CALLS: u64 = 0b111_1111_1111_1111;
+pub const KNOWN_CALLS: u64 = 0b111_1111_1111_1111 | 0b111 << 18;
 /// The notifications of this version, bit `n` for `NOTICES + n`.
 pub const KNOWN_NOTICES: u64 = 0b10;
 

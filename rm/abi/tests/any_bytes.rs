@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 use rm_abi::extension::{
-    self, Discovery, Holder, LastRefusal, Limit, LimitsRequest, ListRequest, NameRequest,
-    ParcelEntry, ParcelEvent, ParcelInfo, ParcelRequest, SubscribeRequest,
+    self, CopyRequest, CopySegment, Discovery, Holder, LastRefusal, Limit, LimitsRequest,
+    ListRequest, NameRequest, NotifySetRequest, ParcelEntry, ParcelEvent, ParcelInfo,
+    ParcelRequest, SubscribeRequest, WindowRequest,
 };
 use rm_abi::memparcel::accept::{AcceptRequest, Accepted};
 use rm_abi::memparcel::append::AppendRequest;
@@ -72,6 +73,11 @@ proptest! {
         let _ = LastRefusal::decode(bytes).map(|refusal| refusal.holders().len());
         let _ = (ParcelInfo::decode(bytes), ParcelRequest::decode(bytes));
         let _ = (ListRequest::decode(bytes), LimitsRequest::decode(bytes));
+        let _ = (NotifySetRequest::decode(bytes), WindowRequest::decode(bytes));
+        if let Ok(CopyRequest { count }) = CopyRequest::decode(bytes) {
+            let segments = (0..count as usize).map(|n| CopySegment::decode(bytes, n));
+            assert_eq!(segments.count(), count as usize);
+        }
         let _ = (ParcelEntry::decode(bytes, 8), Holder::decode(bytes, 4), Limit::decode(bytes, 8));
         if let Ok(request) = NameRequest::decode(bytes) {
             prop_assert!(request.name.as_str().is_some());

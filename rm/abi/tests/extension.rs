@@ -1,13 +1,15 @@
 //! The bytes of the extension calls and notifications, written out, and the rule by which they grow.
 
 use rm_abi::extension::{
-    self, Discovery, EventKind, EventReason, Events, Holder, HolderStage, LastRefusal, Limit,
-    LimitsRequest, ListFlags, ListRequest, Name, NameRequest, ParcelEntry, ParcelEvent,
-    ParcelFlags, ParcelInfo, ParcelPhase, ParcelRequest, Policies, Policy, Resource, RevokeFlags,
-    RevokeRequest, Rule, SetPolicyRequest, SubscribeRequest, TrimFlags, TrimRequest,
+    self, CopyRequest, CopySegment, CopySide, Discovery, EventKind, EventReason, Events, Holder,
+    HolderStage, LastRefusal, Limit, LimitsRequest, ListFlags, ListRequest, Name, NameRequest,
+    NotifyActions, NotifySetRequest, ParcelEntry, ParcelEvent, ParcelFlags, ParcelInfo,
+    ParcelPhase, ParcelRequest, Policies, Policy, Resource, RevokeFlags, RevokeRequest, Rule,
+    SetPolicyRequest, SubscribeRequest, TrimFlags, TrimRequest, WindowFlags, WindowRequest,
 };
 use rm_abi::{
-    ErrorCode, Handle, MAX_PAYLOAD, MemoryKind, Rights, Transfer, Vmid, hypercall, message,
+    EncodeError, ErrorCode, Handle, MAX_PAYLOAD, MemoryKind, Rights, Transfer, Vmid, hypercall,
+    message,
 };
 
 /// The bytes of a hex dump.
@@ -15,7 +17,7 @@ fn hex(dump: &str) -> Vec<u8> {
     dump.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
 }
 
-fn encoded(encode: impl FnOnce(&mut [u8]) -> Result<usize, rm_abi::EncodeError>) -> Vec<u8> {
+fn encoded(encode: impl FnOnce(&mut [u8]) -> Result<usize, EncodeError>) -> Vec<u8> {
     let mut bytes = vec![0xaa; 256];
     let length = encode(&mut bytes).unwrap();
     bytes.truncate(length);
@@ -35,6 +37,9 @@ fn ids_are_those_of_the_table() {
     assert_eq!(extension::LIMITS, 0x5e00_0008);
     assert_eq!(extension::HOLDERS, 0x5e00_0009);
     assert_eq!(extension::SET_POLICY, 0x5e00_000a);
+    assert_eq!(extension::NOTIFY_SET, 0x5e00_0012);
+    assert_eq!(extension::COPY, 0x5e00_0013);
+    assert_eq!(extension::SET_WINDOW, 0x5e00_0014);
     assert_eq!(extension::PARCEL_EVENT, 0x5e10_0001);
 }
 
@@ -51,7 +56,7 @@ fn discovery_says_what_there_is() {
         vms: 3,
         forced: Policies::UNCACHED | Policies::DEVICE,
     };
-    let bytes = hex("03 00 00 00 f0 01 00 00  ff 7f 00 00 00 00 00 00
+    let bytes = hex("04 00 00 00 f0 01 00 00  ff 7f 1c 00 00 00 00 00
          02 00 00 00 00 00 00 00  10 00 00 02 18 39 00 00
          03 00 06 00");
     assert_eq!(encoded(|into| discovery.encode(into)), bytes);
@@ -167,6 +172,64 @@ fn requests_are_a_few_words() {
     assert_eq!(SubscribeRequest::decode(&[3, 0, 0, 0][..]), Ok(request));
     let unknown = SubscribeRequest::decode(&[4, 0, 0, 0][..]);
     assert_eq!(unknown, Err(ErrorCode::ArgumentInvalid));
+}
+
+#[test]
+fn grants_are_a_will_segments_and_a_window() {
+    let will = NotifySetRequest {
+        handle: Handle(0x1234_5678),
+        actions: NotifyActions::all(),
+        offset: 0x12_3456_7089,
+        doorbell: 2,
+        flag: 63,
+    };
+    let bytes = hex("78 56 34 12 03 00 00 00  89 70 56 34 12 00 00 00  02 00 00 00 3f 00 00 00");
+    assert_eq!(encoded(|into| will.encode(into)), bytes);
+    assert_eq!(bytes.len(), NotifySetRequest::SIZE);
+    assert_eq!(NotifySetRequest::decode(&bytes[..]), Ok(will));
+    assert_eq!(NotifySetRequest::decode(&bytes[..23]), Err(ErrorCode::MessageInvalid));
+    let mut unknown = bytes;
+    unknown[4] = 4;
+    assert_eq!(NotifySetRequest::decode(&unknown[..]), Err(ErrorCode::ArgumentInvalid));
+
+    let window = WindowRequest {
+        handle: Handle(0x1234_5678),
+        vmid: Vmid(4),
+        flags: WindowFlags::END,
+        offset: 100,
+        size: 0x200,
+    };
+    let bytes = hex("78 56 34 12 04 00 01 00  64 00 00 00 00 00 00 00  00 02 00 00 00 00 00 00");
+    assert_eq!(encoded(|into| window.encode(into)), bytes);
+    assert_eq!(bytes.len(), WindowRequest::SIZE);
+    assert_eq!(WindowRequest::decode(&bytes[..]), Ok(window));
+    assert_eq!(WindowRequest::decode(&bytes[..23]), Err(ErrorCode::MessageInvalid));
+    let mut unknown = bytes;
+    unknown[6] = 2;
+    assert_eq!(WindowRequest::decode(&unknown[..]), Err(ErrorCode::ArgumentInvalid));
+
+    let out = CopySegment {
+        source: CopySide::Parcel(Handle(0x1234_5678), 0x11),
+        dest: CopySide::Own(0x4000_0022),
+        length: 0x1_0000,
+    };
+    let back = CopySegment { source: out.dest, dest: out.source, length: 3 };
+    let bytes = hex("02 00 00 00 00 00 00 00
+         78 56 34 12 00 00 00 00  11 00 00 00 00 00 00 00
+         22 00 00 40 00 00 00 00  00 00 01 00 00 00 00 00
+         00 00 00 00 78 56 34 12  22 00 00 40 00 00 00 00
+         11 00 00 00 00 00 00 00  03 00 00 00 00 00 00 00");
+    assert_eq!(encoded(|into| CopyRequest::encode(&[out, back], into)), bytes);
+    assert_eq!(CopyRequest::decode(&bytes[..]), Ok(CopyRequest { count: 2 }));
+    assert_eq!([0, 1].map(|n| CopySegment::decode(&bytes[..], n)), [Some(out), Some(back)]);
+    assert_eq!(CopyRequest::decode(&bytes[..71]), Err(ErrorCode::MessageInvalid));
+    let longer = [&bytes[..], &[0; 4]].concat();
+    assert_eq!(CopyRequest::decode(&longer[..]), Ok(CopyRequest { count: 2 }));
+    let wish = [&bytes[..], &[1]].concat();
+    assert_eq!(CopyRequest::decode(&wish[..]), Err(ErrorCode::ArgumentInvalid));
+    let too_many = vec![out; CopyRequest::MAX + 1];
+    let refused = CopyRequest::encode(&too_many, &mut [0; MAX_PAYLOAD]);
+    assert_eq!((refused, CopyRequest::MAX), (Err(EncodeError::TooLong), 456));
 }
 
 #[test]

@@ -6,7 +6,8 @@
 //! struct, filled in, or with the [`Errno`] that the family documents.
 //!
 //! * **Guest pointers stay in the guest.** A struct has them as `u64`; nothing here follows them. The
-//!   driver copies what they point at, once, and hands over the copy beside the struct.
+//!   driver copies what they point at, once, and hands over the copy beside the struct; where there are
+//!   many, it is asked for each through a trait of its own ([`gntdev::Program`]).
 //! * **What a descriptor stands for is the driver's.** A front end is told the pages or the parcel of a
 //!   descriptor, and is given a closure where it needs a new one.
 //! * **Holes are fields.** All types are [`IntoBytes`](zerocopy::IntoBytes), which no type with hidden
@@ -23,6 +24,10 @@
 //! | number of dma-heap's ALLOC | 1, and 0 is GET_FEATURES | 0; there is no GET_FEATURES | both, by the full number ([`dmaheap::Command`]) |
 //! | the unknown end of a longer struct | "works" | ignored | ignored for dma-heap, must be zero elsewhere ([`sized`]) |
 //! | dma-buf's number 2 | INFO | EXPORT_SYNC_FILE | told apart by the size in the full number |
+//! | UNMAP_GRANT_REF of what is mapped | an error | done later | `EBUSY` |
+//! | GET_OFFSET_FOR_VADDR in the middle | an error | not looked at | `EINVAL` |
+//! | SET_UNMAP_NOTIFY | one for each page | one for each mapping | one for each page |
+//! | SET_MAX_GRANTS | comes first | dropped: `ENOTTY` | `EBUSY` if it comes late |
 //! | a failed dma-buf INFO | – | the error becomes the value | an error |
 //! | lending a buffer that the owner has mapped | locking it fails | `EINVAL` in later code | `EBUSY` |
 //!

@@ -98,15 +98,15 @@ pub use error::Error;
 pub use notice::{Notice, Offered};
 pub use parcel::{Acceptance, NewParcel, PAGE_SIZE, grant, pages};
 pub use queue::{Poll, QueueTrap, Queues, Received, Sent, Wait};
-pub use session::{LARGEST, Places, Session};
+pub use session::{Copied, LARGEST, Places, Session};
 pub use transport::{Direct, DirectCall, DirectResult, Transport, TransportError, Trap};
 
-pub use rm_abi::extension::{Counter, LeafInfo, MapEntry, PageState, VmEntry, VmRoles};
 pub use rm_abi::extension::{
-    Discovery, EventKind, EventReason, Events, Holder, HolderStage, LastRefusal, Limit, ListFlags,
-    ParcelEntry, ParcelEvent, ParcelFlags, ParcelInfo, ParcelPhase, Policies, Policy, Resource,
-    Rule, TrimFlags,
+    CopySegment, CopySide, Discovery, EventKind, EventReason, Events, Holder, HolderStage,
+    LastRefusal, Limit, ListFlags, NotifyActions, ParcelEntry, ParcelEvent, ParcelFlags,
+    ParcelInfo, ParcelPhase, Policies, Policy, Resource, Rule, TrimFlags, WindowFlags,
 };
+pub use rm_abi::extension::{Counter, LeafInfo, MapEntry, PageState, VmEntry, VmRoles};
 pub use rm_abi::vm::{ExitKind, VmExited, VmState, VmStatus};
 pub use rm_abi::{
     AclEntry, Attribute, AttributeEntry, ErrorCode, Handle, MemoryKind, Rights, Sanitize, SglEntry,

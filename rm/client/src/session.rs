@@ -1,8 +1,9 @@
 //! One VM's conversation with the manager.
 
 use rm_abi::extension::{
-    self, Discovery, Events, LastRefusal, Policy, RevokeFlags, RevokeRequest, SetPolicyRequest,
-    SubscribeRequest, TrimFlags, TrimRequest,
+    self, CopyRequest, CopySegment, Discovery, Events, LastRefusal, NotifyActions,
+    NotifySetRequest, Policy, RevokeFlags, RevokeRequest, SetPolicyRequest, SubscribeRequest,
+    TrimFlags, TrimRequest, WindowFlags, WindowRequest,
 };
 use rm_abi::list::List;
 use rm_abi::memparcel::accept::{Accept, Accepted};
@@ -13,8 +14,8 @@ use rm_abi::memparcel::lookup::Lookup;
 use rm_abi::memparcel::notify::Notify;
 use rm_abi::vm::VmExitRequest;
 use rm_abi::{
-    AppendFlags, Bytes, EncodeError, Entry, Handle, Header, MAX_ENTRIES, MAX_PAYLOAD, NotifyFlag,
-    Sanitize, SglEntry, Transfer, Vmid, VmidEntry, message, reply,
+    AppendFlags, Bytes, EncodeError, Entry, ErrorCode, Handle, Header, MAX_ENTRIES, MAX_PAYLOAD,
+    NotifyFlag, Sanitize, SglEntry, Transfer, Vmid, VmidEntry, message, reply,
 };
 
 use crate::error::Error;
@@ -26,6 +27,30 @@ use crate::transport::Transport;
 /// Bytes of the largest message, header included: the `N` with which a session can send and receive
 /// anything.
 pub const LARGEST: usize = Header::SIZE + MAX_PAYLOAD;
+
+/// What became of each segment of a copy.
+#[derive(Clone, Debug)]
+#[must_use = "a copy of which no segment was done succeeds as a call"]
+pub struct Copied<'a>(core::slice::ChunksExact<'a, u8>);
+
+impl Iterator for Copied<'_> {
+    type Item = Result<(), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(match self.0.next()?.u32_at(0) {
+            0 => Ok(()),
+            word => {
+                Err(ErrorCode::from_word(word).map_or(Error::RefusedUnknown(word), Error::Refused))
+            }
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Copied<'_> {}
 
 /// VMs that an access list can name.
 const MAX_TARGETS: usize = 16;
@@ -334,6 +359,49 @@ impl<T: Transport, const N: usize> Session<T, N> {
     pub fn set_policy(&mut self, parcel: Handle, policy: Policy) -> Result<(), Error> {
         let request = SetPolicyRequest { handle: parcel, policy };
         self.order(extension::SET_POLICY, |into| request.encode(into))
+    }
+
+    /// Has something done when this VM's part in the page of byte `offset` of a parcel ends: when it has
+    /// released the parcel, was revoked or has died, or, if it is the owner, when it takes the parcel away.
+    /// The byte is cleared, and then flag `bell.1` is set at the other end of channel `bell.0`. It takes the
+    /// place of what was asked for this page before.
+    pub fn notify_set(
+        &mut self,
+        parcel: Handle,
+        offset: u64,
+        actions: NotifyActions,
+        bell: (u32, u32),
+    ) -> Result<(), Error> {
+        let (doorbell, flag) = bell;
+        let request = NotifySetRequest { handle: parcel, actions, offset, doorbell, flag };
+        self.order(extension::NOTIFY_SET, |into| request.encode(into))
+    }
+
+    /// Copies bytes between parcels that this VM may use, accepted or not, and its own memory. The result
+    /// has an outcome for each segment, in their order.
+    pub fn copy(&mut self, segments: &[CopySegment]) -> Result<Copied<'_>, Error> {
+        let request = |into: &mut [u8]| CopyRequest::encode(segments, into);
+        let data = self.call(extension::COPY, request)?;
+        let words = data.get(CopyRequest::REPLY_HEAD..).ok_or(Error::Malformed)?;
+        let count = segments.len();
+        if data.u32_at(0) as usize != count || words.len() != count * CopyRequest::STATUS {
+            return Err(Error::Malformed);
+        }
+        Ok(Copied(words.chunks_exact(CopyRequest::STATUS)))
+    }
+
+    /// Lets a VM of a parcel's access list copy `size` bytes from `offset` on, and map nothing. With
+    /// [`WindowFlags::END`] that also completes an [unfinished](NewParcel::unfinished) parcel, so that the
+    /// VM never had a moment to map it.
+    pub fn set_window(
+        &mut self,
+        parcel: Handle,
+        vmid: Vmid,
+        (offset, size): (u64, u64),
+        flags: WindowFlags,
+    ) -> Result<(), Error> {
+        let request = WindowRequest { handle: parcel, vmid, flags, offset, size };
+        self.order(extension::SET_WINDOW, |into| request.encode(into))
     }
 
     /// Asks to be told of such events of this VM's own parcels by [`Notice::Event`], instead of those

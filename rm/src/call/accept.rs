@@ -142,6 +142,9 @@ fn check<M: Machine>(
         return Err(Refusal::MapVmid);
     }
     let index = parcel.borrower(caller.vm, caller.vmid(), Refusal::NotNamed)?;
+    if parcel.window(index).is_some() {
+        return Err(Refusal::Window);
+    }
     let state = &parcel.borrowers[index];
     match state.stage {
         Progress::Away | Progress::Assigned => {}

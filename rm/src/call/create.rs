@@ -115,6 +115,7 @@ impl Create {
         parcel.tag = None;
         parcel.name = Name::NONE;
         parcel.told = 0;
+        parcel.windowed = 0;
         parcel.recalled = false;
         parcel.poisoned = false;
         parcel.sanitized = request.flags.contains(CreateFlags::SANITIZE);

@@ -3,7 +3,7 @@
 use rm_abi::memparcel::handle::ReclaimRequest;
 use rm_abi::{Bytes, Handle, Sanitize};
 
-use crate::call::{Caller, extension, owner};
+use crate::call::{Caller, extension, owner, will};
 use crate::machine::Machine;
 use crate::memparcel::borrower::Place;
 use crate::memparcel::table::RecordIndex;
@@ -102,6 +102,10 @@ impl Reclaim {
     ) -> Step {
         let mut parcel = caller.manager.parcels().lock(caller.machine(), self.record);
         assert!(parcel.handle == self.handle, "G6: a parcel went while its reclaim was at work");
+        // While the pages are the parcel's.
+        if will::end_owners_part(&mut parcel, caller, budget) == Walk::More {
+            return Step::More;
+        }
         loop {
             let walk = match self.stage {
                 Stage::Inspect => {

@@ -5,6 +5,7 @@ use rm_abi::memparcel::handle::ReleaseRequest;
 use rm_abi::{Bytes, Handle, Sanitize};
 
 use crate::call::accept::change_borrower;
+use crate::call::will::end_part;
 use crate::call::{Caller, extension};
 use crate::machine::Machine;
 use crate::memparcel::Memparcel;
@@ -106,6 +107,9 @@ pub(crate) fn forget<M: Machine>(
     borrower: usize,
     budget: &mut Budget,
 ) -> Walk {
+    if end_part(parcel, caller, borrower, budget) == Walk::More {
+        return Walk::More;
+    }
     let state = &mut parcel.borrowers[borrower];
     if !state.addresses.clear(caller.mem(), caller.vm, budget) {
         return Walk::More;

@@ -11,7 +11,7 @@ use rm_abi::extension::{RevokeFlags, RevokeRequest};
 use rm_abi::{Bytes, Handle};
 
 use crate::call::evict::evict;
-use crate::call::{Caller, extension};
+use crate::call::{Caller, extension, will};
 use crate::link::notice::News;
 use crate::machine::Machine;
 use crate::memparcel::table::RecordIndex;
@@ -74,6 +74,9 @@ impl Revoke {
                 Walk::More => Step::More,
                 Walk::End => Step::Done(Ok(Reply::Empty)),
             };
+        }
+        if will::end_owners_part(&mut parcel, caller, budget) == Walk::More {
+            return Step::More;
         }
         match revoke_from(&mut parcel, self.record, caller, &mut self.entry, budget) {
             Walk::More => Step::More,

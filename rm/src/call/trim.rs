@@ -12,13 +12,14 @@ use rm_abi::{Bytes, Handle};
 
 use crate::address::{Ipa, PAGE_SIZE};
 use crate::call::accept::change_borrower;
-use crate::call::{Caller, extension, owner};
+use crate::call::{Caller, extension, owner, will};
 use crate::machine::Machine;
 use crate::memparcel::borrower::{Place, Stage as Progress};
 use crate::memparcel::extents::Extent;
 use crate::memparcel::holes::{Gone, Hole};
 use crate::memparcel::table::RecordIndex;
 use crate::memparcel::units::{self, End, Walk};
+use crate::memparcel::words::Cursor;
 use crate::memparcel::{Memparcel, Phase};
 use crate::operation::budget::{Budget, weight};
 use crate::operation::{Begun, Operation, Reply, Step};
@@ -38,6 +39,8 @@ pub(crate) struct Trim {
     /// The first page of the range and the last one, as far as they are found.
     first: Place,
     last: Place,
+    /// The next of the caller's wills that is looked at.
+    will: Cursor,
 }
 
 /// Whose pages they are.
@@ -91,7 +94,7 @@ pub(crate) fn begin<M: Machine>(
         }
     };
     let (stage, first, last) = (Stage::First, Place::START, Place::START);
-    let trim = Trim { record, handle, side, range, wipe, stage, first, last };
+    let trim = Trim { record, handle, side, range, wipe, stage, first, last, will: Cursor::START };
     *operation = Some(Operation::Trim(trim));
     let after_cut = Caller { step: caller.step.saturating_sub(PART), ..caller };
     let short = after_cut.fits_step(range.pages(), parcel.pieces(entry), page);
@@ -224,11 +227,18 @@ impl Trim {
                     let zero = self.wipe || parcel.sanitize;
                     owner::maintain_until(parcel, caller, self.end(), zero, budget)
                 }
+                (Stage::Restore, _) if self.end_parts(parcel, caller, budget) == Walk::More => {
+                    Walk::More
+                }
                 (Stage::Restore, _) => {
                     owner::change_until(parcel, caller, self.end(), Change::Restore, budget)
                 }
                 (Stage::Unmap, Side::Borrower(entry, _)) => {
-                    change_borrower(parcel, caller, entry, self.end(), Change::Unmap, budget)
+                    let (end, unmap) = (self.end(), Change::Unmap);
+                    match change_borrower(parcel, caller, entry, end, unmap, budget) {
+                        Walk::End => self.end_parts(parcel, caller, budget),
+                        Walk::More => Walk::More,
+                    }
                 }
                 (Stage::Unmap, Side::Owner(_)) => unreachable!("an owner maps nothing"),
                 (Stage::Wipe, _) => self.wipe(parcel, caller, budget),
@@ -331,6 +341,20 @@ impl Trim {
         };
         let ends = [address(&self.first), address(&self.last).add_pages(1)];
         Ok(caller.stage2().part(mem, ends, budget)?)
+    }
+
+    /// Executes what the caller wants done when its part in these pages has ended.
+    fn end_parts<M: Machine>(
+        &mut self,
+        parcel: &mut Memparcel,
+        caller: Caller<'_, '_, M>,
+        budget: &mut Budget,
+    ) -> Walk {
+        let entry = match self.side {
+            Side::Owner(_) => None,
+            Side::Borrower(entry, _) => Some(entry),
+        };
+        will::end_part_in(parcel, caller, entry, (self.range, &mut self.will), budget)
     }
 
     /// Zeroes the pages that the borrower can reach no more, from the first on.

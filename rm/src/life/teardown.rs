@@ -17,7 +17,7 @@ use rm_abi::extension::{EventKind, EventReason};
 use crate::call::evict::evict;
 use crate::call::reclaim::Reclaim;
 use crate::call::revoke::{recall_from, revoke_from};
-use crate::call::{Caller, extension};
+use crate::call::{Caller, extension, will};
 use crate::config::OwnedParcels;
 use crate::life::Life;
 use crate::link::notice::News;
@@ -158,6 +158,9 @@ impl Teardown {
             // What cannot be vouched for stays.
             _ if parcel.owner != caller.vm || parcel.poisoned => self.next_record(budget),
             Phase::Initial | Phase::Offered | Phase::Closing => {
+                if will::end_owners_part(&mut parcel, caller, budget) == Walk::More {
+                    return Walk::More;
+                }
                 if self.keeps(&mut parcel, record, caller) {
                     self.waits = true;
                     self.next_record(budget);

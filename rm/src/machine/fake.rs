@@ -290,6 +290,32 @@ impl Machine for FakeMachine {
         hardware.cache.settle(page, &[0; PAGE_SIZE as usize]);
     }
 
+    fn read(&self, from: Pa, into: &mut [u8], cached: bool) {
+        check_in_page(from, into.len());
+        let mut hardware = self.hardware();
+        if !cached {
+            hardware.cache.clean_invalidate(from);
+        }
+        for (at, byte) in (from.0..).zip(into) {
+            *byte = hardware.cache.load(Pa(at), Path::Cached);
+        }
+    }
+
+    fn write(&self, to: Pa, from: &[u8], cached: bool) {
+        check_in_page(to, from.len());
+        let mut hardware = self.hardware();
+        hardware.tables.check_out_of_reach(to);
+        if !cached {
+            hardware.cache.clean_invalidate(to);
+        }
+        for (at, byte) in (to.0..).zip(from) {
+            hardware.cache.store(Pa(at), Path::Cached, *byte);
+        }
+        if !cached {
+            hardware.cache.clean_invalidate(to);
+        }
+    }
+
     const MAY_POISON: bool = true;
 
     fn is_sound(&self, from: Pa, pages: u64) -> bool {
@@ -344,6 +370,14 @@ impl Machine for FakeMachine {
             None => hardware.tables.put(&self.frames, frame),
         }
     }
+}
+
+fn check_in_page(at: Pa, length: usize) {
+    let room = PAGE_SIZE - at.0 % PAGE_SIZE;
+    assert!(
+        length as u64 <= room,
+        "the manager copies {length} bytes at {at:?}, over a page's end"
+    );
 }
 
 #[cfg(test)]

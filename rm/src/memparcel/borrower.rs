@@ -3,6 +3,7 @@
 use crate::memparcel::extents::Addresses;
 use crate::memparcel::holes::{BORROWER_HOLES, Hole, Holes};
 use crate::memparcel::units::End;
+use crate::memparcel::wills::Wills;
 use crate::memparcel::words::Cursor;
 
 /// How far a borrower is. A call of several steps keeps its progress here, not with its caller, so
@@ -70,6 +71,8 @@ pub(crate) struct Borrower {
     pub(crate) end: End,
     /// Of an accept that was refused: where the reservations end that stay.
     pub(crate) kept: End,
+    /// What it wants done when its mapping has ended.
+    pub(crate) wills: Wills,
     /// Rises when the work of this VM's own call is taken over: that call has nothing left to do.
     pub(crate) epoch: u32,
 }
@@ -86,6 +89,7 @@ impl Borrower {
             place: Place::START,
             end: (0, 0),
             kept: (0, 0),
+            wills: Wills::new(),
             epoch: 0,
         }
     }

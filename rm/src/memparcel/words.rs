@@ -94,6 +94,30 @@ impl<const W: usize, const INLINE: usize> Words<W, INLINE> {
         self.len += 1;
     }
 
+    /// Whether it has no record, and no frame to return.
+    pub(crate) const fn is_clear(&self) -> bool {
+        self.len == 0 && self.first.is_none()
+    }
+
+    /// Puts another record in the place of the one at `cursor`.
+    pub(crate) fn replace<M: Machine>(
+        &mut self,
+        mem: Memory<'_, '_, M>,
+        cursor: Cursor,
+        record: [u64; W],
+    ) {
+        let (_, frame) = self.find(mem, cursor).expect("G7: a record is replaced that is there");
+        match (Self::place(cursor.index), frame) {
+            (Some(place), Some(frame)) => {
+                let words = frame_at(mem, frame);
+                for (word, value) in record.into_iter().enumerate() {
+                    words.write(place as usize * W + word, value);
+                }
+            }
+            _ => self.inline[cursor.index as usize] = record,
+        }
+    }
+
     /// The first record, of a list that has one.
     pub(crate) const fn first(&self) -> [u64; W] {
         self.inline[0]

@@ -28,6 +28,10 @@ pub mod weight {
     pub const COPY_PAGE: u32 = 64;
     /// One parcel looked at in a search: its record is locked, and its short lists are compared.
     pub const VISIT: u32 = 12;
+    /// One byte cleared and one doorbell rung.
+    pub const WILL: u32 = 40;
+    /// A chunk of a copy: two parcels or trees locked and walked, and its bytes moved twice.
+    pub const COPY_CHUNK: u32 = 50;
     /// One extent compared with an entry of a request.
     pub const REGION: u32 = 6;
 }

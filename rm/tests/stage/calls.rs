@@ -2,8 +2,10 @@
 
 use rm::machine::fake::world::{LABEL, accept, append, by_handle, offer};
 use rm_abi::extension::{
-    HOLDERS, INFO, LIST, ListFlags, ListRequest, MAP, MapRequest, Name, NameRequest, Policy,
-    REVOKE, RevokeFlags, SET_NAME, SET_POLICY, TRIM, TrimFlags, TrimRequest,
+    COPY, CopyRequest, CopySegment, CopySide, HOLDERS, INFO, LIST, ListFlags, ListRequest, MAP,
+    MapRequest, NOTIFY_SET, Name, NameRequest, NotifyActions, NotifySetRequest, Policy, REVOKE,
+    RevokeFlags, SET_NAME, SET_POLICY, SET_WINDOW, TRIM, TrimFlags, TrimRequest, WindowFlags,
+    WindowRequest,
 };
 use rm_abi::memparcel::accept::Accept;
 use rm_abi::memparcel::lookup::Lookup;
@@ -56,6 +58,10 @@ pub enum Effect {
     Recall,
     Policy(Policy),
     Name,
+    /// Nothing that a view shows: what is done when something ends, what was copied, who may copy what.
+    Unseen,
+    /// The parcel is complete.
+    Complete,
     /// The borrower, or the owner, is told this.
     TellBorrower(u32),
     TellOwner(u32),
@@ -123,6 +129,13 @@ pub const CALLS: &[Call] = &[
     call("h+?", Effect::None, |scene, _| handle(HOLDERS, scene, UNKNOWN)),
     call("N", Effect::Name, |scene, _| name(scene.handle)),
     call("m", Effect::None, |scene, _| map(scene.handle)),
+    call("w", Effect::Unseen, |scene, _| will(scene, NotifyActions::empty().bits())),
+    call("w+c", Effect::Unseen, |scene, _| will(scene, NotifyActions::CLEAR_BYTE.bits())),
+    call("w+?", Effect::Unseen, |scene, _| will(scene, UNKNOWN.into())),
+    call("y", Effect::Unseen, |scene, _| copy(scene)),
+    call("W", Effect::Unseen, |scene, _| window(scene, WindowFlags::empty().bits())),
+    call("W+e", Effect::Complete, |scene, _| window(scene, WindowFlags::END.bits())),
+    call("W+?", Effect::Unseen, |scene, _| window(scene, UNKNOWN.into())),
     call("s", Effect::None, |_, _| list(ListFlags::empty())),
     call("s+a", Effect::None, |_, _| list(ListFlags::ALL)),
 ];
@@ -221,6 +234,27 @@ fn map(parcel: u32) -> (u32, Vec<u8>) {
     (MAP, encoded(|into| MapRequest { vmid, most: 4, parcel, cursor: 0 }.encode(into)))
 }
 
+fn will(scene: &Scene, actions: u32) -> (u32, Vec<u8>) {
+    let actions = NotifyActions::from_bits_retain(actions);
+    let handle = Handle(scene.handle);
+    let request = NotifySetRequest { handle, actions, offset: 0, doorbell: 0, flag: 0 };
+    (NOTIFY_SET, encoded(|into| request.encode(into)))
+}
+
+/// What its one segment is answered is in the reply: the call itself is done.
+fn copy(scene: &Scene) -> (u32, Vec<u8>) {
+    let source = CopySide::Parcel(Handle(scene.handle), 0);
+    let segment = CopySegment { source, dest: CopySide::Own(SPARE + 0x9000), length: 1 };
+    (COPY, encoded(|into| CopyRequest::encode(&[segment], into)))
+}
+
+fn window(scene: &Scene, flags: u16) -> (u32, Vec<u8>) {
+    let (handle, flags) = (Handle(scene.handle), WindowFlags::from_bits_retain(flags));
+    let vmid = Vmid(Role::Borrower.vmid());
+    let request = WindowRequest { handle, vmid, flags, offset: 0, size: 8 };
+    (SET_WINDOW, encoded(|into| request.encode(into)))
+}
+
 fn list(flags: ListFlags) -> (u32, Vec<u8>) {
     (LIST, encoded(|into| ListRequest { cursor: 0, most: 4, flags }.encode(into)))
 }
@@ -231,7 +265,11 @@ impl Effect {
         let mut view = before.clone();
         let used = &mut view.used[role as usize];
         match self {
-            Self::None => {}
+            Self::None | Self::Unseen => {}
+            Self::Complete => {
+                used.unfinished -= 1;
+                view.parcel.phase = 2;
+            }
             Self::New { open } => {
                 used.parcels += 1;
                 used.lent += 1;

@@ -97,6 +97,12 @@ numbered! {
     Policy = 53, "the memory cannot have this cache policy";
     SharedQuota = 55, "the VM's guarantee is used up, and so is the shared pool; the resource says of what";
     Poisoned = 59, "a page of the parcel cannot be vouched for, so it is given to nobody";
+    NotifyByte = 64, "a byte to clear must be one that the caller may write";
+    NotifyBell = 65, "there is no such doorbell or flag";
+    Outside = 66, "a byte is not in the parcel, or not in the caller's window of it";
+    Window = 67, "the caller may copy some bytes of the parcel, and not map it";
+    CopyOwn = 68, "neither side of a copy is a parcel";
+    CopyRights = 69, "the access list does not let the caller copy this way";
 }
 
 numbered! {

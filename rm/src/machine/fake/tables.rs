@@ -314,7 +314,7 @@ impl Tables {
             self.tlb.stale.iter().find(|(_, _, pages, to)| {
                 (to.pa.page()..to.pa.page() + pages).contains(&page.page())
             });
-        assert!(reach.is_none(), "G5: {page:?} is zeroed while a CPU may still use {reach:?}");
+        assert!(reach.is_none(), "G5: {page:?} is written while a CPU may still use {reach:?}");
     }
 
     fn frame_of(&self, table: Pa) -> FrameIndex {

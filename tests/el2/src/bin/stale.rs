@@ -79,6 +79,14 @@ impl Machine for Deaf {
         self.hardware.clean_invalidate_page(page);
     }
 
+    fn read(&self, from: Pa, into: &mut [u8], cached: bool) {
+        self.hardware.read(from, into, cached);
+    }
+
+    fn write(&self, to: Pa, from: &[u8], cached: bool) {
+        self.hardware.write(to, from, cached);
+    }
+
     fn interrupt(&self, vm: VmIndex, line: Line) {
         self.hardware.interrupt(vm, line);
     }
