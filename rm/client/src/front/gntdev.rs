@@ -6,10 +6,44 @@
 //! All numbers have direction "none", so a driver must not take from the direction what to copy. A
 //! struct with an array at its end is here without the array, since the number has the size of one
 //! entry in it, whatever the count says; see [`read_array`](super::sized::read_array).
+//!
+//! [`GntDev`] serves them. A domain is a VM, by its VMID, and a grant is a parcel of one page, by its handle;
+//! the manager knows the rest: who granted what to whom, what is mapped, and what is to be done when a
+//! mapping ends, however it ends. So nothing of a program's or of a peer's is believed that matters to
+//! others.
+//!
+//! | call | errors | note |
+//! |---|---|---|
+//! | MAP_GRANT_REF | `EINVAL`: no grants, or more than 65,536; `ENOSPC`: more than SET_MAX_GRANTS; `ENOMEM` | reserves only; grants are looked at by `mmap` |
+//! | `mmap` | `EINVAL`: not exactly a reservation, mapped already, not such a grant; `EPERM`: to be read only | all or nothing |
+//! | UNMAP_GRANT_REF | `ENOENT`; `EBUSY`: mapped | a count of 0 fits any |
+//! | GET_OFFSET_FOR_VADDR | `EINVAL`: not where a mapping begins | |
+//! | SET_MAX_GRANTS | `EBUSY`: not the first call; `E2BIG`: more than the VM may have | |
+//! | SET_UNMAP_NOTIFY | `EINVAL`: actions, port, a byte in a mapping that is only read; `ENOENT`: not in a reservation | one for each page |
+//! | GRANT_COPY | `EINVAL`: no grant on either side, or beyond its page; `EFAULT` | else a status for each segment |
+//! | EXP_FROM_REFS | `EINVAL`: flags, count, a grant, its cache policy | maps at once |
+//! | EXP_WAIT_RELEASED | `ENOENT`: no such buffer, or no more; `ETIMEDOUT` | the driver waits |
+//! | IMP_TO_REFS | `EINVAL`: reserved, count, domain; `EBADF`; `ENOSPC` | |
+//! | IMP_RELEASE | `EINVAL`: reserved; `ENOENT` | pages that are still mapped come home later |
+//!
+//! Where header and shipped code contradict each other the header is followed: UNMAP_GRANT_REF of what is
+//! mapped is an error (shipped: unmapped later); GET_OFFSET_FOR_VADDR wants the start (not looked at); there
+//! is one notification for each page (one for each mapping); SET_MAX_GRANTS exists, and comes first (dropped).
+//! A byte is cleared and its bell rung once no CPU can use the mapping any more, while Linux clears it
+//! before the page is unmapped: a peer that sees the zero may use the page.
+
+mod buffers;
+mod copies;
+mod device;
+mod program;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Errno, layout, numbers};
+
+pub use buffers::ReleaseWait;
+pub use device::{Done, GntDev, PORTS_PER_CHANNEL, Place};
+pub use program::{Buffers, Program};
 
 /// Most pages of one mapping: the limit of Linux's gntdev.
 pub const MAX_PAGES: u32 = 64 * 1024;
@@ -156,6 +190,23 @@ pub struct CopySegment {
 pub const COPY_SOURCE_GRANT: u16 = 1;
 /// [`CopySegment::flags`]: the destination is a grant.
 pub const COPY_DEST_GRANT: u16 = 2;
+
+/// [`CopySegment::status`]: done.
+pub const GNTST_OKAY: i16 = 0;
+/// [`CopySegment::status`]: for another reason.
+pub const GNTST_GENERAL_ERROR: i16 = -1;
+/// [`CopySegment::status`]: the grant is another domain's.
+pub const GNTST_BAD_DOMAIN: i16 = -2;
+/// [`CopySegment::status`]: no such grant.
+pub const GNTST_BAD_GNTREF: i16 = -3;
+/// [`CopySegment::status`]: the grant does not allow it.
+pub const GNTST_PERMISSION_DENIED: i16 = -8;
+/// [`CopySegment::status`]: a page that is not there.
+pub const GNTST_BAD_PAGE: i16 = -9;
+/// [`CopySegment::status`]: beyond what is granted of the page.
+pub const GNTST_BAD_COPY_ARG: i16 = -10;
+/// [`CopySegment::status`]: the grant is changing; try again.
+pub const GNTST_EAGAIN: i16 = -12;
 
 /// Copies without mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
