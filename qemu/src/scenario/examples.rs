@@ -2,7 +2,7 @@
 //! that asks another for memory.
 
 use guests::layout::{LINK_AB, VMID_A, VMID_B};
-use package::Vm;
+use package::{EndOfLife, Vm};
 
 use super::{Guest, Scenario, guest, link};
 
@@ -41,12 +41,30 @@ const BLOCKING: Scenario = Scenario {
 
 const MEMBUF: Scenario = Scenario {
     name: "example-membuf",
-    about: "a VM that asks another for memory of a named heap, gives it back, and dies with some",
+    about: "mem-buf: a VM asks another for memory of a heap, imports a buffer, and dies with some",
     guests: &[
         Guest { program: "example_supplier", vm: guest("A", VMID_A) },
-        Guest { program: "example_consumer", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
+        Guest { program: "example_consumer", vm: CONSUMER },
     ],
     channels: &[link(0, 1, LINK_AB)],
-    log: &["my peer has ended", "all of it is home, and zero", "conservation holds"],
+    log: &[
+        "EXPORT lends 2 more pages",
+        "IMPORT with the right to write: EINVAL",
+        "I read what A wrote",
+        "EXPORT: EOPNOTSUPP",
+        "ALLOC of 5 pages lent me 6",
+        "close while a program has some of it: EBUSY",
+        "ALLOC from a heap that A does not have: EINVAL",
+        "ALLOC of more than my share of the heap: ENOSPC",
+        "comes too late: ETIMEDOUT",
+        "A has confirmed it",
+        "the manager says that my peer has ended",
+        "all of it is home, and zero",
+        "conservation holds",
+    ],
     ..Scenario::USUAL
 };
+
+/// It may not give memory to others, and is taken apart as soon as it ends.
+const CONSUMER: Vm =
+    Vm { cpus: [1, 0], may_supply: false, end_of_life: EndOfLife::Reset, ..guest("B", VMID_B) };

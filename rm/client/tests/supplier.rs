@@ -447,11 +447,11 @@ fn an_object_that_is_broken_does_not_shield_the_others_from_a_revoke() {
     // Somebody in the supplier's VM takes the first parcel back behind the service's back.
     stage.a.revoke(broken).unwrap();
     stage.a.reclaim(broken, Sanitize::SANITIZE).unwrap();
-    assert_eq!(stage.supplier.revoke(&mut stage.a, VMID_B), Err(Refusal::Broken));
+    assert_eq!(stage.supplier.revoke(&mut stage.a, VMID_B), Err(Refusal::Lost));
     assert_eq!(stage.supplier.free_bytes("frames"), Some(HEAP_SIZE - GRANULE));
     assert_eq!((stage.supplier.objects(), stage.supplier.counts().poisoned), (1, 1));
     // It stays what it is, and is not counted again.
-    assert_eq!(stage.supplier.revoke(&mut stage.a, VMID_B), Err(Refusal::Broken));
+    assert_eq!(stage.supplier.revoke(&mut stage.a, VMID_B), Err(Refusal::Lost));
     assert_eq!((stage.supplier.objects(), stage.supplier.counts().poisoned), (1, 1));
 }
 

@@ -107,6 +107,7 @@ impl From<Refusal> for Errno {
             Refusal::Invalid => Self::EINVAL,
             Refusal::NoSpace => Self::ENOSPC,
             Refusal::NotSupported => Self::EOPNOTSUPP,
+            Refusal::Lost => Self::EADDRNOTAVAIL,
             Refusal::TimedOut => Self::ETIMEDOUT,
             Refusal::Gone => Self::ESTALE,
         }

@@ -7,7 +7,7 @@
 use rm_abi::{AclEntry, ErrorCode, Handle, Sanitize, Transfer, Vmid};
 
 use super::message::{Acl, Body, Given, HeapName, Message, Offer, Packet, Refusal, Request};
-use super::service::{ended, refusal};
+use super::service::{ended, explained, refusal};
 use crate::error::Error;
 use crate::notice::Notice;
 use crate::parcel::{Acceptance, PAGE_SIZE};
@@ -263,7 +263,7 @@ impl<const SLOTS: usize> Consumer<SLOTS> {
                     // It may be accepted: then this lets it go.
                     let _ = session.release(given.handle, Sanitize::empty());
                 }
-                return Err(refusal(error));
+                return Err(explained(session, error));
             }
         };
         let Some(place) = place else {

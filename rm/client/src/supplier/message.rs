@@ -56,6 +56,8 @@ pub enum Refusal {
     NoSpace = 28,
     /// EOPNOTSUPP: not a role of this VM.
     NotSupported = 95,
+    /// EADDRNOTAVAIL: it is not known what became of the memory, and nobody gets it again.
+    Lost = 99,
     /// ETIMEDOUT: no answer came in time.
     TimedOut = 110,
     /// ESTALE: the peer ended.
@@ -74,6 +76,7 @@ impl Refusal {
             -22 => Self::Invalid,
             -28 => Self::NoSpace,
             -95 => Self::NotSupported,
+            -99 => Self::Lost,
             -110 => Self::TimedOut,
             -116 => Self::Gone,
             _ => Self::Broken,

@@ -8,7 +8,7 @@
 //! earlier life answers no question of a later one: [`Supplier::hear`] tells the lives apart, and is to have
 //! a notice before [`Supplier::receive`] has a message that came after it.
 
-use rm_abi::extension::{EventKind, PageState};
+use rm_abi::extension::{EventKind, PageState, Rule};
 use rm_abi::vm::{VmState, VmStatus};
 use rm_abi::{ErrorCode, Handle, Sanitize, Transfer, Vmid};
 
@@ -284,7 +284,7 @@ impl<const HEAPS: usize, const OBJECTS: usize> Supplier<HEAPS, OBJECTS> {
             // It was refused or not sent: nothing has changed.
             Err(error @ (Error::Refused(_) | Error::RefusedUnknown(_) | Error::Encode(_))) => {
                 self.heaps[heap].put_back(block);
-                return Err(refusal(error));
+                return Err(explained(session, error));
             }
             Err(_) => {
                 self.counts.poisoned = self.counts.poisoned.saturating_add(1);
@@ -296,7 +296,7 @@ impl<const HEAPS: usize, const OBJECTS: usize> Supplier<HEAPS, OBJECTS> {
         let request = *request;
         self.objects[place] =
             Some(Object { peer, transaction, request, given, heap, block, try_at, phase });
-        if phase == Phase::Given { Ok(given) } else { Err(Refusal::Broken) }
+        if phase == Phase::Given { Ok(given) } else { Err(Refusal::Lost) }
     }
 
     /// A peer asks for itself, and with a share for this VM, and for nobody else.
@@ -356,7 +356,7 @@ impl<const HEAPS: usize, const OBJECTS: usize> Supplier<HEAPS, OBJECTS> {
     ) -> Result<(), Refusal> {
         let object = self.objects[index].ok_or(Refusal::Unknown)?;
         if object.phase == Phase::Poisoned {
-            return Err(Refusal::Broken);
+            return Err(Refusal::Lost);
         }
         match session.reclaim(object.given.handle, Sanitize::SANITIZE) {
             Ok(()) => {
@@ -364,11 +364,12 @@ impl<const HEAPS: usize, const OBJECTS: usize> Supplier<HEAPS, OBJECTS> {
                 self.heaps[object.heap].put_back(object.block);
                 Ok(())
             }
-            Err(Error::Refused(ErrorCode::HandleInvalid)) => {
-                // A parcel of this VM ends by its own reclaim alone; so nothing is certain any more.
+            // A parcel of this VM ends by its own reclaim alone; so nothing is certain any more. Or the
+            // manager says itself that a page cannot be vouched for.
+            Err(Error::Refused(ErrorCode::HandleInvalid | ErrorCode::MemoryInvalid)) => {
                 self.counts.poisoned = self.counts.poisoned.saturating_add(1);
                 self.objects[index] = Some(Object { phase: Phase::Poisoned, ..object });
-                Err(Refusal::Broken)
+                Err(Refusal::Lost)
             }
             Err(error) => Err(refusal(error)),
         }
@@ -517,6 +518,16 @@ pub(super) const fn ended(notice: &Notice<'_>) -> Option<Vmid> {
         }) => Some(*vmid),
         _ => None,
     }
+}
+
+/// As [`refusal`], and whether it is this VM's own configuration that is in the way.
+pub(super) fn explained<T: Transport, const N: usize>(
+    session: &mut Session<T, N>,
+    error: Error,
+) -> Refusal {
+    let is_role = matches!(error, Error::Refused(ErrorCode::Denied))
+        && session.last_refusal().is_ok_and(|why| why.rule == Rule::Role as u16);
+    if is_role { Refusal::NotSupported } else { refusal(error) }
 }
 
 /// How a peer is told of what the manager said.

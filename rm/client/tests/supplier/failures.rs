@@ -529,7 +529,7 @@ fn a_vm_that_may_not_supply_says_so_at_once_and_gives_nothing() {
     let before = world.check();
     let mut stage = Stage::new(&world);
     let (_, ask) = stage.ask(1, Transfer::Lend, &LEND);
-    assert_eq!(stage.refused(&ask), Refusal::NotPermitted, "the manager does not let it");
+    assert_eq!(stage.refused(&ask), Refusal::NotSupported, "the manager does not let it");
     stage.supplier.set_role(false);
     assert_eq!(stage.refused(&ask), Refusal::NotSupported, "or it does not ask the manager");
     stage.all_home();
@@ -543,7 +543,7 @@ fn a_vm_that_may_not_consume_gets_nothing_and_the_memory_goes_home() {
     let mut stage = Stage::new(&world);
     let (ticket, answer) = stage.asked(1);
     let step = stage.at_b(&answer);
-    assert_eq!(step.event, Some(Event::Failed(ticket, Refusal::NotPermitted)));
+    assert_eq!(step.event, Some(Event::Failed(ticket, Refusal::NotSupported)));
     stage.at_a(&step.send.expect("it is given back")).unwrap();
     stage.all_home();
     assert_eq!(world.check(), before);
@@ -581,4 +581,25 @@ fn a_consumer_of_the_first_generation_is_served_in_its_own_words() {
     }
     stage.all_home();
     assert_eq!(stage.supplier.counts().refused, 3);
+}
+
+#[test]
+fn memory_that_cannot_be_vouched_for_is_given_to_nobody_again() {
+    let world = usual();
+    let mut stage = Stage::new(&world);
+    let (ticket, _) = stage.lent(GRANULE);
+    world.manager.machine().spoil(rm::address::Pa(World::pa_of(A).0 + HEAP - RAM.0));
+    let told = stage.consumer.close(0, &mut stage.b, ticket).unwrap();
+    for _ in 0..2 {
+        assert_eq!(stage.refused(&told), Refusal::Lost);
+    }
+    let answer = stage.at_a(&told).unwrap();
+    assert_eq!(stage.at_b(&answer).event, Some(Event::Closed(ticket, Err(Refusal::Lost))));
+    for now in [2 * PATIENCE, 9 * PATIENCE] {
+        stage.supplier.tick(now, &mut stage.a);
+    }
+    assert_eq!((stage.supplier.objects(), stage.supplier.counts().poisoned), (1, 1));
+    assert_eq!(stage.supplier.free_bytes("frames"), Some(HEAP_SIZE - GRANULE));
+    let (ticket, _) = stage.lent(GRANULE);
+    stage.close(ticket);
 }

@@ -4,7 +4,7 @@
 //! the partner accepts it and writes the answer beside; the owner asks for the page and takes it back.
 //! No memory is shared but the parcel: all else is said by notices.
 //!
-//! Supplier and consumer tell another one: a VM asks its peer for memory.
+//! Supplier and consumer tell another one, of mem-buf: a VM asks its peer for memory and is offered some.
 
 pub mod blocking;
 pub mod consumer;
@@ -15,11 +15,21 @@ pub mod supplier;
 pub mod wire;
 
 use rm_client::Vmid;
+use rm_client::front::membuf::{VMID_PRIMARY, VMID_TRUSTED};
 
 use crate::layout::{PAGES, VMID_A, VMID_B};
 
 pub(crate) const OWNER: Vmid = Vmid(VMID_A);
 pub(crate) const PARTNER: Vmid = Vmid(VMID_B);
+
+/// Which VM mem-buf's names for VMs are.
+pub(crate) const fn named(name: u32) -> Option<Vmid> {
+    match name {
+        VMID_PRIMARY => Some(OWNER),
+        VMID_TRUSTED => Some(PARTNER),
+        _ => None,
+    }
+}
 
 /// What the owner calls its parcel in notices.
 pub(crate) const TAG: u32 = 7;
