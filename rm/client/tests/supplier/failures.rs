@@ -492,14 +492,17 @@ fn a_consumer_that_starts_again_is_not_taken_for_its_former_self() {
     let (_, memory) = stage.lent(GRANULE);
     world.cpu(B).write(Ipa(memory.ipa), 0x5e).unwrap();
     world.end(B);
+    assert!(stage.a_hears() > 0, "that it has ended, and not yet that it holds nothing");
+    assert_eq!(stage.supplier.objects(), 1);
     world.settle(B, 50);
     world.start(B);
     stage.consumer = Consumer::new(agreement());
-    stage.a_hears();
     // Transaction 1 of its second life: the very same request.
     let (ticket, memory) = stage.lent(GRANULE);
     assert_eq!(world.cpu(B).read(Ipa(memory.ipa)), Ok(0), "and not what it left");
     assert_eq!(stage.supplier.counts(), Counts::default(), "no repetition");
+    stage.a_hears();
+    assert_eq!(stage.supplier.objects(), 1, "what the former life had is home");
     stage.close(ticket);
     stage.all_home();
 }
