@@ -73,7 +73,8 @@ fn supply() -> Result<(), Error> {
     assert!(exported.is_none(), "the buffer came home");
     assert!(supplier.free_bytes(HEAP) == Some(HEAP_PAGES * PAGE));
     assert!(supplier.counts().refused == 2 && supplier.counts().poisoned == 0);
-    memory::check_zero(PAGES, 5 * GRANULE / PAGE);
+    // The first two objects; where the others lay depends on when the manager said that those were free.
+    memory::check_zero(PAGES, 4 * GRANULE / PAGE);
     println!("all of it is home, and zero where my peer had it");
     Ok(())
 }
