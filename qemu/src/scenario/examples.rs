@@ -1,5 +1,5 @@
-//! The examples of `rm-client`: one owner for each way to call, and the same borrower each time; and a VM
-//! that asks another for memory.
+//! The examples of `rm-client`: one owner for each way to call, and the same borrower each time; a VM
+//! that asks another for memory; and one that grants pages.
 
 use guests::layout::{LINK_AB, VMID_A, VMID_B};
 use package::{EndOfLife, Vm};
@@ -7,7 +7,7 @@ use package::{EndOfLife, Vm};
 use super::{Guest, Scenario, guest, link};
 
 /// All of them.
-pub const ALL: &[Scenario] = &[DIRECT, POLLING, BLOCKING, MEMBUF];
+pub const ALL: &[Scenario] = &[DIRECT, POLLING, BLOCKING, MEMBUF, GRANTS];
 
 const PARTNER: Guest =
     Guest { program: "example_partner", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } };
@@ -68,3 +68,25 @@ const MEMBUF: Scenario = Scenario {
 /// It may not give memory to others, and is taken apart as soon as it ends.
 const CONSUMER: Vm =
     Vm { cpus: [1, 0], may_supply: false, end_of_life: EndOfLife::Reset, ..guest("B", VMID_B) };
+
+const GRANTS: Scenario = Scenario {
+    name: "example-grants",
+    about: "what Xen's grants do: windows, a byte and a bell when one ends, copies without a mapping",
+    guests: &[
+        Guest { program: "example_granter", vm: guest("A", VMID_A) },
+        Guest {
+            program: "example_grantee",
+            vm: Vm { cpus: [1, 0], end_of_life: EndOfLife::Reset, ..guest("B", VMID_B) },
+        },
+    ],
+    channels: &[link(0, 1, LINK_AB)],
+    log: &[
+        "nothing of it was mapped",
+        "my peer has unmapped the page",
+        "I have revoked it: the byte is zero",
+        "each with a status of its own: [0, -8, 0, -10, -10, 0]",
+        "it had no time to clear the byte",
+        "conservation holds",
+    ],
+    ..Scenario::USUAL
+};

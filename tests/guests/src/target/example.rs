@@ -5,10 +5,13 @@
 //! No memory is shared but the parcel: all else is said by notices.
 //!
 //! Supplier and consumer tell another one, of mem-buf: a VM asks its peer for memory and is offered some.
+//! Granter and grantee do what Xen's grants do.
 
 pub mod blocking;
 pub mod consumer;
 pub mod direct;
+pub mod grantee;
+pub mod granter;
 pub mod partner;
 pub mod polling;
 pub mod supplier;

@@ -1,0 +1,4 @@
+//! The grantee of the example of grants.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+guests::program!(guests::example::grantee::main);
