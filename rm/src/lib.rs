@@ -84,6 +84,7 @@
 //! | reclaim, non-cacheable | before it is write-back again: cleaned and invalidated |
 //! | any zeroing | zeroed, to the point of coherency |
 //! | change of policy | as a creation, or as a reclaim |
+//! | a byte of it is copied or cleared for a VM, non-cacheable | cleaned and invalidated before, and after a write, by the embedder |
 //! | a request or reply of the VM lies in it | where the VM bypasses the caches: cleaned and invalidated before, and after a write, by the embedder |
 //!
 //! # Locking order

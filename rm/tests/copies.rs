@@ -229,7 +229,7 @@ fn g7_a_step_copies_a_bounded_number_of_bytes() {
     let (mut seen, mut steps) = (0, 0);
     while let Turn::More(token) = turn {
         let now = marked();
-        assert!(now - seen <= 12 * 1024, "{} bytes in one step", now - seen);
+        assert!(now - seen <= 6 * 1024, "{} bytes in one step", now - seen);
         seen = now;
         steps += 1;
         turn = b.resume(token);

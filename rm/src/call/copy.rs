@@ -24,7 +24,7 @@ use crate::refusal::Refusal;
 use crate::stage2::{Access, MemoryType};
 
 /// Bytes of a piece: little enough for EL2's stack and for a lock to be held. In one step there are
-/// [`STEP`](crate::operation::STEP) ÷ [`weight::COPY_CHUNK`] of them at most, 12 KiB.
+/// [`STEP`](crate::operation::STEP) ÷ [`weight::COPY_CHUNK`] of them at most, 6 KiB.
 const CHUNK: usize = 512;
 
 /// A copy at work.

@@ -31,7 +31,7 @@ pub mod weight {
     /// One byte cleared and one doorbell rung.
     pub const WILL: u32 = 40;
     /// A chunk of a copy: two parcels or trees locked and walked, and its bytes moved twice.
-    pub const COPY_CHUNK: u32 = 50;
+    pub const COPY_CHUNK: u32 = 100;
     /// One extent compared with an entry of a request.
     pub const REGION: u32 = 6;
 }
