@@ -238,12 +238,39 @@ pub struct YieldThread;
 
 impl spin::RelaxStrategy for YieldThread {
     fn relax() {
-        std::thread::yield_now();
+        match SCHEDULER.get() {
+            Some(_) => drop(reach(Point::Wait)),
+            None => std::thread::yield_now(),
+        }
     }
 }
 
+/// Where another CPU may come between.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Point {
+    /// A lock is about to be taken, the machine asked for something, or memory used by a VM.
+    Next,
+    /// A lock is another CPU's, so somebody else has to go on.
+    Wait,
+}
+
+/// Whom a thread asks who goes on, when it stands for several CPUs. The answer, when it comes, is the
+/// number of the CPU that asked.
+pub type Scheduler = fn(Point) -> usize;
+
 std::thread_local! {
     static LOCKS: Cell<u64> = const { Cell::new(0) };
+    static SCHEDULER: Cell<Option<Scheduler>> = const { Cell::new(None) };
+}
+
+/// From now on the calling thread stands for several CPUs, of which this says who goes on; or for one.
+pub fn schedule_with(scheduler: Option<Scheduler>) {
+    SCHEDULER.set(scheduler);
+}
+
+/// Another CPU may come between here; says which CPU this one is.
+fn reach(point: Point) -> usize {
+    SCHEDULER.get().map_or(0, |scheduler| scheduler(point))
 }
 
 impl lock::Strategy for YieldThread {
@@ -269,12 +296,14 @@ impl Machine for FakeMachine {
     }
 
     fn publish(&self) {
+        reach(Point::Next);
         let mut hardware = self.hardware();
         hardware.counters.publishes += 1;
         hardware.tables.publish();
     }
 
     fn invalidate(&self, context: TranslationContext, scope: Scope<'_>) {
+        reach(Point::Next);
         let mut hardware = self.hardware();
         hardware.counters.invalidations += 1;
         if matches!(scope, Scope::All) {
@@ -284,6 +313,7 @@ impl Machine for FakeMachine {
     }
 
     fn zero_page(&self, page: Pa) {
+        reach(Point::Next);
         let mut hardware = self.hardware();
         hardware.counters.zeroed += 1;
         hardware.tables.check_out_of_reach(page);
@@ -332,6 +362,7 @@ impl Machine for FakeMachine {
     }
 
     fn clean_invalidate_page(&self, page: Pa) {
+        reach(Point::Next);
         let mut hardware = self.hardware();
         hardware.counters.cleaned += 1;
         hardware.cache.clean_invalidate(page);
@@ -351,10 +382,12 @@ impl Machine for FakeMachine {
 
     fn held_ranks(&self) -> &AtomicU64 {
         std::thread_local! {
-            // One word for each thread of the tests, for as long as they run.
-            static RANKS: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
+            // Words for the CPUs of each thread of the tests, for as long as they run.
+            static RANKS: &'static [AtomicU64; 8] =
+                Box::leak(Box::new([const { AtomicU64::new(0) }; 8]));
         }
-        RANKS.with(|ranks| *ranks)
+        let cpu = reach(Point::Next);
+        RANKS.with(|ranks| &ranks[cpu])
     }
 
     fn table_write(&self, frame: FrameIndex, entry: usize, old: u64, new: u64) {

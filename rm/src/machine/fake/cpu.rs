@@ -1,7 +1,7 @@
 //! What a VM sees: loads, stores and instruction fetches by guest physical address.
 
 use super::cache::Path;
-use super::{FakeMachine, Hardware};
+use super::{FakeMachine, Hardware, Point, reach};
 use crate::address::{Ipa, PAGE_SIZE, Pa};
 use crate::machine::TranslationContext;
 use crate::stage2::Access;
@@ -85,6 +85,7 @@ impl<'m> VirtualCpu<'m> {
         access: Access,
         touch: impl FnOnce(&mut Hardware, Pa, Path) -> T,
     ) -> Result<T, Fault> {
+        reach(Point::Next);
         let mut hardware = self.machine.hardware();
         let found = hardware.tables.translate(&self.machine.frames, self.context.tag.0, at.page());
         let found = found.ok_or(Fault::Translation)?;
