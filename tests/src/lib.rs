@@ -4,7 +4,11 @@
 //!
 //! [`machine_code`] looks at what the compiler has made of the sources, for what no scenario can show.
 //!
+//! [`panics`] finds where a program can panic, [`proof`] looks whether tests exist that a document names.
+//!
 //! `guests/` holds the programs that the VMs run, `el2/` programs that take the hypervisor's place.
 
 pub mod canary;
 pub mod machine_code;
+pub mod panics;
+pub mod proof;

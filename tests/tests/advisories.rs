@@ -1,11 +1,9 @@
 //! `ADVISORIES.md` is true: every class is there, with a test that exists or the reason why it cannot apply.
 
-mod proof;
-
 use std::fs;
 
-use proof::doubt;
 use qemu::build::workspace;
+use tests::proof::doubt;
 
 /// The classes that there must be, by the advisories that they are known by.
 const WANTED: &[&str] = &[

@@ -1,11 +1,9 @@
 //! `ROWS.md` is true: every row is there and has a proof, and every proof exists.
 
-mod proof;
-
 use std::fs;
 
-use proof::doubt;
 use qemu::build::workspace;
+use tests::proof::{doubt, quoted};
 
 /// The rows that there must be.
 fn wanted() -> Vec<u32> {
@@ -25,8 +23,6 @@ fn rows(table: &str) -> Vec<Row> {
 fn row(line: &str) -> Option<Row> {
     let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
     let number = cells.next()?.parse().ok()?;
-    let quoted =
-        |cell: &str| -> Vec<_> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
     let proofs = cells.skip(1).flat_map(quoted).collect();
     Some(Row { number, proofs })
 }
@@ -57,21 +53,6 @@ fn every_proof_exists() {
         .map(|(number, doubt)| format!("row {number}: {doubt}"))
         .collect();
     assert!(doubts.is_empty(), "{}", doubts.join("\n"));
-}
-
-#[test]
-fn a_proof_that_does_not_exist_is_noticed() {
-    for proof in [
-        "rm/tests/rows.rs::no_file",
-        "tests/tests/rows.rs::no_test",
-        "tests/tests/rows.rs::wanted",
-        "scenario dmeo",
-        "a sentence",
-    ] {
-        assert!(doubt(proof).is_some(), "{proof}");
-    }
-    assert_eq!(doubt("tests/tests/rows.rs::every_proof_exists"), None);
-    assert_eq!(doubt("scenario demo"), None);
 }
 
 #[test]
