@@ -1,0 +1,240 @@
+//! Every byte: whatever a VM sends, EL2 neither panics nor loses anything (G7, G8).
+//!
+//! Three ways lead in: a direct request, packets of the message queues, the arguments of a hypercall. For
+//! each there is a corpus of lines in `corpus/` (a name and bytes in hexadecimal; requests are those of the
+//! cells, made when a parcel is held). Each line is played as it is, then mutations and
+//! mixtures of them, by a VM that owns a parcel, one that holds it and a stranger, in large steps and in small ones. Between them everything settles
+//! and is audited; at the end of a run all VMs end, and all must be where boot put it. `RM_EFFORT` scales the number of mutations; a
+//! failure prints the seed, the way and the bytes, which can be added to the corpus. `RM_SEED` replays a run.
+
+mod stage;
+
+use std::fmt::Write;
+
+use rm::machine::fake::world::Guest;
+use rm::operation::STEP;
+use rm_abi::{Header, PACKET};
+use stage::calls::CALLS;
+use stage::states::{STATES, Scene};
+use stage::{Role, end_all, settle, world};
+
+const CORPUS: [(&str, &str); 3] = [
+    ("requests", include_str!("corpus/requests.txt")),
+    ("packets", include_str!("corpus/packets.txt")),
+    ("hypercalls", include_str!("corpus/hypercalls.txt")),
+];
+
+/// xorshift64*, as elsewhere.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % sides as u64) as usize
+    }
+}
+
+/// Numbers that are the last or first of something.
+const EDGES: [u64; 16] = [
+    0,
+    1,
+    2,
+    7,
+    8,
+    0x80,
+    0xff,
+    0x200,
+    0x201,
+    0xffff,
+    0x1000,
+    0x7fff_ffff,
+    0xffff_ffff,
+    1 << 44,
+    !0xfff,
+    u64::MAX,
+];
+
+fn mutate(dice: &mut Dice, bytes: &mut Vec<u8>, other: &[u8]) {
+    for _ in 0..=dice.roll(4) {
+        let at = if bytes.is_empty() { 0 } else { dice.roll(bytes.len()) };
+        match dice.roll(7) {
+            0 if !bytes.is_empty() => bytes[at] ^= 1 << dice.roll(8),
+            1 if !bytes.is_empty() => bytes[at] = dice.roll(256) as u8,
+            2 => bytes.truncate(at),
+            3 => bytes.extend(std::iter::repeat_n(dice.roll(256) as u8, dice.roll(64))),
+            4 => {
+                let edge = EDGES[dice.roll(EDGES.len())].to_le_bytes();
+                let (at, width) = (at & !3, [1, 2, 4, 8][dice.roll(4)]);
+                for (place, byte) in bytes.iter_mut().skip(at).zip(&edge[..width]) {
+                    *place = *byte;
+                }
+            }
+            5 if !other.is_empty() => {
+                bytes.truncate(at);
+                bytes.extend_from_slice(&other[dice.roll(other.len())..]);
+            }
+            _ => {
+                let part = bytes[at..].to_vec();
+                bytes.extend_from_slice(&part[..part.len().min(64)]);
+            }
+        }
+    }
+    bytes.truncate(16_000);
+}
+
+fn parse(text: &str) -> Vec<Vec<u8>> {
+    let line = |line: &str| {
+        let (_, hex) = line.split_once(": ")?;
+        let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal");
+        Some((0..hex.len()).step_by(2).map(byte).collect())
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// Gives bytes to the manager in one of the ways.
+fn play(guest: &Guest<'_>, way: &str, bytes: &[u8]) {
+    match way {
+        "requests" => {
+            let mut turn = guest.send_bytes(bytes);
+            for _ in 0..3 {
+                let rm::machine::fake::world::Turn::More(token) = turn else { break };
+                turn = guest.resume(token);
+            }
+        }
+        "packets" => {
+            for packet in bytes.chunks(PACKET) {
+                guest.queue_send(packet, bytes.len() % 2 == 0);
+            }
+            guest.packets();
+        }
+        _ => {
+            guest.put_request(bytes);
+            let word = |index: usize| {
+                let mut word = [0; 8];
+                for (to, from) in word.iter_mut().zip(bytes.iter().skip(2 + index * 8)) {
+                    *to = *from;
+                }
+                u64::from_le_bytes(word)
+            };
+            let number = bytes.iter().take(2).fold(0, |all, byte| all << 8 | u16::from(*byte));
+            let args = std::array::from_fn(word);
+            let _ = guest.hypercall(number, args);
+        }
+    }
+}
+
+fn held() -> Scene {
+    let state = STATES.iter().find(|state| state.name == "held").expect("there is such a state");
+    let scene = (state.make)();
+    scene.world.manager.connect_doorbells((Role::Owner.vm(), 0), (Role::Borrower.vm(), 0));
+    scene
+}
+
+fn effort() -> usize {
+    std::env::var("RM_EFFORT").ok().and_then(|effort| effort.parse().ok()).unwrap_or(1)
+}
+
+/// Plays inputs against one system, and looks whether all is there in the end.
+fn against_one_system(way: &str, inputs: impl Iterator<Item = Vec<u8>>, dice: &mut Dice) -> usize {
+    let scene = held();
+    let seed = dice.0;
+    let mut played = 0;
+    for bytes in inputs {
+        let role = [Role::Owner, Role::Borrower, Role::Outsider][dice.roll(3)];
+        let guest = scene.caller(role);
+        guest.step.set([1, 40, STEP][dice.roll(3)]);
+        let shown: String = bytes.iter().take(64).fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("a string grows");
+            text
+        });
+        let told = format!("seed {seed}, {way}, {} bytes: {shown}", bytes.len());
+        let note = Note(&told);
+        play(&guest, way, &bytes);
+        if played % 8 == 0 {
+            settle(&scene.world);
+            scene.world.check();
+        }
+        core::mem::forget(note);
+        played += 1;
+    }
+    settle(&scene.world);
+    end_all(&scene.world, true);
+    let (report, fresh) = (scene.world.check(), world().check());
+    assert_eq!((report.parcels, report.borrowed), (0, 0), "G8: {way}, seed {seed}");
+    assert_eq!(report.total(), fresh.total(), "G8: {way}, seed {seed}");
+    played
+}
+
+/// Tells what was played when it is dropped by a panic.
+struct Note<'a>(&'a str);
+
+impl Drop for Note<'_> {
+    fn drop(&mut self) {
+        eprintln!("{}", self.0);
+    }
+}
+
+fn any_bytes(way: &str) {
+    let text = CORPUS.iter().find(|(name, _)| *name == way).expect("a way has a corpus").1;
+    let corpus = parse(text);
+    let seed = std::env::var("RM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(41);
+    let mut dice = Dice(seed);
+    let lines = against_one_system(way, corpus.iter().cloned(), &mut dice);
+    let mut played = 0;
+    for _ in 0..20 * effort() {
+        let mut own = Dice(dice.0 ^ 0x5555);
+        let mutated = (0..400).map(|_| {
+            let mut bytes = corpus[own.roll(corpus.len())].clone();
+            let other = corpus[own.roll(corpus.len())].clone();
+            mutate(&mut own, &mut bytes, &other);
+            bytes
+        });
+        played += against_one_system(way, mutated, &mut dice);
+        dice.roll(2);
+    }
+    println!("{way}: {lines} lines of the corpus, {played} mutations of them");
+}
+
+#[test]
+fn g7_any_direct_request() {
+    any_bytes("requests");
+}
+
+#[test]
+fn g7_any_packets() {
+    any_bytes("packets");
+}
+
+#[test]
+fn g7_any_hypercall() {
+    any_bytes("hypercalls");
+}
+
+/// The requests of the cells, as the corpus has them.
+fn requests() -> Vec<(String, Vec<u8>)> {
+    let scene = held();
+    let line = |call: &stage::calls::Call| {
+        let (message, payload) = (call.request)(&scene, Role::Owner);
+        let request = [&Header::request(message, 1).encode()[..], &payload].concat();
+        (call.name.to_owned(), request)
+    };
+    CALLS.iter().map(line).collect()
+}
+
+#[test]
+fn the_corpus_has_every_call_of_the_cells() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/requests.txt");
+    if std::env::var_os("RM_BLESS").is_some() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let text: String =
+            requests().iter().map(|(name, bytes)| format!("{name}: {}\n", hex(bytes))).collect();
+        std::fs::write(path, text).expect("the corpus can be written");
+        return;
+    }
+    let corpus = parse(CORPUS[0].1);
+    let missing: Vec<_> =
+        requests().into_iter().filter(|(_, request)| !corpus.contains(request)).collect();
+    assert!(missing.is_empty(), "RM_BLESS=1 adds {missing:?}");
+}
