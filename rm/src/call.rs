@@ -27,18 +27,24 @@ pub(crate) mod vm;
 pub(crate) mod will;
 pub(crate) mod window;
 
-use rm_abi::{Bytes, Vmid, extension as extensions, message};
+use core::hint::black_box;
+
+use rm_abi::{Bytes, Handle, Vmid, extension as extensions, message};
 
 use crate::address::VmIndex;
 use crate::frame_pool::NoFrame;
 use crate::lock::Guard;
 use crate::machine::{FrameIndex, FrameUse, Machine};
 use crate::manager::{Manager, Vm};
+use crate::memparcel::table::{ParcelGuard, RecordIndex};
 use crate::operation::budget::weight;
 use crate::operation::{Begun, Operation, SHORT_PAGES};
 use crate::quota::Ledger;
 use crate::refusal::Refusal;
 use crate::stage2::{Memory, Stage2};
+
+/// A parcel's record, and its lock.
+pub(crate) type FoundParcel<'a, M> = (RecordIndex, ParcelGuard<'a, <M as Machine>::Relax>);
 
 /// A manager at work for one VM: the identity that every check asks for.
 pub(crate) struct Caller<'a, 's, M: Machine> {
@@ -87,6 +93,16 @@ impl<'a, 's, M: Machine> Caller<'a, 's, M> {
 
     pub(crate) fn vmid(&self) -> Vmid {
         self.state().vmid
+    }
+
+    /// The parcel that a handle names, if the VM is a party to it. Otherwise there is no such parcel, and that
+    /// takes as long whether there is one or not (G6).
+    pub(crate) fn parcel(&self, handle: Handle) -> Result<FoundParcel<'a, M>, Refusal> {
+        let (record, parcel) = self.manager.parcels().look(self.machine(), handle);
+        // Opaque, so that the one is not left out where the other is false.
+        let is_it = black_box(parcel.handle == handle);
+        let is_party = black_box(parcel.is_party(self.vm));
+        if is_it & is_party { Ok((record, parcel)) } else { Err(Refusal::NoParcel) }
     }
 
     /// Whether work of weight `page` for each of `pages` in `extents` pieces fits one step, whatever blocks

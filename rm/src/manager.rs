@@ -490,7 +490,7 @@ impl<'s, M: Machine> Manager<'s, M> {
     }
 
     /// The VMs that could know of a parcel, one bit each.
-    fn parties(&self, parcel: &Memparcel) -> u16 {
+    pub(crate) fn parties(&self, parcel: &Memparcel) -> u16 {
         let named = parcel.acl.entries().iter().filter_map(|entry| self.find(entry.vmid));
         named.fold(1 << parcel.owner.0, |all, vm| all | 1 << vm.0)
     }
@@ -518,7 +518,7 @@ impl<'s, M: Machine> Manager<'s, M> {
         parcel.pages = 0;
         parcel.holes.clear();
         let account = &self.vm(parcel.owner).account;
-        let parties = self.parties(parcel);
+        let parties = parcel.parties;
         self.parcels.put(&mut account.lock(&self.machine), handle, record, parties);
         // Whoever can pay must find a record.
         ledger.refund(Resource::Parcels, 1);

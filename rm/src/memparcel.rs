@@ -36,6 +36,7 @@ use crate::stage2::MemoryType;
 /// Where a parcel is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[repr(u8)]
 pub(crate) enum Phase {
     /// The record is free.
     Vacant,
@@ -55,6 +56,13 @@ pub(crate) enum Phase {
     Closing,
     /// The call that ends it has not ended.
     Reclaiming,
+}
+
+impl Phase {
+    /// A set of it alone, which is looked into without a branch.
+    const fn bit(self) -> u16 {
+        1 << self as u8
+    }
 }
 
 /// The record of one parcel.
@@ -85,6 +93,8 @@ pub(crate) struct Memparcel {
     /// Every page is to be zeroed before the owner has it back.
     pub(crate) sanitize: bool,
     pub(crate) acl: Acl,
+    /// The owner and those VMs of the access list that there are, one bit each.
+    pub(crate) parties: u16,
     pub(crate) extents: Extents,
     /// Pages of all extents.
     pub(crate) pages: u64,
@@ -131,6 +141,7 @@ impl Memparcel {
             sanitized: false,
             sanitize: false,
             acl: Acl::new(),
+            parties: 0,
             extents: Extents::new(),
             pages: 0,
             holes: Holes::new(),
@@ -155,16 +166,20 @@ impl Memparcel {
 
     /// Whether `vm` may know of the parcel: its owner from the end of the creation on, the VMs of
     /// the ACL once it is offered. To all others it answers as a handle that never was (G6).
-    pub(crate) fn check_party(&self, vm: VmIndex, vmid: Vmid) -> Result<(), Refusal> {
-        let known = match self.phase {
-            Phase::Vacant | Phase::Creating | Phase::Reclaiming => false,
-            Phase::Initial | Phase::Appending | Phase::Closing => self.owner == vm,
-            Phase::Offered => self.owner == vm || self.acl.position(vmid).is_some(),
-            Phase::Retyping | Phase::Trimming => {
-                self.owner == vm || !self.unfinished && self.acl.position(vmid).is_some()
-            }
-        };
-        if known { Ok(()) } else { Err(Refusal::NoParcel) }
+    pub(crate) fn check_party(&self, vm: VmIndex) -> Result<(), Refusal> {
+        if self.is_party(vm) { Ok(()) } else { Err(Refusal::NoParcel) }
+    }
+
+    /// As [`Memparcel::check_party`]. It takes as long whatever the parcel is and whomever it names.
+    pub(crate) fn is_party(&self, vm: VmIndex) -> bool {
+        const NOBODY: u16 = Phase::Vacant.bit() | Phase::Creating.bit() | Phase::Reclaiming.bit();
+        const CHANGING: u16 = Phase::Retyping.bit() | Phase::Trimming.bit();
+        let phase = self.phase.bit();
+        let owns = (self.owner == vm) & (phase & NOBODY == 0);
+        let offered =
+            (phase & Phase::Offered.bit() != 0) | (phase & CHANGING != 0) & !self.unfinished;
+        let named = self.parties >> vm.0 & 1 != 0;
+        owns | offered & named
     }
 
     /// The ACL position of `vm`, which the party check has let through and which is not the owner.

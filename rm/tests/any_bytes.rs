@@ -105,7 +105,7 @@ fn play(guest: &Guest<'_>, way: &str, bytes: &[u8]) {
         }
         "packets" => {
             for packet in bytes.chunks(PACKET) {
-                guest.queue_send(packet, bytes.len() % 2 == 0);
+                guest.queue_send(packet, bytes.len().is_multiple_of(2));
             }
             guest.packets();
         }
@@ -152,7 +152,7 @@ fn against_one_system(way: &str, inputs: impl Iterator<Item = Vec<u8>>, dice: &m
         let told = format!("seed {seed}, {way}, {} bytes: {shown}", bytes.len());
         let note = Note(&told);
         play(&guest, way, &bytes);
-        if played % 8 == 0 {
+        if usize::is_multiple_of(played, 8) {
             settle(&scene.world);
             scene.world.check();
         }

@@ -608,7 +608,7 @@ fn explore(name: &str) {
         // As many preemptions as there is time for.
         for preemptions in 1..=3 {
             let complete = Arc::new(AtomicBool::new(false));
-            // With one preemption of two CPUs these are all.
+            // With one preemption these are all, but for where an owner writes.
             let limit = if preemptions == 1 { 1000 } else { 100 * effort() };
             all = run(Explore::new(preemptions, limit, complete.clone()), of, step);
             if !complete.load(Ordering::Relaxed) {

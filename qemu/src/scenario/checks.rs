@@ -19,6 +19,7 @@ pub const ALL: &[Scenario] = &[
     TRIM,
     REVOKE_TWO,
     ASK,
+    SECRETS,
     CANARIES,
     CACHE_POLICY,
     CACHE_POLICY_MAX,
@@ -132,6 +133,24 @@ const REVOKE_TWO: Scenario = Scenario {
     ],
     channels: &[link(0, 1, LINK_AB)],
     log: &["as zeros, without being asked to"],
+    ..Scenario::USUAL
+};
+
+const SECRETS: Scenario = Scenario {
+    name: "secrets",
+    about: "refusals of others' parcels and of none are the same bytes in the same time",
+    guests: &[
+        Guest { program: "secrets", vm: guest("A", VMID_A) },
+        Guest { program: "secrets", vm: guest("B", VMID_B) },
+    ],
+    channels: &[link(0, 1, LINK_AB)],
+    // Its clock counts instructions.
+    machine: Machine::BENCH,
+    log: &[
+        "calls with 12 handles differ by ",
+        "B learned nothing of 6 parcels",
+        "conservation holds",
+    ],
     ..Scenario::USUAL
 };
 

@@ -71,8 +71,7 @@ pub(crate) fn begin<M: Machine>(
     operation: &mut Option<Operation>,
 ) -> Result<Begun, Refusal> {
     let request = AcceptRequest::decode(payload).map_err(Refusal::Malformed)?;
-    let (record, mut parcel) = caller.manager.parcels().get(caller.machine(), request.handle)?;
-    parcel.check_party(caller.vm, caller.vmid())?;
+    let (record, mut parcel) = caller.parcel(request.handle)?;
     caller.check_consumes()?;
     let index = check(&parcel, caller, payload, &request)?;
     let contiguous = request.flags.contains(AcceptFlags::MAP_CONTIGUOUS);

@@ -56,8 +56,7 @@ pub(crate) fn begin<M: Machine>(
     if request.sgl.is_empty() {
         return Err(Refusal::EmptyList);
     }
-    let (record, mut parcel) = caller.manager.parcels().get(caller.machine(), request.handle)?;
-    parcel.check_party(caller.vm, caller.vmid())?;
+    let (record, mut parcel) = caller.parcel(request.handle)?;
     if parcel.owner != caller.vm {
         return Err(Refusal::NotOwner);
     }

@@ -193,8 +193,7 @@ fn access_parcel<M: Machine>(
     work: impl FnOnce(&M, Pa, bool),
 ) -> Result<Walk, Refusal> {
     let mem = caller.mem();
-    let (_, mut parcel) = caller.manager.parcels().get(caller.machine(), handle)?;
-    parcel.check_party(caller.vm, caller.vmid())?;
+    let (_, mut parcel) = caller.parcel(handle)?;
     if parcel.owner != caller.vm {
         caller.check_consumes()?;
     }

@@ -124,6 +124,7 @@ impl Create {
         let creation =
             Creation { owner: caller.vmid(), transfer, device: request.memory == MemoryKind::IO };
         parcel.acl.fill(payload, request, &creation, |vmid| caller.manager.is_nameable(vmid))?;
+        parcel.parties = caller.manager.parties(&parcel);
         if parcel.acl.entries().iter().any(|entry| caller.manager.is_crowded(entry.vmid)) {
             return Err(Refusal::Quota(Resource::Unread));
         }

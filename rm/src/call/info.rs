@@ -11,6 +11,7 @@ use crate::call::{Caller, extension as replies};
 use crate::config::Roles;
 use crate::machine::Machine;
 use crate::memparcel::borrower::Stage;
+use crate::memparcel::table::ParcelGuard;
 use crate::memparcel::{MAX_ACL, Memparcel, Phase};
 use crate::operation::message::Message;
 use crate::operation::{Answer, Begun, Operation, Reply};
@@ -97,23 +98,25 @@ impl Ask {
             }
             Question::Limits(_) => return Ok(()),
         };
-        let (_, parcel) = caller.manager.parcels().get(caller.machine(), handle)?;
-        self.may(&parcel, caller)
+        self.find(caller, handle).map(drop)
     }
 
-    fn may<M: Machine>(
+    /// The parcel, if the caller may ask this of it.
+    fn find<'a, M: Machine>(
         &self,
-        parcel: &Memparcel,
-        caller: Caller<'_, '_, M>,
-    ) -> Result<(), Refusal> {
+        caller: Caller<'a, '_, M>,
+        handle: Handle,
+    ) -> Result<ParcelGuard<'a, M::Relax>, Refusal> {
         let inspects = caller.state().roles.contains(Roles::INSPECT);
+        if inspects && matches!(self.0, Question::Holders(_)) {
+            return Ok(caller.manager.parcels().get(caller.machine(), handle)?.1);
+        }
+        let (_, parcel) = caller.parcel(handle)?;
         match self.0 {
-            Question::Holders(_) if inspects => Ok(()),
-            Question::Holders(_) | Question::Name(..) => {
-                parcel.check_party(caller.vm, caller.vmid())?;
-                if parcel.owner == caller.vm { Ok(()) } else { Err(Refusal::NotOwner) }
+            Question::Holders(_) | Question::Name(..) if parcel.owner != caller.vm => {
+                Err(Refusal::NotOwner)
             }
-            _ => parcel.check_party(caller.vm, caller.vmid()),
+            _ => Ok(parcel),
         }
     }
 
@@ -122,8 +125,7 @@ impl Ask {
         let written = match self.0 {
             Question::Limits(vm) => limits(caller, vm, &mut bytes),
             Question::Info(handle) | Question::Holders(handle) | Question::Name(handle, _) => {
-                let (_, mut parcel) = caller.manager.parcels().get(caller.machine(), handle)?;
-                self.may(&parcel, caller)?;
+                let mut parcel = self.find(caller, handle)?;
                 match self.0 {
                     Question::Holders(_) => holders(&parcel, &mut bytes),
                     Question::Name(_, name) => {

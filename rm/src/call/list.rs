@@ -98,7 +98,7 @@ impl List {
         if self.all {
             !matches!(parcel.phase, Phase::Vacant | Phase::Creating)
         } else {
-            parcel.check_party(caller.vm, caller.vmid()).is_ok()
+            parcel.is_party(caller.vm)
         }
     }
 }

@@ -43,8 +43,7 @@ pub(crate) fn begin<M: Machine>(
     operation: &mut Option<Operation>,
 ) -> Result<Begun, Refusal> {
     let request = NotifyRequest::decode(payload).map_err(Refusal::Malformed)?;
-    let (record, parcel) = caller.manager.parcels().get(caller.machine(), request.handle)?;
-    parcel.check_party(caller.vm, caller.vmid())?;
+    let (record, parcel) = caller.parcel(request.handle)?;
     let is_changed = matches!(parcel.phase, Phase::Retyping | Phase::Trimming);
     if parcel.phase == Phase::Appending || is_changed && parcel.owner == caller.vm {
         return Err(Refusal::InProgress);

@@ -45,8 +45,7 @@ pub(crate) fn begin<M: Machine>(
 ) -> Result<Begun, Refusal> {
     let request = SetPolicyRequest::decode(payload).map_err(extension::refusal)?;
     let handle = request.handle;
-    let (record, mut parcel) = caller.manager.parcels().get(caller.machine(), handle)?;
-    parcel.check_party(caller.vm, caller.vmid())?;
+    let (record, mut parcel) = caller.parcel(handle)?;
     if parcel.owner != caller.vm {
         return Err(Refusal::NotOwner);
     }

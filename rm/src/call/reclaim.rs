@@ -40,8 +40,7 @@ pub(crate) fn begin<M: Machine>(
     operation: &mut Option<Operation>,
 ) -> Result<Begun, Refusal> {
     let request = ReclaimRequest::decode(payload).map_err(Refusal::Malformed)?;
-    let (record, mut parcel) = caller.manager.parcels().get(caller.machine(), request.handle)?;
-    parcel.check_party(caller.vm, caller.vmid())?;
+    let (record, mut parcel) = caller.parcel(request.handle)?;
     if parcel.owner != caller.vm {
         return Err(Refusal::NotOwner);
     }

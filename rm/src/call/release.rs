@@ -35,8 +35,7 @@ pub(crate) fn begin<M: Machine>(
     operation: &mut Option<Operation>,
 ) -> Result<Begun, Refusal> {
     let request = ReleaseRequest::decode(payload).map_err(Refusal::Malformed)?;
-    let (record, mut parcel) = caller.manager.parcels().get(caller.machine(), request.handle)?;
-    parcel.check_party(caller.vm, caller.vmid())?;
+    let (record, mut parcel) = caller.parcel(request.handle)?;
     let index = parcel.borrower(caller.vm, caller.vmid(), Refusal::NoParcel)?;
     let sanitize = request.flags.contains(Sanitize::SANITIZE);
     let whole = parcel.end();

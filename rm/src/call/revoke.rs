@@ -39,8 +39,7 @@ pub(crate) fn begin<M: Machine>(
 ) -> Result<Begun, Refusal> {
     let request = RevokeRequest::decode(payload).map_err(extension::refusal)?;
     let handle = request.handle;
-    let (record, parcel) = caller.manager.parcels().get(caller.machine(), handle)?;
-    parcel.check_party(caller.vm, caller.vmid())?;
+    let (record, parcel) = caller.parcel(handle)?;
     if parcel.owner != caller.vm {
         return Err(Refusal::NotOwner);
     }

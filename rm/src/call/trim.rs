@@ -76,8 +76,7 @@ pub(crate) fn begin<M: Machine>(
 ) -> Result<Begun, Refusal> {
     let request = TrimRequest::decode(payload).map_err(extension::refusal)?;
     let handle = request.handle;
-    let (record, mut parcel) = caller.manager.parcels().get(caller.machine(), handle)?;
-    parcel.check_party(caller.vm, caller.vmid())?;
+    let (record, mut parcel) = caller.parcel(handle)?;
     let side = side(&parcel, caller)?;
     let range = range(&parcel, &request)?;
     let wipe = request.flags.contains(TrimFlags::SANITIZE);

@@ -67,8 +67,7 @@ pub(crate) fn begin<M: Machine>(
 ) -> Result<Begun, Refusal> {
     let request = NotifySetRequest::decode(payload).map_err(extension::refusal)?;
     let handle = request.handle;
-    let (record, mut parcel) = caller.manager.parcels().get(caller.machine(), handle)?;
-    parcel.check_party(caller.vm, caller.vmid())?;
+    let (record, mut parcel) = caller.parcel(handle)?;
     let side = if parcel.owner == caller.vm {
         Side::Owner
     } else {
@@ -150,9 +149,8 @@ impl SetWill {
         if parcel.handle != self.handle {
             return Step::Done(Err(Refusal::NoParcel));
         }
-        if let Err(refusal) = parcel
-            .check_party(caller.vm, caller.vmid())
-            .and_then(|()| check(&parcel, self.side, self.will.page))
+        if let Err(refusal) =
+            parcel.check_party(caller.vm).and_then(|()| check(&parcel, self.side, self.will.page))
         {
             return Step::Done(Err(refusal));
         }

@@ -34,8 +34,7 @@ fn find<'a, M: Machine>(
     caller: Caller<'a, '_, M>,
     request: &WindowRequest,
 ) -> Result<(ParcelGuard<'a, M::Relax>, usize), Refusal> {
-    let (_, parcel) = caller.manager.parcels().get(caller.machine(), request.handle)?;
-    parcel.check_party(caller.vm, caller.vmid())?;
+    let (_, parcel) = caller.parcel(request.handle)?;
     if parcel.owner != caller.vm {
         return Err(Refusal::NotOwner);
     }

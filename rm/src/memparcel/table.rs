@@ -348,6 +348,21 @@ impl<'s, R: lock::Strategy> ParcelTable<'s, R> {
         }
     }
 
+    /// Locks the record that `handle` names, or another one if it names none: it takes as long. Whoever
+    /// asked sees by the record's handle which it is.
+    pub(crate) fn look<'a, M: Machine<Relax = R>>(
+        &'a self,
+        machine: &'a M,
+        handle: Handle,
+    ) -> (RecordIndex, ParcelGuard<'a, R>) {
+        let slot = handle.0 & MAX_HANDLES as u32;
+        let place = (slot.max(1) as usize - 1).min(self.slots.len() - 1);
+        let named = self.slots[place].word.load(Ordering::Acquire) as u32;
+        let other = place.min(self.records.len() - 1) as u32;
+        let record = RecordIndex(if named == 0 { other } else { named - 1 });
+        (record, self.lock(machine, record))
+    }
+
     /// Locks the parcel that `handle` names, in whatever phase it is.
     pub(crate) fn get<'a, M: Machine<Relax = R>>(
         &'a self,

@@ -39,5 +39,6 @@ pub mod residency;
 pub mod revoke;
 pub mod rtc;
 pub mod second_life;
+pub mod secrets;
 pub mod smp;
 pub mod trim;
