@@ -118,14 +118,14 @@ pub fn programs(profile: Profile) -> Result<Programs> {
 }
 
 /// What the compiler says to the user, if this message of cargo's is about that.
-fn diagnostic(message: &str) -> Option<String> {
+pub(crate) fn diagnostic(message: &str) -> Option<String> {
     let message: Value = serde_json::from_str(message).ok()?;
     let text = message["message"]["rendered"].as_str()?;
     (!text.contains(KNOWN_WARNING)).then(|| text.to_owned())
 }
 
 /// Name and path of the program, if this message of cargo's is about one.
-fn executable(message: &str) -> Option<(String, PathBuf)> {
+pub(crate) fn executable(message: &str) -> Option<(String, PathBuf)> {
     let message: Value = serde_json::from_str(message).ok()?;
     let name = message["target"]["name"].as_str()?;
     let path = message["executable"].as_str()?;

@@ -271,7 +271,7 @@ impl Process {
     }
 
     /// Waits until it ends; kills it at the deadline.
-    fn end(&mut self, deadline: Instant, seconds: u64) -> Result<End> {
+    pub(crate) fn end(&mut self, deadline: Instant, seconds: u64) -> Result<End> {
         let left = deadline.saturating_duration_since(Instant::now());
         match self.0.wait_timeout(left)? {
             Some(status) => Ok(status.code().map_or(End::Killed, End::Code)),

@@ -14,6 +14,7 @@
 //! verdict   was that a pass?                symbols  addresses -> functions
 //! typing    what is typed at the machine   keyboard  the user's, key by key
 //! peers     what other hypervisors cost
+//! mutation  mistakes for the tests of `rm` to find
 //! map       who has which memory: records -> tables, picture
 //! verb      what a user types: one file each
 //! ```
@@ -32,6 +33,7 @@ pub mod log;
 pub mod machine;
 pub mod map;
 pub mod monitor;
+pub mod mutation;
 pub mod peers;
 pub mod print;
 pub mod scenario;

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use package::Board;
 use qemu::scenario;
-use qemu::verb::{bench, check, doctor, flash, image, list, map, monitor, run};
+use qemu::verb::{bench, check, doctor, flash, image, list, map, monitor, mutate, run};
 
 /// Runs the resource manager and its VMs under QEMU.
 ///
@@ -108,6 +108,15 @@ enum Verb {
         #[arg(long)]
         save: Option<PathBuf>,
     },
+    /// Make mistakes in a copy of `rm`, one at a time, and see which test notices.
+    Mutate {
+        /// A part of the names of the mistakes.
+        #[arg(default_value = "")]
+        filter: String,
+        /// Write down what noticed them.
+        #[arg(long)]
+        write: bool,
+    },
     /// Count the instructions of each operation and compare with other hypervisors.
     Bench,
 }
@@ -170,6 +179,7 @@ fn serve(arguments: Arguments) -> Result<ExitCode> {
             let places = arguments.verbose;
             monitor::run(&source, &monitor::Options { board, elf, once, save, places })
         }
+        Some(Verb::Mutate { filter, write }) => mutate::run(&mutate::Options { filter, write }),
         Some(Verb::Bench) => bench::run(),
     }
 }

@@ -8,6 +8,7 @@ pub mod image;
 pub mod list;
 pub mod map;
 pub mod monitor;
+pub mod mutate;
 pub mod run;
 
 use std::path::PathBuf;
