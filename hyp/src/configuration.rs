@@ -4,6 +4,7 @@ use heapless::Vec;
 use package::{EndOfLife, Package, Placement, Sanitize, VM_MEMORY_BASE};
 use rm::address::{Ipa, PAGE_SIZE, TlbTag, Vmid};
 use rm::config::{AfterEnd, MAX_VMS, OwnedParcels, Roles, VmConfig, VmName};
+use rm::heap::HeapConfig;
 use rm::quota::{Amounts, Quotas};
 use rm::stage2::MAX_IPA_PAGES;
 
@@ -54,6 +55,16 @@ fn vm((tag, vm): (u16, package::Vm)) -> VmConfig {
             package::OwnedParcels::Keep => OwnedParcels::Keep,
         },
         ..VmConfig::new(Vmid(vm.vmid), TlbTag(tag))
+    }
+}
+
+/// What the resource manager is told of a heap.
+pub fn heap(heap: &package::Heap) -> HeapConfig {
+    HeapConfig {
+        name: VmName::new(heap.name.as_str()),
+        vms: heap.vms,
+        guaranteed: heap.guaranteed / PAGE_SIZE,
+        limit: heap.limit / PAGE_SIZE,
     }
 }
 

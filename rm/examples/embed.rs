@@ -110,7 +110,9 @@ pub(crate) fn main() {
     let (parcels, handles) = (&made(8, ParcelRecord::new), &made(64, HandleSlot::default));
     let frame_records = &made(FRAMES, FrameRecord::default);
     let frame_stack = &made(FRAMES, || AtomicU32::new(0));
-    let storage = Storage { links, vms, handles, parcels, frame_records, frame_stack };
+    let (heaps, heap_words) = (&[], &[]);
+    let storage =
+        Storage { links, vms, handles, parcels, frame_records, frame_stack, heaps, heap_words };
     let machine = Software { frames, ram, ranks: AtomicU64::new(0) };
     let manager = Manager::new(machine, storage, &[vm(3), vm(4)]).expect("the storage fits");
     let (owner, borrower) = (VmIndex(0), VmIndex(1));

@@ -30,6 +30,8 @@ pub struct AuditReport {
     pub lent: u64,
     /// Mappings of other VMs' pages. These are not counted in the total.
     pub borrowed: u64,
+    /// Pages of heaps that nobody has.
+    pub heaps: u64,
     /// Frames of the manager in use.
     pub frames: u64,
     /// Those of them that are translation tables.
@@ -43,9 +45,9 @@ pub struct AuditReport {
 }
 
 impl AuditReport {
-    /// Pages that have an owner.
+    /// Pages that have an owner, and those of heaps that wait for one.
     pub const fn total(&self) -> u64 {
-        self.owned + self.shared + self.lent
+        self.owned + self.shared + self.lent + self.heaps
     }
 }
 
@@ -70,6 +72,8 @@ pub enum Broken {
     Unaccounted,
     /// The VMs are charged for other parcels than there are.
     Charges,
+    /// The pages of the heap with this number are not each free or with a VM that is charged for it.
+    Heap(u32),
     /// What the VMs use beyond their guarantees is not what is missing in the shared pool.
     Shared(Resource),
     /// The frames in use are not those of the VMs.
@@ -116,6 +120,7 @@ impl<M: Machine> Manager<'_, M> {
         if lent_or_shared != report.lent + report.shared || borrowed != report.borrowed {
             return Err(Broken::Unaccounted);
         }
+        report.heaps = self.check_heaps()?;
         let (counted, given) = (report.total(), self.given());
         if counted != given {
             return Err(Broken::Total { counted, given });
@@ -125,6 +130,47 @@ impl<M: Machine> Manager<'_, M> {
             return Err(Broken::Frames);
         }
         Ok(report)
+    }
+
+    /// Each page of a heap is free or in the tables of the VM that is charged for it; the result is how
+    /// many are free.
+    fn check_heaps(&self) -> Result<u64, Broken> {
+        let mut free = 0;
+        for heap in self.heaps().all() {
+            let mut pages = heap.free(self.machine());
+            free += pages;
+            for vm in self.all() {
+                let used = heap.usage(self.machine(), vm).used;
+                if self.pages_of_heap(vm, heap.number) != used {
+                    return Err(Broken::Heap(heap.number));
+                }
+                pages += used;
+            }
+            if pages != heap.pages() {
+                return Err(Broken::Heap(heap.number));
+            }
+        }
+        Ok(free)
+    }
+
+    /// Pages of a heap that the VM owns, whoever else may use them.
+    fn pages_of_heap(&self, vm: VmIndex, number: u32) -> u64 {
+        let (mut at, mut pages) = (Ipa(0), 0);
+        loop {
+            let stage2 = self.vm(vm).stage2.lock(self.machine());
+            match stage2.next_leaf(self.mem(), at, &mut Budget::new(64)) {
+                Next::End => return pages,
+                Next::More(next) => at = next,
+                Next::Leaf(found, leaf) => {
+                    let own = matches!(leaf.state, State::Owned | State::Shared | State::Lent);
+                    let heap = self.heaps().at(leaf.pa).filter(|(heap, _)| heap.number == number);
+                    if own && heap.is_some() {
+                        pages += leaf.pages;
+                    }
+                    at = found.add_pages(leaf.pages);
+                }
+            }
+        }
     }
 
     fn check_shared(&self) -> Result<(), Broken> {

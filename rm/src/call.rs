@@ -11,6 +11,7 @@ pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod evict;
 pub(crate) mod extension;
+pub(crate) mod heap;
 pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod list;
@@ -167,6 +168,9 @@ pub(crate) fn begin<M: Machine>(
         extensions::LIST => list::begin(caller, payload, room, operation),
         extensions::INFO | extensions::HOLDERS | extensions::LIMITS | extensions::SET_NAME => {
             info::begin(caller, message, payload, operation)
+        }
+        extensions::HEAP | extensions::HEAP_ALLOC | extensions::HEAP_FREE => {
+            heap::begin(caller, message, payload, operation)
         }
         _ => extension::begin(message, payload, operation),
     }

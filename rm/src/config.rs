@@ -153,6 +153,11 @@ pub enum BootError {
     /// The frames kept for the VMs together exceed the pool, or one keeps fewer than
     /// [`Quotas::MIN_FRAMES`].
     Frames,
+    /// A heap has no name, or one that another has.
+    HeapName,
+    /// A heap is not of whole blocks of 2 MiB, the storage has no place for it, its guarantees together
+    /// exceed it or each its limit, or it names VMs that there cannot be.
+    Heap,
     /// Memory given to a VM overlaps what it has, or does not fit its address space.
     Memory,
     /// The manager itself refused a call made on a VM's behalf.

@@ -89,7 +89,7 @@
 //!
 //! # Locking order
 //!
-//! Operation slot, parcel, VMs by ascending index, VM account, frame pool, message queues, doorbells,
+//! Operation slot, parcel, VMs by ascending index, VM account, heaps, frame pool, message queues, doorbells,
 //! last refusals ([`lock::Rank`]). A lock is
 //! held for at most one step. A call is stepped under its VM's slot lock, takes the parcel it works
 //! on, and then one VM at a time. Whoever comes from a handle looks it up without a lock, locks the
@@ -108,6 +108,7 @@ mod counters;
 pub mod direct;
 pub mod doorbell;
 pub mod frame_pool;
+pub mod heap;
 pub mod hypercall;
 pub mod life;
 pub mod link;

@@ -28,6 +28,8 @@ pub enum Rank {
     Vm,
     /// A VM's free handles and records.
     Account,
+    /// Which pages of a heap are taken.
+    Heap,
     /// The frame pool.
     FramePool,
     /// A VM's message queues and waiting notices.

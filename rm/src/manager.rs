@@ -19,6 +19,7 @@ use crate::call::{self, Caller};
 use crate::config::{BootError, MAX_VMS, Roles, VmConfig, VmName};
 use crate::counters::Counts;
 use crate::frame_pool::{FramePool, FrameRecord};
+use crate::heap::{HeapConfig, HeapSlot, Heaps};
 use crate::life::Life;
 use crate::link::LinkRecord;
 use crate::lock::{Lock, Rank};
@@ -48,6 +49,10 @@ pub struct Storage<'s, R> {
     pub frame_records: &'s [FrameRecord],
     /// One for each frame of the machine's pool.
     pub frame_stack: &'s [AtomicU32],
+    /// One for each heap.
+    pub heaps: &'s [HeapSlot<R>],
+    /// For all heaps together as many as [`heap::words`](crate::heap::words) says for each, all zero.
+    pub heap_words: &'s [AtomicU64],
 }
 
 /// The place of one VM's state.
@@ -102,7 +107,8 @@ pub struct Manager<'s, M: Machine> {
     vms: &'s [VmSlot<M::Relax>],
     links: &'s [LinkRecord<M::Relax>],
     pools: Pools,
-    /// Pages that boot gave to the VMs: what G8 adds up to.
+    heaps: Heaps<'s, M::Relax>,
+    /// Pages that boot gave to the VMs and the heaps: what G8 adds up to.
     given: AtomicU64,
 }
 
@@ -145,6 +151,7 @@ impl<'s, M: Machine> Manager<'s, M> {
             vms: &storage.vms[..vms.len()],
             links: storage.links,
             pools: Pools::new(&shared),
+            heaps: Heaps::new(storage.heaps, storage.heap_words),
             given: AtomicU64::new(0),
         };
         let (limits, guaranteed) = manager.check_parcels(vms, shared.parcels)?;
@@ -232,6 +239,19 @@ impl<'s, M: Machine> Manager<'s, M> {
     pub fn give(&self, vm: VmIndex, at: Ipa, pa: Pa, pages: u64) -> Result<(), BootError> {
         let mut stage2 = self.vm(vm).stage2.lock(&self.machine);
         stage2.give(self.mem(), at, pa, pages).map_err(boot_error)?;
+        self.given.fetch_add(pages, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Sets memory aside at boot as a heap: ranges of whole blocks of 2 MiB, all zero, of so many pages
+    /// each. Heaps are numbered in the order in which they are made.
+    ///
+    /// # Errors
+    ///
+    /// [`BootError::HeapName`] if the name is taken or empty, [`BootError::Heap`] if the ranges are not
+    /// such, the guarantees do not fit, or the storage has no place for it.
+    pub fn add_heap(&self, config: HeapConfig, ranges: &[(Pa, u64)]) -> Result<(), BootError> {
+        let pages = self.heaps.add(&self.machine, config, ranges)?;
         self.given.fetch_add(pages, Ordering::Relaxed);
         Ok(())
     }
@@ -437,6 +457,10 @@ impl<'s, M: Machine> Manager<'s, M> {
 
     pub(crate) fn mem(&self) -> Memory<'_, 's, M> {
         Memory { machine: &self.machine, pool: &self.pool }
+    }
+
+    pub(crate) const fn heaps(&self) -> &Heaps<'s, M::Relax> {
+        &self.heaps
     }
 
     pub(crate) fn pool(&self) -> &FramePool<'s, M::Relax> {

@@ -16,6 +16,7 @@ use crate::call::append::Append;
 use crate::call::copy::Copy;
 use crate::call::create::Create;
 use crate::call::extension::Subscribe;
+use crate::call::heap::HeapCall;
 use crate::call::info::Ask;
 use crate::call::inspect::Inspect;
 use crate::call::list::List;
@@ -133,6 +134,7 @@ pub(crate) enum Operation {
     List(List),
     Inspect(Inspect),
     Map(Map),
+    Heap(HeapCall),
     SetWill(SetWill),
     Copy(Copy),
     SetWindow(SetWindow),
@@ -165,6 +167,7 @@ impl Operation {
             Self::List(list) => list.step(caller, data, budget),
             Self::Inspect(inspect) => Step::Done(inspect.step(caller, data)),
             Self::Map(map) => map.step(caller, data, budget),
+            Self::Heap(heap) => heap.step(caller, data, budget),
             Self::SetWill(will) => will.step(caller, budget),
             Self::Copy(copy) => copy.step(caller, payload, data, budget),
             Self::SetWindow(window) => Step::Done(window.step(caller)),
@@ -182,6 +185,7 @@ impl Operation {
             Self::List(list) => list.data_size(),
             Self::Inspect(inspect) => inspect.data_size(),
             Self::Map(map) => map.data_size(),
+            Self::Heap(heap) => heap.data_size(),
             Self::SetWill(_) | Self::SetWindow(_) => 0,
             Self::Copy(copy) => copy.data_size(),
         }
@@ -199,7 +203,7 @@ impl Operation {
             Self::Trim(trim) => trim.abandon(caller),
             Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => {}
             Self::Manage(_) | Self::Ask(_) | Self::List(_) => {}
-            Self::Inspect(_) | Self::Map(_) => {}
+            Self::Inspect(_) | Self::Map(_) | Self::Heap(_) => {}
             Self::SetWill(_) | Self::Copy(_) | Self::SetWindow(_) => {}
         }
     }

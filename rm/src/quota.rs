@@ -304,7 +304,8 @@ pub(crate) struct Counted<T> {
 }
 
 impl<T> Counted<T> {
-    /// The one of a resource that is counted here: all but handles and frames, which are kept as such.
+    /// The one of a resource that is counted here: all but handles, frames and pages of heaps, which are
+    /// counted where they are kept.
     #[inline]
     pub(crate) fn of(&self, resource: Resource) -> &T {
         match resource {
@@ -314,8 +315,8 @@ impl<T> Counted<T> {
             Resource::Extents => &self.extents,
             Resource::Unfinished => &self.unfinished,
             Resource::Unread => &self.unread,
-            Resource::Handles | Resource::Frames => {
-                panic!("G7: handles and frames are not counted by meters")
+            Resource::Handles | Resource::Frames | Resource::PagesOfHeaps => {
+                panic!("G7: {resource:?} are not counted by meters")
             }
         }
     }

@@ -160,6 +160,16 @@ pub enum Refusal {
     TooManyHoles,
     /// The parcel's memory cannot have this cache policy (ARGUMENT_INVALID).
     Policy,
+    /// No such heap, or the caller may not use it (HANDLE_INVALID).
+    NoHeap,
+    /// The heap has no free range of this size that is not kept for others (NOMEM).
+    HeapFull,
+    /// The caller may not have so much of the heap with this number (NORESOURCE).
+    HeapQuota(u8),
+    /// A page to give away is a heap's (MEM_INVALID).
+    OfHeap,
+    /// A page to give back is of no heap (MEM_INVALID).
+    NotOfHeap,
 }
 
 impl From<NoFrame> for Refusal {
@@ -203,9 +213,12 @@ impl Refusal {
             | Self::Outside
             | Self::CopyOwn
             | Self::Unassigned => ErrorCode::ArgumentInvalid,
-            Self::NoFrame | Self::SharedQuota(Resource::Frames) => ErrorCode::NoMemory,
+            Self::NoFrame | Self::SharedQuota(Resource::Frames) | Self::HeapFull => {
+                ErrorCode::NoMemory
+            }
             Self::AclTooLong
             | Self::Quota(_)
+            | Self::HeapQuota(_)
             | Self::SharedQuota(_)
             | Self::NoRange
             | Self::TooManyHoles
@@ -224,9 +237,11 @@ impl Refusal {
                 ErrorCode::VmidInvalid
             }
             Self::VmState => ErrorCode::VmState,
-            Self::NotOwned | Self::Poisoned => ErrorCode::MemoryInvalid,
+            Self::NotOwned | Self::Poisoned | Self::NotOfHeap | Self::OfHeap => {
+                ErrorCode::MemoryInvalid
+            }
             Self::InProgress => ErrorCode::Busy,
-            Self::NoParcel => ErrorCode::HandleInvalid,
+            Self::NoParcel | Self::NoHeap => ErrorCode::HandleInvalid,
             Self::Validation => ErrorCode::ValidateFailed,
             Self::NotHeld | Self::Trimmed => ErrorCode::MemoryReleased,
             Self::Held(_) | Self::StillHeld => ErrorCode::MemoryInUse,
@@ -287,6 +302,11 @@ impl Refusal {
             Self::NoVm | Self::NoSuchVm => Rule::UnknownVm,
             Self::VmState => Rule::VmState,
             Self::Policy => Rule::Policy,
+            Self::NoHeap => Rule::NoHeap,
+            Self::HeapFull => Rule::HeapFull,
+            Self::HeapQuota(_) => Rule::Quota,
+            Self::NotOfHeap => Rule::NotOfHeap,
+            Self::OfHeap => Rule::OfHeap,
             Self::TrimRange => Rule::TrimRange,
             Self::Trimmed => Rule::Trimmed,
             Self::TooManyHoles => Rule::TooManyHoles,
@@ -304,6 +324,7 @@ impl Refusal {
         match self {
             Self::Quota(resource) | Self::SharedQuota(resource) => Some(resource),
             Self::NoFrame => Some(Resource::Frames),
+            Self::HeapQuota(_) => Some(Resource::PagesOfHeaps),
             _ => None,
         }
     }

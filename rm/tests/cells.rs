@@ -177,6 +177,9 @@ const NOT_ABOUT_A_PARCEL: &[u32] = &[
     rm_abi::extension::VMS,
     rm_abi::extension::COUNTERS,
     rm_abi::extension::LEAF,
+    rm_abi::extension::HEAP,
+    rm_abi::extension::HEAP_ALLOC,
+    rm_abi::extension::HEAP_FREE,
 ];
 
 #[test]

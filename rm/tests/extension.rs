@@ -68,7 +68,7 @@ fn a_direct_caller_without_room_for_the_data_is_told_so() {
         (extension::LAST_REFUSAL, &[], 76),
         (extension::INFO, &about, 92),
         (extension::HOLDERS, &about, 272),
-        (extension::LIMITS, &[0; 8], 276),
+        (extension::LIMITS, &[0; 8], 308),
         // As many parcels as there is room for, in units of 16 bytes.
         (extension::LIST, &[0, 0, 0, 0, 100, 0, 0, 0], 80),
     ];

@@ -5,11 +5,12 @@ use rm::config::{Roles, VmConfig};
 use rm::machine::Features;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
 use rm_abi::extension::{
-    self, COPY, COUNTERS, DISCOVER, HOLDERS, Holder, HolderStage, INFO, LAST_REFUSAL, LEAF, LIMITS,
-    LIST, Limit, LimitsRequest, ListFlags, ListRequest, MAP, NOTIFY_SET, Name, NameRequest,
-    NotifyActions, NotifySetRequest, ParcelEntry, ParcelFlags, ParcelInfo, ParcelPhase,
-    ParcelRequest, Policies, Policy, REVOKE, Resource, Rule, SET_NAME, SET_POLICY, SET_WINDOW,
-    SUBSCRIBE, SetPolicyRequest, TRIM, TrimFlags, TrimRequest, VMS, WindowFlags, WindowRequest,
+    self, COPY, COUNTERS, DISCOVER, HOLDERS, HeapAllocRequest, HeapFreeRequest, Holder,
+    HolderStage, INFO, LAST_REFUSAL, LEAF, LIMITS, LIST, Limit, LimitsRequest, ListFlags,
+    ListRequest, MAP, NOTIFY_SET, Name, NameRequest, NotifyActions, NotifySetRequest, ParcelEntry,
+    ParcelFlags, ParcelInfo, ParcelPhase, ParcelRequest, Policies, Policy, REVOKE, Resource, Rule,
+    SET_NAME, SET_POLICY, SET_WINDOW, SUBSCRIBE, SetPolicyRequest, TRIM, TrimFlags, TrimRequest,
+    VMS, WindowFlags, WindowRequest,
 };
 use rm_abi::{
     AcceptFlags, Bytes, CreateFlags, EncodeError, Handle, Rights, Transfer, Vmid, message,
@@ -21,6 +22,7 @@ const C: VmIndex = VmIndex(2);
 const D: VmIndex = VmIndex(3);
 const PAGE: u64 = RAM.0 + 0x10_0000;
 const WINDOW: u64 = 0x9000_0000;
+const HEAP_AT: u64 = 0xa000_0000;
 const SHARED: Transfer = Transfer::Share;
 const LENT: Transfer = Transfer::Lend;
 
@@ -470,11 +472,15 @@ fn a_short_question_is_answered_beside_a_long_call() {
 #[test]
 fn every_extension_call_grows_by_the_same_rule() {
     let world = World::new(&[VmConfig { roles: Roles::all(), ..vm(3) }, vm(4)]);
+    world.add_heap("test", 0b1, 1);
     let (a, handle) = {
         let a = world.caller(A);
         let handle = a.offer(LENT, &[(4, 6)], &[(PAGE, 1)]).unwrap();
         (a, handle)
     };
+    // Two pages, one after the other.
+    let two = HeapAllocRequest { heap: 0, size: 0x2000, address: HEAP_AT };
+    assert_eq!(a.words(extension::HEAP_ALLOC, &encoded(|into| two.encode(into))).0, 0);
     let list = ListRequest { cursor: 0, most: 1, flags: ListFlags::empty() };
     let trim =
         TrimRequest { handle: Handle(handle), flags: TrimFlags::empty(), offset: 0, size: 4096 };
@@ -492,7 +498,7 @@ fn every_extension_call_grows_by_the_same_rule() {
         offset: 0,
         size: 8,
     };
-    let requests: [(u32, Vec<u8>); 18] = [
+    let requests: [(u32, Vec<u8>); 21] = [
         (DISCOVER, vec![]),
         (LAST_REFUSAL, vec![]),
         (SUBSCRIBE, vec![0; 4]),
@@ -519,6 +525,12 @@ fn every_extension_call_grows_by_the_same_rule() {
         (NOTIFY_SET, encoded(|into| will.encode(into))),
         (TRIM, encoded(|into| trim.encode(into))),
         (REVOKE, by_handle(handle, 0)),
+        (extension::HEAP, vec![0; 8]),
+        (extension::HEAP_ALLOC, [&[0; 9][..], &[0x10], &[0; 6], &[0xff; 8]].concat()),
+        (
+            extension::HEAP_FREE,
+            encoded(|into| HeapFreeRequest { address: HEAP_AT, size: 0x1000 }.encode(into)),
+        ),
     ];
     let tested =
         requests.iter().fold(0, |all, (message, _)| all | 1 << (message - extension::CALLS));
@@ -531,8 +543,12 @@ fn every_extension_call_grows_by_the_same_rule() {
         assert_eq!(a.words(message, &longer(1)).0, 6, "{message:#x} with an unknown wish");
         assert_eq!(a.words(message, &vec![0; 233]).0, 4, "{message:#x} of more than a packet");
         assert_eq!(a.words(message, &longer(0)).0, 0, "{message:#x} of a newer client");
-        // What has left a parcel cannot leave it again.
-        let again = if message == TRIM { 0xc } else { 0 };
+        // What has left cannot leave again.
+        let again = match message {
+            TRIM => 0xc,
+            extension::HEAP_FREE => 0xa,
+            _ => 0,
+        };
         assert_eq!(a.words(message, &payload).0, again, "{message:#x}");
     }
 }

@@ -6,10 +6,14 @@
 
 use rm::address::{Ipa, VmIndex};
 use rm::audit::AuditReport;
+use rm::config::VmConfig;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, append, by_handle, offer, vm};
 use rm::operation::budget::Budget;
 use rm::stage2::Access;
-use rm_abi::extension::{Policy, SET_POLICY, SetPolicyRequest};
+use rm_abi::extension::{
+    HEAP, HEAP_ALLOC, HEAP_FREE, HeapAllocRequest, HeapFreeRequest, HeapRequest, Policy,
+    SET_POLICY, SetPolicyRequest,
+};
 use rm_abi::memparcel::lookup::Lookup;
 use rm_abi::{
     AcceptFlags, AclEntry, AppendFlags, CreateFlags, Handle, MemoryKind, Rights, SglEntry,
@@ -107,6 +111,25 @@ fn unfinished_long(world: &World) -> u32 {
 
 fn scattered(at: u64) -> Vec<(u64, u64)> {
     vec![(at, 516), (at + 0x40_1000, 1), (at + 0x40_3000, 5)]
+}
+
+fn heap_alloc(pages: u64, address: u64) -> Vec<u8> {
+    let mut payload = vec![0; HeapAllocRequest::SIZE];
+    let request = HeapAllocRequest { heap: 0, size: pages * 4096, address };
+    request.encode(&mut payload).expect("it fits");
+    payload
+}
+
+fn heap_free(address: u64, pages: u64) -> Vec<u8> {
+    let mut payload = vec![0; HeapFreeRequest::SIZE];
+    HeapFreeRequest { address, size: pages * 4096 }.encode(&mut payload).expect("it fits");
+    payload
+}
+
+/// Two blocks of a heap.
+fn has_piece(world: &World) -> u32 {
+    assert_eq!(world.caller(A).words(HEAP_ALLOC, &heap_alloc(1024, WINDOW)).0, 0);
+    0
 }
 
 const CASES: &[Case] = &[
@@ -340,6 +363,48 @@ const CASES: &[Case] = &[
         request: |handle| (message::MEM_RECLAIM, by_handle(handle, 0)),
         error: 0,
     },
+    Case {
+        name: "a question about a heap",
+        caller: A,
+        prepare: nothing,
+        request: |_| (HEAP, vec![0; HeapRequest::SIZE]),
+        error: 0,
+    },
+    Case {
+        name: "a piece of a heap where there is room",
+        caller: A,
+        prepare: nothing,
+        request: |_| (HEAP_ALLOC, heap_alloc(3, HeapAllocRequest::ANYWHERE)),
+        error: 0,
+    },
+    Case {
+        name: "blocks of a heap at an address",
+        caller: A,
+        prepare: nothing,
+        request: |_| (HEAP_ALLOC, heap_alloc(2 * 512, WINDOW)),
+        error: 0,
+    },
+    Case {
+        name: "a piece of a heap at an address that is taken at its end",
+        caller: A,
+        prepare: nothing,
+        request: |_| (HEAP_ALLOC, heap_alloc(6, RAM.0 - 5 * 4096)),
+        error: 2,
+    },
+    Case {
+        name: "return of a piece of a heap",
+        caller: A,
+        prepare: has_piece,
+        request: |_| (HEAP_FREE, heap_free(WINDOW + 4096, 514)),
+        error: 0,
+    },
+    Case {
+        name: "return of more than a piece of a heap",
+        caller: A,
+        prepare: has_piece,
+        request: |_| (HEAP_FREE, heap_free(WINDOW + 1020 * 4096, 5)),
+        error: 0xa,
+    },
 ];
 
 /// A VM, an address, and whether it may read, write and execute there.
@@ -363,7 +428,11 @@ fn state(world: &World) -> (Vec<Reach>, AuditReport) {
 }
 
 fn world() -> World {
-    World::new(&[vm(3), vm(4), vm(5)])
+    // Room below the memory of the VMs.
+    let vm = |vmid| VmConfig { accept_from: Ipa(RAM.0 - 0x10_0000), ..vm(vmid) };
+    let world = World::new(&[vm(3), vm(4), vm(5)]);
+    world.add_heap("all", 0b1, 3);
+    world
 }
 
 fn finish(guest: &Guest<'_>, mut turn: Turn) -> Vec<u8> {

@@ -11,7 +11,7 @@ mod trees;
 mod vcpus;
 
 pub(crate) use heaps::short;
-pub(crate) use memory::manager;
+pub(crate) use memory::{manager, marks};
 
 use crate::Sources;
 use crate::draft::Draft;

@@ -101,6 +101,8 @@ pub(crate) struct Heap<'a> {
     pub(crate) name: Option<At<&'a str>>,
     pub(crate) size: Option<At<u64>>,
     pub(crate) vms: Vec<At<&'a str>>,
+    pub(crate) guaranteed: Option<At<u64>>,
+    pub(crate) limit: Option<At<u64>>,
 }
 
 impl<'a> Vm<'a> {
@@ -284,5 +286,7 @@ fn heap<'a>(table: &Table<'a>) -> Heap<'a> {
         name: table.need("name", table.text("name")),
         size: table.need("size", table.size("size")),
         vms: table.texts("vms"),
+        guaranteed: table.size("guaranteed"),
+        limit: table.size("limit"),
     }
 }

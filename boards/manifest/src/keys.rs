@@ -173,13 +173,15 @@ pub const CHANNEL: Section = Section {
     ],
 };
 
-/// Memory from which VMs are lent buffers.
+/// Memory of which VMs take buffers.
 pub const HEAP: Section = Section {
     name: "[[heap]]",
     keys: &[
         key("name", Kind::Text, NEEDED),
         key("size", Kind::Size, NEEDED),
         key("vms", Kind::Texts, NEEDED),
+        key("guaranteed", Kind::Size, "0"),
+        key("limit", Kind::Size, "all of it"),
     ],
 };
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use package::{Amounts, Board, Load, Placement, Vm, Writer};
 
 use crate::board;
-use crate::check::{manager, short};
+use crate::check::{manager, marks, short};
 use crate::draft::{self, Draft};
 use crate::map::Map;
 use crate::program::Program;
@@ -88,7 +88,9 @@ impl Manifest {
         let vms: u64 = self.writer.vms.iter().map(|vm| vm.memory).sum();
         let heaps: u64 = self.writer.heaps.iter().map(|heap| heap.size).sum();
         let frames = self.writer.vms.iter().map(|vm| u64::from(vm.quotas.limit.frames));
-        self.hypervisor + manager(frames).next_multiple_of(package::MEMORY_GRANULE) + vms + heaps
+        let bits: u64 = self.writer.heaps.iter().map(|heap| marks(heap.size)).sum();
+        let manager = (manager(frames) + bits).next_multiple_of(package::MEMORY_GRANULE);
+        self.hypervisor + manager + vms + heaps
     }
 
     /// The boot configuration; its nonce is zero.

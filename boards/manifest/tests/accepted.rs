@@ -43,8 +43,9 @@ fn every_word_of_a_manifest_reaches_the_boot_configuration() {
     let interrupts = package.interrupts().map(|it| (it.vm, it.physical, it.virtual_, it.edge));
     let interrupts: Vec<_> = interrupts.collect();
     assert_eq!(interrupts, [(1, 34, 43, false), (2, 48, 50, true), (2, 49, 43, false)]);
-    let heaps: Vec<_> = package.heaps().map(|heap| (heap.size, heap.vms)).collect();
-    assert_eq!(heaps, [(16 << 20, 0b11)]);
+    let heaps: Vec<_> =
+        package.heaps().map(|it| (it.size, it.guaranteed, it.limit, it.vms)).collect();
+    assert_eq!(heaps, [(16 << 20, 4 << 20, 10 << 20, 0b11)]);
     let channels: Vec<_> = package.channels().collect();
     let ends = channels.iter().map(|it| (it.owner, it.peer, it.label, it.pages, it.peer_ipa));
     let behind_service = 0x4000_0000 + (8 << 20);

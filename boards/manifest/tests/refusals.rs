@@ -358,6 +358,16 @@ const ROWS: &[Row] = &[
         "from 0x4000_0000",
     ),
     row("size = \"16M\"", "size = \"1M\"", "1 MiB is no multiple of 2 MiB", ""),
+    row("guaranteed = \"4M\"", "guaranteed = 1000", "1000 B is no multiple of 4096", ""),
+    row("limit = \"10M\"", "limit = 4095", "4095 B is no multiple of 4096", ""),
+    row("limit = \"10M\"", "limit = \"18M\"", "the heap has only 16 MiB", ""),
+    row("guaranteed = \"4M\"", "guaranteed = \"12M\"", "the limit is 10 MiB", ""),
+    row(
+        "guaranteed = \"4M\"",
+        "guaranteed = \"9M\"",
+        "guaranteed 18 MiB, but the heap has 16 MiB",
+        "",
+    ),
     Row {
         good: "vms = [\"linux\", \"service\"]",
         bad: "vms = []",

@@ -214,7 +214,11 @@ fn heaps(package: &Package<'_>) -> Result<(), PackageError> {
         let taken = package.heaps().take(index).any(|other| other.name == heap.name);
         let sized = heap.size > 0 && heap.size.is_multiple_of(MEMORY_GRANULE);
         let known = u64::from(heap.vms) < 1 << package.vms.len();
-        if !heap.name.is_valid() || taken || !sized || !known {
+        let sure = heap.guaranteed.checked_mul(heap.vms.count_ones().into());
+        let fits = heap.guaranteed <= heap.limit && heap.limit <= heap.size;
+        let paged = (heap.guaranteed | heap.limit).is_multiple_of(PAGE);
+        let shares = fits && paged && sure.is_some_and(|sure| sure <= heap.size);
+        if !heap.name.is_valid() || taken || !sized || !known || !shares {
             return Err(PackageError::Heap(index));
         }
     }

@@ -74,7 +74,8 @@ pub enum PackageError {
     Device(usize),
     /// An interrupt that does not exist, or is somebody else's.
     Interrupt(usize),
-    /// A heap whose name is taken, that is no multiple of [`crate::MEMORY_GRANULE`] or names other VMs.
+    /// A heap whose name is taken, that is no multiple of [`crate::MEMORY_GRANULE`], names other VMs, or
+    /// promises more than it has.
     Heap(usize),
 }
 
@@ -129,7 +130,7 @@ impl fmt::Display for PackageError {
             Self::Channel(at) => write!(f, "channel {at} names a wrong VM or a wrong range"),
             Self::Device(at) => write!(f, "device {at} names a wrong VM or a wrong range"),
             Self::Interrupt(at) => write!(f, "interrupt {at} does not exist or is taken"),
-            Self::Heap(at) => write!(f, "heap {at} has a wrong name, size or VM"),
+            Self::Heap(at) => write!(f, "heap {at} has a wrong name, size, share or VM"),
         }
     }
 }

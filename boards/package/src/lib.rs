@@ -56,7 +56,7 @@ pub const MAGIC: [u8; 8] = *b"rm-pack\n";
 /// Last bytes of a package.
 pub const END: [u8; 8] = *b"pack-rm\n";
 /// Version of the format. EL2 accepts exactly its own: tool and hypervisor are built together.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// Most VMs of one package.
 pub const MAX_VMS: usize = 32;
 /// Most vCPUs of one VM.

@@ -52,6 +52,10 @@ pub struct Heap {
     pub name: Name,
     /// Bytes, a multiple of [`crate::MEMORY_GRANULE`].
     pub size: u64,
+    /// Bytes of it that each VM can have whatever the others do, a multiple of 4096.
+    pub guaranteed: u64,
+    /// The most bytes of it that each VM may have, a multiple of 4096.
+    pub limit: u64,
     /// Which VMs may use it, a bit for each index.
     pub vms: u32,
 }

@@ -178,6 +178,8 @@ pub(crate) struct InterruptEntry {
 pub(crate) struct HeapEntry {
     name: [u8; 16],
     size: U64,
+    guaranteed: U64,
+    limit: U64,
     vms: U32,
     reserved: U32,
 }
@@ -392,13 +394,26 @@ impl From<&Interrupt> for InterruptEntry {
 
 impl HeapEntry {
     pub(crate) fn decode(&self) -> Heap {
-        Heap { name: Name(self.name), size: self.size.get(), vms: self.vms.get() }
+        Heap {
+            name: Name(self.name),
+            size: self.size.get(),
+            guaranteed: self.guaranteed.get(),
+            limit: self.limit.get(),
+            vms: self.vms.get(),
+        }
     }
 }
 
 #[cfg(feature = "std")]
 impl From<&Heap> for HeapEntry {
     fn from(heap: &Heap) -> Self {
-        Self { name: heap.name.0, size: heap.size.into(), vms: heap.vms.into(), reserved: 0.into() }
+        Self {
+            name: heap.name.0,
+            size: heap.size.into(),
+            guaranteed: heap.guaranteed.into(),
+            limit: heap.limit.into(),
+            vms: heap.vms.into(),
+            reserved: 0.into(),
+        }
     }
 }

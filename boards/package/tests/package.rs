@@ -39,7 +39,13 @@ fn two_vms() -> Writer {
             Interrupt { vm: 0, physical: 48, virtual_: 43, edge: true },
             Interrupt { vm: 1, physical: 49, virtual_: 43, edge: false },
         ],
-        heaps: vec![Heap { name: Name::new("video"), size: 8 << 20, vms: 0b11 }],
+        heaps: vec![Heap {
+            name: Name::new("video"),
+            size: 8 << 20,
+            guaranteed: 4 << 20,
+            limit: 6 << 20,
+            vms: 0b11,
+        }],
         images: vec![vec![0xaa; 100], vec![0xbb; 5000], vec![0xcc; 200]],
         ..Writer::new(Board::QEMU_VIRT, 2, [7; 16])
     }
@@ -214,13 +220,19 @@ fn heaps_have_names_sizes_and_known_vms() {
     assert_eq!(refused(|w| w.heaps[0].size = 0), PackageError::Heap(0));
     assert_eq!(refused(|w| w.heaps[0].vms = 0b100), PackageError::Heap(0));
     assert_eq!(refused(|w| w.heaps.push(w.heaps[0])), PackageError::Heap(1));
+    assert_eq!(refused(|w| w.heaps[0].limit = (8 << 20) + 4096), PackageError::Heap(0));
+    assert_eq!(refused(|w| w.heaps[0].limit -= 1), PackageError::Heap(0));
+    assert_eq!(refused(|w| w.heaps[0].guaranteed += 1), PackageError::Heap(0));
+    assert_eq!(refused(|w| w.heaps[0].guaranteed += 4096), PackageError::Heap(0));
+    assert_eq!(refused(|w| w.heaps[0].guaranteed = !0 << 12), PackageError::Heap(0));
+    assert_eq!(refused(|w| w.heaps[0].limit = 1 << 20), PackageError::Heap(0));
 }
 
 #[test]
 fn another_version_is_refused_by_name() {
     let mut bytes = two_vms().write().unwrap();
-    assert_eq!(bytes[8], 5, "a VM may be kept from giving and from taking memory since this one");
-    for other in [2, 4, 6] {
+    assert_eq!(bytes[8], 6, "a heap says what each VM may have of it since this one");
+    for other in [2, 4, 5, 7] {
         bytes[8] = other;
         let refused = Package::parse(&bytes).unwrap_err();
         assert_eq!(refused, PackageError::Version(other.into()));

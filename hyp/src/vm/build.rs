@@ -1,12 +1,13 @@
 //! The VMs of the boot configuration: memory, programs, channels, vCPUs.
 
-use core::sync::atomic::{AtomicU8, AtomicU32};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use heapless::Vec;
 use package::{EndOfLife, Package, Placement, Start};
 use rm::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
 use rm::config::MAX_VMS;
 use rm::frame_pool::FrameRecord;
+use rm::heap::{HeapSlot, MAX_RANGES};
 use rm::link::LinkRecord;
 use rm::manager::{Storage, VmSlot};
 use rm::memparcel::{HandleSlot, MAX_HANDLES, ParcelRecord};
@@ -53,7 +54,7 @@ pub(crate) fn build(package: &Package<'static>, mut memory: BootMemory) {
             );
         }
     }
-    set_heaps_aside(package, &mut blocks);
+    make_heaps(manager, package, &mut blocks);
     channels::open(manager, package.channels());
 }
 
@@ -149,12 +150,25 @@ pub(crate) fn connect_interrupts(package: &Package<'_>, cpus: &[u64]) {
     }
 }
 
-/// Takes the memory of the heaps, which nobody has from then on.
-fn set_heaps_aside(package: &Package<'_>, blocks: &mut Blocks) {
+/// Sets the memory of the heaps aside, of which VMs take pieces. It comes zeroed.
+fn make_heaps(manager: &Manager, package: &Package<'_>, blocks: &mut Blocks) {
     for heap in package.heaps() {
-        let enough = blocks.take_all(heap.size, |_| {});
-        assert!(enough, "the machine has too little RAM for the heap {}", heap.name.as_str());
-        defmt::info!("heap {=str}: {=u64} MiB set aside", heap.name.as_str(), heap.size >> 20);
+        let name = heap.name.as_str();
+        let mut ranges = Vec::<(Pa, u64), MAX_RANGES>::new();
+        let enough = blocks.take_all(heap.size, |block| {
+            let pages = block.size / PAGE_SIZE;
+            match ranges.last_mut() {
+                Some((start, before)) if start.add_pages(*before) == block.start => {
+                    *before += pages;
+                }
+                _ => ranges.push((block.start, pages)).expect("a heap is in few pieces of RAM"),
+            }
+        });
+        assert!(enough, "the machine has too little RAM for the heap {name}");
+        if let Err(error) = manager.add_heap(configuration::heap(&heap), &ranges) {
+            panic!("the heap {name}: {error:?}");
+        }
+        defmt::info!("heap {=str}: {=u64} MiB", name, heap.size >> 20);
     }
 }
 
@@ -203,6 +217,7 @@ fn new_manager(package: &Package<'_>, memory: &mut BootMemory) -> Manager {
     let shared = configuration::amounts(&package.shared());
     let frames = configuration::all_of(package, |amounts| amounts.frames);
     let parcels = configuration::all_of(package, |amounts| amounts.parcels);
+    let words = package.heaps().map(|heap| rm::heap::words(heap.size / PAGE_SIZE)).sum();
     let (pool, base) = memory.frames(frames);
     let storage = Storage {
         vms: memory.slice_of(configs.len(), |_| VmSlot::new()),
@@ -211,6 +226,8 @@ fn new_manager(package: &Package<'_>, memory: &mut BootMemory) -> Manager {
         links: memory.slice_of(configs.len(), |_| LinkRecord::new()),
         frame_records: memory.slice_of(frames, |_| FrameRecord::default()),
         frame_stack: memory.slice_of(frames, |_| AtomicU32::new(0)),
+        heaps: memory.slice_of(package.heaps().len(), |_| HeapSlot::new()),
+        heap_words: memory.slice_of(words, |_| AtomicU64::new(0)),
     };
     match Manager::with_shared(El2::new(pool, base), storage, &configs, shared) {
         Ok(manager) => manager,

@@ -21,6 +21,9 @@
 //! | `CALLS + 12` | [`MAP`] | [`MapRequest`] | u64 cursor, u16 count, u16 0, u32 0, [`MapEntry`] × count | DENIED: without the role `inspect`, or the parcel is another VM's; VMID_INVALID: no such VM; HANDLE_INVALID: no such parcel, or none yet |
 //! | `CALLS + 13` | [`COUNTERS`] | [`CountersRequest`] | u32 count, u32 0, [`Count`] × count | DENIED: another VM's without the role `inspect`; VMID_INVALID: no such VM |
 //! | `CALLS + 14` | [`LEAF`] | [`LeafRequest`] | [`LeafInfo`] | DENIED: without the role `inspect`; VMID_INVALID: no such VM; ARGUMENT_INVALID: the address is outside its address space |
+//! | `CALLS + 15` | [`HEAP`] | [`HeapRequest`] | [`HeapInfo`] | HANDLE_INVALID: no heap from this number on that the caller may use |
+//! | `CALLS + 16` | [`HEAP_ALLOC`] | [`HeapAllocRequest`] | u64 address, u64 size | HANDLE_INVALID: no such heap, or not the caller's to use; ARGUMENT_INVALID: a size of 0 or too large, or an address that is none; NOMEM: the heap has no free range of this size that is not kept for others, or no table for it; NORESOURCE: the caller's limit of this heap, the address is not free, or none is |
+//! | `CALLS + 17` | [`HEAP_FREE`] | [`HeapFreeRequest`] | none | ARGUMENT_INVALID: the range is empty or not of whole pages; MEM_INVALID: a page is no heap's, not the caller's, or lent or shared; NOMEM: no table to cut a block; BUSY: a call on it is at work |
 //! | `CALLS + 18` | [`NOTIFY_SET`] | [`NotifySetRequest`] | none | HANDLE_INVALID; MEM_RELEASED: the caller has not mapped the parcel, or the page has left it; ARGUMENT_INVALID: not in the parcel, a byte that the caller may not write or that is of device memory, no such doorbell or flag; NOMEM: no frame for the record; BUSY: a call on it is at work; DENIED: the caller's own, which it has revoked |
 //! | `CALLS + 19` | [`COPY`] | [`CopyRequest`] | u32 count, u32 error word × count | of the whole call only MSG_INVALID and ARGUMENT_INVALID for its form; of a segment HANDLE_INVALID; ARGUMENT_INVALID: both sides are the caller's addresses, not in the parcel or the window, device memory, a donation; DENIED: without the right; MEM_INVALID: not the caller's memory; MEM_RELEASED: a page has left the parcel; BUSY: the parcel is changing |
 //! | `CALLS + 20` | [`SET_WINDOW`] | [`WindowRequest`] | none | HANDLE_INVALID; DENIED: not its owner, it was revoked, or nothing waits for an end; ARGUMENT_INVALID: not in the parcel, a donation, a VM that is not in the access list, the owner; MEM_INUSE: that VM has it; BUSY: a call on it is at work |
@@ -37,6 +40,7 @@
 
 mod event;
 mod grant;
+mod heap;
 mod inspect;
 mod limits;
 mod parcel;
@@ -47,6 +51,9 @@ mod trim;
 pub use event::{EventKind, EventReason, ParcelEvent};
 pub use grant::{
     CopyRequest, CopySegment, CopySide, NotifyActions, NotifySetRequest, WindowFlags, WindowRequest,
+};
+pub use heap::{
+    HeapAllocRequest, HeapFeatures, HeapFreeRequest, HeapInfo, HeapRequest, MAX_HEAP_NAME,
 };
 pub use inspect::{
     Count, Counter, CountersRequest, LeafInfo, LeafRequest, MapEntry, MapRequest, PageState,
@@ -116,6 +123,13 @@ pub const COUNTERS: u32 = CALLS + 13;
 /// The stage-2 descriptor of one page of a VM.
 pub const LEAF: u32 = CALLS + 14;
 
+/// A heap that the caller may use: to ask for one after the other, or how one stands.
+pub const HEAP: u32 = CALLS + 15;
+/// Takes a zeroed piece of a heap: memory of the caller's own, to use, lend and share like all of it,
+/// but not to donate. What the caller still has of it when it is reset goes back to the heap.
+pub const HEAP_ALLOC: u32 = CALLS + 16;
+/// Gives memory of heaps back, in pieces as they were taken or in others. It is zeroed first.
+pub const HEAP_FREE: u32 = CALLS + 17;
 /// Says what is done when the caller's part in a page of a parcel ends, instead of what it said of that page
 /// before. A borrower that has mapped the parcel says what is done when it no longer has: by a release, a
 /// trim, a revocation, or its own end, however sudden. Its owner says what is done when it begins to take
@@ -137,7 +151,7 @@ pub const PARCEL_EVENT: u32 = NOTICES + 1;
 /// The version of this table: it rises when a call or a field is added.
 pub const VERSION: u32 = 4;
 /// The calls of this version, bit `n` for `CALLS + n`.
-pub const KNOWN_CALLS: u64 = 0b111_1111_1111_1111 | 0b111 << 18;
+pub const KNOWN_CALLS: u64 = 0b1_1111_1111_1111_1111_1111;
 /// The notifications of this version, bit `n` for `NOTICES + n`.
 pub const KNOWN_NOTICES: u64 = 0b10;
 

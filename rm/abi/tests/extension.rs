@@ -1,11 +1,12 @@
 //! The bytes of the extension calls and notifications, written out, and the rule by which they grow.
 
 use rm_abi::extension::{
-    self, CopyRequest, CopySegment, CopySide, Discovery, EventKind, EventReason, Events, Holder,
-    HolderStage, LastRefusal, Limit, LimitsRequest, ListFlags, ListRequest, Name, NameRequest,
-    NotifyActions, NotifySetRequest, ParcelEntry, ParcelEvent, ParcelFlags, ParcelInfo,
-    ParcelPhase, ParcelRequest, Policies, Policy, Resource, RevokeFlags, RevokeRequest, Rule,
-    SetPolicyRequest, SubscribeRequest, TrimFlags, TrimRequest, WindowFlags, WindowRequest,
+    self, CopyRequest, CopySegment, CopySide, Discovery, EventKind, EventReason, Events,
+    HeapAllocRequest, HeapFeatures, HeapFreeRequest, HeapInfo, HeapRequest, Holder, HolderStage,
+    LastRefusal, Limit, LimitsRequest, ListFlags, ListRequest, Name, NameRequest, NotifyActions,
+    NotifySetRequest, ParcelEntry, ParcelEvent, ParcelFlags, ParcelInfo, ParcelPhase,
+    ParcelRequest, Policies, Policy, Resource, RevokeFlags, RevokeRequest, Rule, SetPolicyRequest,
+    SubscribeRequest, TrimFlags, TrimRequest, WindowFlags, WindowRequest,
 };
 use rm_abi::{
     EncodeError, ErrorCode, Handle, MAX_PAYLOAD, MemoryKind, Rights, Transfer, Vmid, hypercall,
@@ -37,6 +38,9 @@ fn ids_are_those_of_the_table() {
     assert_eq!(extension::LIMITS, 0x5e00_0008);
     assert_eq!(extension::HOLDERS, 0x5e00_0009);
     assert_eq!(extension::SET_POLICY, 0x5e00_000a);
+    assert_eq!(extension::HEAP, 0x5e00_000f);
+    assert_eq!(extension::HEAP_ALLOC, 0x5e00_0010);
+    assert_eq!(extension::HEAP_FREE, 0x5e00_0011);
     assert_eq!(extension::NOTIFY_SET, 0x5e00_0012);
     assert_eq!(extension::COPY, 0x5e00_0013);
     assert_eq!(extension::SET_WINDOW, 0x5e00_0014);
@@ -56,7 +60,7 @@ fn discovery_says_what_there_is() {
         vms: 3,
         forced: Policies::UNCACHED | Policies::DEVICE,
     };
-    let bytes = hex("04 00 00 00 f0 01 00 00  ff 7f 1c 00 00 00 00 00
+    let bytes = hex("04 00 00 00 f0 01 00 00  ff ff 1f 00 00 00 00 00
          02 00 00 00 00 00 00 00  10 00 00 02 18 39 00 00
          03 00 06 00");
     assert_eq!(encoded(|into| discovery.encode(into)), bytes);
@@ -425,4 +429,52 @@ fn a_longer_request_may_only_bring_zeros() {
     assert_eq!(extension::decode_empty(&[][..]), Ok(()));
     assert_eq!(extension::decode_empty(&[0; 8][..]), Ok(()));
     assert_eq!(extension::decode_empty(&[0, 0, 0, 8][..]), more);
+}
+
+#[test]
+fn heaps_are_asked_taken_from_and_given_back_to() {
+    let ask = HeapRequest { from: 3 };
+    assert_eq!(encoded(|into| ask.encode(into)), [3, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(HeapRequest::decode(&[3, 0, 0, 0, 0, 0, 0, 0][..]), Ok(ask));
+    let flagged = HeapRequest::decode(&[3, 0, 0, 0, 1, 0, 0, 0][..]);
+    assert_eq!(flagged, Err(ErrorCode::ArgumentInvalid));
+    let info = HeapInfo {
+        number: 1,
+        features: HeapFeatures::CONTIGUOUS,
+        size: 0x100_0000,
+        free: 0x20_1000,
+        largest: 0x20_0000,
+        used: 0x3000,
+        guaranteed: 0x40_0000,
+        limit: 0x50_0000,
+        name: *b"video\0\0\0\0\0\0\0\0\0\0\0",
+    };
+    let bytes = hex("01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00
+         00 00 00 01 00 00 00 00  00 10 20 00 00 00 00 00
+         00 00 20 00 00 00 00 00  00 30 00 00 00 00 00 00
+         00 00 40 00 00 00 00 00  00 00 50 00 00 00 00 00
+         76 69 64 65 6f 00 00 00  00 00 00 00 00 00 00 00");
+    assert_eq!(encoded(|into| info.encode(into)), bytes);
+    assert_eq!(bytes.len(), HeapInfo::SIZE);
+    assert_eq!(HeapInfo::decode(&bytes[..]), Some(info));
+    assert_eq!(HeapInfo::decode(&bytes[..79]), None);
+    assert_eq!((info.name(), HeapInfo { name: [0xff; 16], ..info }.name()), ("video", ""));
+    // What a client does not know means nothing to it.
+    let mut younger = bytes;
+    younger[15] = 0x80;
+    let features = HeapInfo::decode(&younger[..]).unwrap().features;
+    assert!(features.contains(HeapFeatures::CONTIGUOUS) && features.0 == 1 << 63 | 1);
+    let take = HeapAllocRequest { heap: 1, size: 0x1001, address: HeapAllocRequest::ANYWHERE };
+    let bytes = hex("01 00 00 00 00 00 00 00  01 10 00 00 00 00 00 00
+         ff ff ff ff ff ff ff ff");
+    assert_eq!(encoded(|into| take.encode(into)), bytes);
+    assert_eq!(HeapAllocRequest::decode(&bytes[..]), Ok(take));
+    let mut flagged = bytes;
+    flagged[4] = 1;
+    assert_eq!(HeapAllocRequest::decode(&flagged[..]), Err(ErrorCode::ArgumentInvalid));
+    let back = HeapFreeRequest { address: 0x9000_0000, size: 0x2000 };
+    let bytes = hex("00 00 00 90 00 00 00 00  00 20 00 00 00 00 00 00");
+    assert_eq!(encoded(|into| back.encode(into)), bytes);
+    assert_eq!(HeapFreeRequest::decode(&bytes[..]), Ok(back));
+    assert_eq!(HeapFreeRequest::decode(&bytes[..15]), Err(ErrorCode::MessageInvalid));
 }

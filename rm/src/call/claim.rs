@@ -4,9 +4,9 @@
 //! range after range is claimed, in as many steps as it takes, and noted as extents of the parcel. A
 //! refusal leaves what was noted until then, with its charges, to the caller, who takes it back.
 
-use rm_abi::{Bytes, List, SglEntry};
+use rm_abi::{Bytes, List, SglEntry, Transfer};
 
-use crate::address::{Ipa, PAGE_SIZE};
+use crate::address::{Ipa, PAGE_SIZE, Pa};
 use crate::call::{Caller, owner};
 use crate::machine::Machine;
 use crate::memparcel::Memparcel;
@@ -31,6 +31,18 @@ pub(crate) struct Claim {
     paid: bool,
     /// Claimed pages of that entry which are not in the parcel's extents yet.
     open: Option<Extent>,
+}
+
+/// Refuses to give memory of a heap away: its allocator is charged for it until it goes back.
+fn check_source<M: Machine>(
+    parcel: &Memparcel,
+    caller: Caller<'_, '_, M>,
+    pa: Pa,
+) -> Result<(), Refusal> {
+    if parcel.transfer == Transfer::Donate && caller.manager.heaps().have(pa) {
+        return Err(Refusal::OfHeap);
+    }
+    Ok(())
 }
 
 /// The pages of a list entry.
@@ -78,6 +90,7 @@ impl Claim {
                 State::Claimed => return Err(Refusal::InProgress),
                 _ => return Err(Refusal::NotOwned),
             }
+            check_source(parcel, caller, pa)?;
             if extents.push(Extent { at, pa, pages: run }).is_err() {
                 return Ok(false);
             }
@@ -150,6 +163,7 @@ impl Claim {
         if state != State::Owned {
             return Err(Refusal::NotOwned);
         }
+        check_source(parcel, caller, pa)?;
         let grows = self.open.is_some_and(|open| open.pa.add_pages(open.pages) == pa);
         if !grows {
             self.close(parcel, caller);

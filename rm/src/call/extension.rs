@@ -167,10 +167,14 @@ fn last<M: Machine>(caller: Caller<'_, '_, M>, noted: &Noted) -> LastRefusal {
 impl<M: Machine> Caller<'_, '_, M> {
     /// Keeps why a call was refused, for LAST_REFUSAL. Nothing of rank account or behind it is locked.
     pub(crate) fn note_refusal(&self, origin: Origin, header: &Header, refusal: Refusal) {
-        let usage = match refusal.resource() {
+        let usage = match (refusal, refusal.resource()) {
+            (Refusal::HeapQuota(heap), _) => {
+                let heap = self.manager.heaps().get(heap.into(), self.vm);
+                heap.map_or(Usage::default(), |heap| heap.usage(self.machine(), self.vm))
+            }
             // Another VM's, and so none of the caller's business.
-            None | Some(Resource::Unread) => Usage::default(),
-            Some(resource) => self.usage(resource),
+            (_, None | Some(Resource::Unread)) => Usage::default(),
+            (_, Some(resource)) => self.usage(resource),
         };
         let Header { message, sequence, .. } = *header;
         let noted = Noted { message, sequence, refusal, usage };
@@ -202,6 +206,7 @@ impl<M: Machine> Caller<'_, '_, M> {
                     shared: pool.shared(self.machine()).into(),
                 }
             }
+            Resource::PagesOfHeaps => self.manager.heaps().usage(self.machine(), self.vm),
             resource => self.ledger().usage(resource),
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! One stage after the other, each of them in steps: the call that was at work is finished before this
 //! begins; then queues, news and doorbells are emptied, what the VM holds of others is released, newest
-//! first, its own parcels are taken back and zeroed, handle numbers that rested for it come back, and its
-//! tables are merged. Nothing here needs memory or can be
+//! first, its own parcels are taken back and zeroed, handle numbers that rested for it come back, its
+//! tables are merged, and what it has of heaps goes back to them. Nothing here needs memory or can be
 //! refused: what a removal needs was reserved when the mapping was made. At the end the VM has a part in
 //! nothing, its tables say what boot gave it, and no translation of its tag is left in any TLB.
 //!
@@ -14,10 +14,11 @@ use core::sync::atomic::Ordering;
 
 use rm_abi::extension::{EventKind, EventReason};
 
+use crate::address::{Ipa, Pa};
 use crate::call::evict::evict;
 use crate::call::reclaim::Reclaim;
 use crate::call::revoke::{recall_from, revoke_from};
-use crate::call::{Caller, extension, will};
+use crate::call::{Caller, extension, heap, will};
 use crate::config::OwnedParcels;
 use crate::life::Life;
 use crate::link::notice::News;
@@ -27,20 +28,30 @@ use crate::memparcel::units::Walk;
 use crate::memparcel::{Memparcel, Phase};
 use crate::operation::budget::{Budget, weight};
 use crate::operation::{Slot, Step};
+use crate::stage2::{Next, State};
 
 /// How far a teardown is.
 #[derive(Debug)]
 pub(crate) struct Teardown {
     stage: Stage,
-    /// Of all records, or all handle numbers, the next.
-    record: u32,
-    /// Of its ACL, the next.
-    entry: usize,
-    /// The end of that parcel.
-    reclaim: Option<Reclaim>,
+    /// Of all records, or all handle numbers, or all pages, the next.
+    next: u32,
+    /// Of a parcel's ACL, the next; or how many pages of a piece are not the heap's again.
+    part: u32,
+    going: Going,
     /// Parcels that must wait in this pass, and how many had been released when it began.
     waits: bool,
     released: u32,
+}
+
+/// What a teardown has begun to end.
+#[derive(Debug)]
+enum Going {
+    Nothing,
+    /// A parcel of the VM's.
+    Parcel(Reclaim),
+    /// Memory of a heap that has left the VM's tables.
+    Piece(Pa),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +66,8 @@ enum Stage {
     Handles,
     /// Tables that can be merged.
     Tables,
+    /// Memory of heaps. No table of it is mergeable any more, so nothing can be short.
+    Heaps,
 }
 
 /// What a step came to.
@@ -72,9 +85,9 @@ impl Teardown {
     pub(crate) const fn new() -> Self {
         Self {
             stage: Stage::Mailbox,
-            record: 0,
-            entry: 0,
-            reclaim: None,
+            next: 0,
+            part: 0,
+            going: Going::Nothing,
             waits: false,
             released: 0,
         }
@@ -98,6 +111,7 @@ impl Teardown {
                 Stage::Owned => self.take_back(caller, budget),
                 Stage::Handles => self.forget_handles(caller, budget),
                 Stage::Tables => merge(caller, budget),
+                Stage::Heaps => self.return_heaps(caller, budget),
             };
             if walk == Walk::More {
                 continue;
@@ -117,11 +131,15 @@ impl Teardown {
                     return Stands::Waits;
                 }
                 Stage::Owned => {
-                    self.record = 0;
+                    self.next = 0;
                     Stage::Handles
                 }
                 Stage::Handles => Stage::Tables,
                 Stage::Tables => {
+                    self.next = 0;
+                    Stage::Heaps
+                }
+                Stage::Heaps => {
                     let context = caller.manager.context(caller.vm);
                     caller.machine().invalidate(context, Scope::All);
                     return Stands::Done;
@@ -134,21 +152,21 @@ impl Teardown {
     /// Looks at all own records again, from the first.
     fn begin_pass<M: Machine>(&mut self, caller: Caller<'_, '_, M>) {
         self.released = caller.state().life.released.load(Ordering::SeqCst);
-        self.record = 0;
+        self.next = 0;
         self.waits = false;
     }
 
     /// Goes on with the VM's own parcels.
     fn take_back<M: Machine>(&mut self, caller: Caller<'_, '_, M>, budget: &mut Budget) -> Walk {
-        let record = RecordIndex(self.record);
+        let record = RecordIndex(self.next);
         if record.0 as usize >= caller.manager.parcels().records() {
             return Walk::End;
         }
-        if let Some(reclaim) = &mut self.reclaim {
+        if let Going::Parcel(reclaim) = &mut self.going {
             if reclaim.step(caller, budget) == Step::More {
                 return Walk::More;
             }
-            self.reclaim = None;
+            self.going = Going::Nothing;
             self.next_record(budget);
             return Walk::More;
         }
@@ -164,10 +182,14 @@ impl Teardown {
                 if self.keeps(&mut parcel, record, caller) {
                     self.waits = true;
                     self.next_record(budget);
-                } else if revoke_from(&mut parcel, record, caller, &mut self.entry, budget)
-                    == Walk::End
-                {
-                    self.reclaim = Some(Reclaim::of_dead_owner::<M>(&mut parcel, record));
+                } else {
+                    let mut entry = self.part as usize;
+                    let walk = revoke_from(&mut parcel, record, caller, &mut entry, budget);
+                    self.part = entry as u32;
+                    if walk == Walk::End {
+                        let reclaim = Reclaim::of_dead_owner::<M>(&mut parcel, record);
+                        self.going = Going::Parcel(reclaim);
+                    }
                 }
             }
             // Its own call was finished before, so this one is a donation that another VM accepts.
@@ -188,19 +210,51 @@ impl Teardown {
         caller: Caller<'_, '_, M>,
         budget: &mut Budget,
     ) -> Walk {
-        let place = self.record as usize;
+        let place = self.next as usize;
         if place >= caller.manager.parcels().slots() {
             return Walk::End;
         }
         caller.manager.forget_party(place, caller.vm);
-        self.record += 1;
+        self.next += 1;
         let _ = budget.spend(weight::LOOK);
         Walk::More
     }
 
+    /// Gives back what the VM has of heaps, but for pages that nobody vouches for.
+    fn return_heaps<M: Machine>(&mut self, caller: Caller<'_, '_, M>, budget: &mut Budget) -> Walk {
+        if let Going::Piece(pa) = self.going {
+            let rest = heap::wipe(caller, (pa, self.part.into()), budget);
+            self.note_piece(rest);
+            return Walk::More;
+        }
+        let at = Ipa::of_page(self.next.into());
+        let found = caller.stage2().next_leaf(caller.mem(), at, budget);
+        match found {
+            Next::End => return Walk::End,
+            Next::More(next) => self.next = next.page() as u32,
+            Next::Leaf(here, leaf) => {
+                self.next = here.add_pages(leaf.pages).page() as u32;
+                let sound = || !M::MAY_POISON || caller.machine().is_sound(leaf.pa, leaf.pages);
+                if leaf.state == State::Owned && caller.manager.heaps().have(leaf.pa) && sound() {
+                    let one = &mut Budget::new(weight::DESCRIPTOR);
+                    let (pa, pages) = heap::leave(caller, here, leaf.pages, one);
+                    assert!(pages == leaf.pages, "G8: a leaf of a heap's memory goes as a whole");
+                    self.note_piece(Some((pa, pages)));
+                }
+            }
+        }
+        let _ = budget.spend(weight::LOOK);
+        Walk::More
+    }
+
+    fn note_piece(&mut self, piece: Option<(Pa, u64)>) {
+        self.part = piece.map_or(0, |(_, pages)| pages as u32);
+        self.going = piece.map_or(Going::Nothing, |(pa, _)| Going::Piece(pa));
+    }
+
     fn next_record(&mut self, budget: &mut Budget) {
-        self.record += 1;
-        self.entry = 0;
+        self.next += 1;
+        self.part = 0;
         let _ = budget.spend(weight::VISIT);
     }
 

@@ -473,6 +473,8 @@ mod tests {
             links: leaked(2, LinkRecord::new),
             frame_records: leaked(frames, FrameRecord::default),
             frame_stack: leaked(frames, || AtomicU32::new(0)),
+            heaps: &[],
+            heap_words: &[],
         };
         let manager = Manager::new(FakeMachine::new(frames), storage, &vms).unwrap();
         let world = World { manager };

@@ -32,6 +32,8 @@ pub(crate) enum Change {
     Restore,
     /// Lent becomes Absent: another VM has accepted a donation.
     GiveAway,
+    /// Owned or Claimed becomes Absent: it goes back to a heap.
+    Leave,
     /// Held becomes Absent: an accept was given up.
     Unhold,
     /// Held becomes Borrowed.
@@ -50,7 +52,7 @@ impl Change {
     const fn starts_from(self, state: State) -> bool {
         match self {
             Self::Unclaim => matches!(state, State::Claimed),
-            Self::Lend { .. } | Self::Share { .. } => {
+            Self::Lend { .. } | Self::Share { .. } | Self::Leave => {
                 matches!(state, State::Owned | State::Claimed)
             }
             Self::Retype { .. } => matches!(state, State::Shared),
@@ -192,7 +194,7 @@ impl Stage2 {
                 self.encoder.leaf(level, State::Device, Rights::RW, MemoryType::Device)
             }
             Change::Emulate => descriptor::invalid(State::Device),
-            Change::GiveAway | Change::Unhold | Change::Unmap => 0,
+            Change::GiveAway | Change::Leave | Change::Unhold | Change::Unmap => 0,
         }
     }
 

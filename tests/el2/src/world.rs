@@ -75,6 +75,8 @@ pub fn build<M: Machine + 'static>(
         links: memory.slice_of(VMS, |_| LinkRecord::new()),
         frame_records: memory.slice_of(FRAMES, |_| FrameRecord::default()),
         frame_stack: memory.slice_of(FRAMES, |_| AtomicU32::new(0)),
+        heaps: &[],
+        heap_words: &[],
     };
     let (frames, base) = memory.frames(FRAMES);
     let machine = wrap(El2::new(frames, base));

@@ -1,8 +1,10 @@
-//! Heaps: memory from which VMs are lent buffers.
+//! Heaps: memory of which VMs take buffers.
 
 use package::{MEMORY_GRANULE, Name};
 
+use crate::config::Heap;
 use crate::draft::Draft;
+use crate::map::PAGE;
 use crate::report::{At, Problem};
 use crate::size;
 
@@ -21,10 +23,36 @@ pub(super) fn check(draft: &mut Draft<'_>) {
             draft.problems.add(Problem::new(&size.span, message));
             continue;
         }
+        let Some((guaranteed, limit)) = shares(draft, said, size) else { continue };
         // A name that does not fit has been noted.
         let Some(name) = said.name.as_ref().and_then(|name| short(name.value)) else { continue };
-        draft.heaps.push(package::Heap { name, size: size.value, vms });
+        draft.heaps.push(package::Heap { name, size: size.value, guaranteed, limit, vms });
     }
+}
+
+/// What each VM is sure of and may have. Notes what does not fit.
+fn shares(draft: &Draft<'_>, said: &Heap<'_>, size: &At<u64>) -> Option<(u64, u64)> {
+    let limit = said.limit.clone().unwrap_or_else(|| size.clone());
+    let guaranteed = said.guaranteed.clone().unwrap_or_else(|| limit.with(0));
+    let note = |at: &At<u64>, message: String| {
+        draft.problems.add(Problem::new(&at.span, message));
+    };
+    let whole = [&guaranteed, &limit].into_iter().find(|it| !it.value.is_multiple_of(PAGE));
+    let all = guaranteed.value.saturating_mul(said.vms.len() as u64);
+    if let Some(it) = whole {
+        note(it, format!("{} is no multiple of 4096", size::text(it.value)));
+    } else if limit.value > size.value {
+        note(&limit, format!("the heap has only {}", size::text(size.value)));
+    } else if guaranteed.value > limit.value {
+        let (sure, limit) = (size::text(guaranteed.value), size::text(limit.value));
+        note(&guaranteed, format!("{sure} are guaranteed, but the limit is {limit}"));
+    } else if all > size.value {
+        let (all, has) = (size::text(all), size::text(size.value));
+        note(&guaranteed, format!("its VMs together are guaranteed {all}, but the heap has {has}"));
+    } else {
+        return Some((guaranteed.value, limit.value));
+    }
+    None
 }
 
 /// The name as packages have it.

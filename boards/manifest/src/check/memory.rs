@@ -2,6 +2,7 @@
 
 use package::{EMULATED, MEMORY_GRANULE, VM_MEMORY_BASE};
 use rm::frame_pool::FrameRecord;
+use rm::heap::words;
 
 use crate::board::bytes;
 use crate::draft::{Draft, IPA_END, Vm};
@@ -133,6 +134,11 @@ pub(crate) fn manager(frames: impl Iterator<Item = u64>) -> u64 {
     frames.fold(0, u64::saturating_add).saturating_mul(PAGE + record as u64)
 }
 
+/// What the resource manager keeps for a heap of so many bytes: which pages are taken.
+pub(crate) fn marks(heap: u64) -> u64 {
+    (words(heap / PAGE) * size_of::<u64>()) as u64
+}
+
 /// Whether all memory together fits the board's.
 pub(super) fn check_ram(draft: &Draft<'_>) {
     let Some(facts) = &draft.facts else { return };
@@ -142,8 +148,10 @@ pub(super) fn check_ram(draft: &Draft<'_>) {
     let vms = draft.config.vms.iter().filter_map(|vm| vm.memory.as_ref());
     let vms = vms.filter(|size| size.value <= IPA_END);
     let heaps = draft.config.heaps.iter().filter_map(|heap| heap.size.as_ref());
-    for size in vms.chain(heaps) {
-        sum = sum.saturating_add(size.value);
+    let vms = vms.map(|size| (size, 0));
+    let heaps = heaps.map(|size| (size, marks(size.value)));
+    for (size, marks) in vms.chain(heaps) {
+        sum = sum.saturating_add(size.value).saturating_add(marks);
         if sum > bytes(&facts.ram) {
             return too_much(draft.problems, size, sum, bytes(&facts.ram));
         }

@@ -177,11 +177,17 @@ fn channels(manifest: &Manifest) -> String {
 }
 
 fn heaps(manifest: &Manifest) -> String {
-    let mut rows = vec![["heap", "size", "VMs"].map(str::to_owned).to_vec()];
+    let titles = ["heap", "size", "guaranteed / limit", "VMs"];
+    let mut rows = vec![titles.map(str::to_owned).to_vec()];
     for heap in &manifest.writer.heaps {
         let vms = (0..32).filter(|bit| heap.vms >> bit & 1 == 1).map(|vm| name(manifest, vm));
         let vms: Vec<_> = vms.collect();
-        rows.push(vec![heap.name.as_str().to_owned(), size::text(heap.size), vms.join(", ")]);
+        rows.push(vec![
+            heap.name.as_str().to_owned(),
+            size::text(heap.size),
+            format!("{} / {}", size::text(heap.guaranteed), size::text(heap.limit)),
+            vms.join(", "),
+        ]);
     }
     table(&rows)
 }

@@ -1,13 +1,14 @@
 //! EL2's boot on the host: the resource manager over the machine that believes nothing, with a package's
 //! VMs, their memory in pieces as small and as scattered as they can be.
 
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use hyp::configuration;
 use package::{Package, Placement, Vm};
 use rm::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
 use rm::doorbell::MAX_DOORBELLS;
 use rm::frame_pool::FrameRecord;
+use rm::heap::{self, HeapSlot};
 use rm::link::LinkRecord;
 use rm::machine::fake::FakeMachine;
 use rm::manager::{Manager, Storage, VmSlot};
@@ -17,12 +18,16 @@ use rm::memparcel::{HandleSlot, MAX_HANDLES, ParcelRecord};
 const FRAMES: usize = 20_000;
 /// The most memory of VMs that a test gives.
 const MEMORY: u64 = 1 << 30;
+/// The most words for the pages of heaps.
+const WORDS: usize = 1 << 16;
 
 /// Boots the package, as `hyp/src/vm/build.rs` does. What is too large for a test counts as booted.
 pub(crate) fn boot(package: &Package<'_>) -> Result<(), String> {
     let frames = configuration::all_of(package, |of| of.frames);
     let parcels = configuration::all_of(package, |of| of.parcels);
-    if frames > FRAMES || package.vms().map(|vm| vm.memory).sum::<u64>() > MEMORY {
+    let memory = package.vms().map(|vm| vm.memory).sum::<u64>();
+    let words: usize = package.heaps().map(|heap| heap::words(heap.size / PAGE_SIZE)).sum();
+    if frames > FRAMES || memory > MEMORY || words > WORDS {
         return Ok(());
     }
     let configs = configuration::vms(package);
@@ -33,6 +38,8 @@ pub(crate) fn boot(package: &Package<'_>) -> Result<(), String> {
     let links: Vec<_> = many(configs.len()).map(|_| LinkRecord::new()).collect();
     let frame_records: Vec<_> = many(frames).map(|_| FrameRecord::default()).collect();
     let frame_stack: Vec<_> = many(frames).map(|_| AtomicU32::new(0)).collect();
+    let heaps: Vec<_> = package.heaps().map(|_| HeapSlot::new()).collect();
+    let heap_words: Vec<_> = many(words).map(|_| AtomicU64::new(0)).collect();
     let storage = Storage {
         vms: &vms,
         handles: &handles,
@@ -40,6 +47,8 @@ pub(crate) fn boot(package: &Package<'_>) -> Result<(), String> {
         links: &links,
         frame_records: &frame_records,
         frame_stack: &frame_stack,
+        heaps: &heaps,
+        heap_words: &heap_words,
     };
     let machine = FakeMachine::new(frames);
     let shared = configuration::amounts(&package.shared());
@@ -59,6 +68,12 @@ pub(crate) fn boot(package: &Package<'_>) -> Result<(), String> {
         ] {
             manager.give_emulated(VmIndex(index), Ipa(at), size / PAGE_SIZE).map_err(said)?;
         }
+    }
+    for (index, heap) in (0x80..).zip(package.heaps()) {
+        let range = (Pa(index << 40), heap.size / PAGE_SIZE);
+        manager
+            .add_heap(configuration::heap(&heap), &[range])
+            .map_err(|error| format!("the heap {}: {error:?}", heap.name.as_str()))?;
     }
     let mut bells = vec![0; configs.len()];
     for (index, channel) in package.channels().enumerate() {

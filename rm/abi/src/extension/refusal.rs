@@ -97,6 +97,10 @@ numbered! {
     Policy = 53, "the memory cannot have this cache policy";
     SharedQuota = 55, "the VM's guarantee is used up, and so is the shared pool; the resource says of what";
     Poisoned = 59, "a page of the parcel cannot be vouched for, so it is given to nobody";
+    NoHeap = 60, "there is no such heap, as far as the caller may know";
+    HeapFull = 61, "the heap has no free range of this size that is not kept for others";
+    NotOfHeap = 62, "a page is of no heap";
+    OfHeap = 63, "memory of a heap is lent and shared, but not given away";
     NotifyByte = 64, "a byte to clear must be one that the caller may write";
     NotifyBell = 65, "there is no such doorbell or flag";
     Outside = 66, "a byte is not in the parcel, or not in the caller's window of it";
@@ -116,6 +120,7 @@ numbered! {
     Handles = 6, "handle numbers, in use or worn out";
     Unread = 7, "news of parcels that are gone, which a VM of the access list has left unread";
     Frames = 8, "the manager's memory: tables, extent lists, long messages";
+    PagesOfHeaps = 9, "pages that the VM has of heaps; of a refusal: of the heap that was asked";
 }
 
 /// Most VMs that can be in the way of a call.

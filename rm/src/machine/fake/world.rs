@@ -5,7 +5,7 @@ use std::boxed::Box;
 use std::vec;
 use std::vec::Vec;
 
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, AtomicU64};
 use rm_abi::extension::{self, LastRefusal};
 use rm_abi::memparcel::append::Append;
 use rm_abi::memparcel::{accept::Accept, create::Create, handle::HandleRequest};
@@ -16,11 +16,12 @@ use rm_abi::{
 };
 
 use super::{FakeMachine, VirtualCpu, YieldThread};
-use crate::address::{Ipa, PAGE_SIZE, Pa, TlbTag, VmIndex};
+use crate::address::{Ipa, PAGE_SIZE, PAGES_PER_2M, Pa, TlbTag, VmIndex};
 use crate::audit::AuditReport;
-use crate::config::{BootError, VmConfig};
+use crate::config::{BootError, VmConfig, VmName};
 use crate::direct::{Direct, DirectCall, DirectResult, GuestFault, GuestMemory};
 use crate::frame_pool::FrameRecord;
+use crate::heap::{self, HeapConfig, HeapSlot};
 use crate::hypercall::{Hypercall, Results};
 use crate::life::ExitKind;
 use crate::link::LinkRecord;
@@ -35,6 +36,11 @@ use crate::quota::{Amounts, Quotas};
 pub const RAM: Ipa = Ipa(0x4000_0000);
 /// How much of it, in pages.
 pub const RAM_PAGES: u64 = 4096;
+
+/// How many heaps a world may have.
+pub const HEAPS: usize = 16;
+/// How many pages they may have together.
+pub const HEAP_PAGES: u64 = 4 << 18;
 
 /// VMs at a manager.
 pub struct World {
@@ -68,6 +74,8 @@ fn storage(
         links: leaked(vms, LinkRecord::new),
         frame_records: leaked(frames, FrameRecord::default),
         frame_stack: leaked(frames, || AtomicU32::new(0)),
+        heaps: leaked(HEAPS, HeapSlot::new),
+        heap_words: leaked(heap::words(HEAP_PAGES), || AtomicU64::new(0)),
     }
 }
 
@@ -145,6 +153,28 @@ impl World {
         for vm in self.vms() {
             self.manager.give(vm, RAM, Self::pa_of(vm), RAM_PAGES).expect("the range is free");
         }
+    }
+
+    /// Makes a heap of so many blocks.
+    ///
+    /// # Errors
+    ///
+    /// What the manager says of it.
+    pub fn try_add_heap(&self, config: HeapConfig, blocks: u64) -> Result<(), BootError> {
+        self.manager.add_heap(config, &[(Self::heap_pa(config.name), blocks * PAGES_PER_2M)])
+    }
+
+    /// As [`World::try_add_heap`], where nothing is wrong with it, for some VMs, one bit each, which can
+    /// have all of it.
+    pub fn add_heap(&self, name: &str, vms: u32, blocks: u64) {
+        let limit = blocks * PAGES_PER_2M;
+        let config = HeapConfig { name: VmName::new(name), vms, guaranteed: 0, limit };
+        self.try_add_heap(config, blocks).expect("a heap of whole blocks");
+    }
+
+    /// Where a heap's memory begins in the machine: by its name's first letter.
+    pub fn heap_pa(name: VmName) -> Pa {
+        Pa((0x100 + u64::from(name.bytes()[0])) << 32)
     }
 
     /// The VMs.
