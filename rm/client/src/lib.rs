@@ -81,6 +81,7 @@ extern crate std;
 pub mod ask;
 pub mod error;
 pub mod front;
+pub mod heap;
 pub mod inspect;
 pub mod life;
 pub mod notice;
@@ -102,9 +103,9 @@ pub use session::{Copied, LARGEST, Places, Session};
 pub use transport::{Direct, DirectCall, DirectResult, Transport, TransportError, Trap};
 
 pub use rm_abi::extension::{
-    CopySegment, CopySide, Discovery, EventKind, EventReason, Events, Holder, HolderStage,
-    LastRefusal, Limit, ListFlags, NotifyActions, ParcelEntry, ParcelEvent, ParcelFlags,
-    ParcelInfo, ParcelPhase, Policies, Policy, Resource, Rule, TrimFlags, WindowFlags,
+    CopySegment, CopySide, Discovery, EventKind, EventReason, Events, HeapFeatures, HeapInfo,
+    Holder, HolderStage, LastRefusal, Limit, ListFlags, NotifyActions, ParcelEntry, ParcelEvent,
+    ParcelFlags, ParcelInfo, ParcelPhase, Policies, Policy, Resource, Rule, TrimFlags, WindowFlags,
 };
 pub use rm_abi::extension::{Counter, LeafInfo, MapEntry, PageState, VmEntry, VmRoles};
 pub use rm_abi::vm::{ExitKind, VmExited, VmState, VmStatus};

@@ -55,7 +55,8 @@ const fn to(vmid: u32, perms: u32) -> AclEntry {
 
 const RW: u32 = PERM_READ | PERM_WRITE;
 const TWO_RUNS: [SglEntry; 2] = [pages(PAGE + 0x1_0000, 2), pages(PAGE, 1)];
-const BUFFER: Buffer<'_> = Buffer { ranges: &TWO_RUNS, is_mapped: false, is_cached: true };
+const BUFFER: Buffer<'_> =
+    Buffer { ranges: &TWO_RUNS, is_mapped: false, is_cached: true, rights: Rights::RWX };
 
 const fn export_arg(count: usize) -> ExportArg {
     ExportArg {

@@ -304,6 +304,7 @@ fn every_refusal_has_the_errno_that_programs_expect() {
     assert_eq!(Errno::from(Error::RefusedUnknown(99)), Errno::EINVAL);
     let rest = [Errno::E2BIG, Errno::EBADF, Errno::EFAULT, Errno::ENOTTY, Errno::ENOSYS];
     assert_eq!(rest.map(|errno| errno.0), [7, 9, 14, 25, 38]);
+    assert_eq!(Errno::EACCES.0, 13);
     let rest = [Errno::EOVERFLOW, Errno::EADDRNOTAVAIL, Errno::ETIMEDOUT, Errno::ENOTSUPP];
     assert_eq!(rest.map(|errno| errno.0), [75, 99, 110, 524]);
     assert_eq!(format!("{} {:?}", Errno::EBUSY, Errno(1234)), "EBUSY errno 1234");

@@ -44,6 +44,8 @@ errnos! {
     EBADF = 9;
     /// No memory, here or for the manager's tables.
     ENOMEM = 12;
+    /// The descriptor does not allow that.
+    EACCES = 13;
     /// The program's memory is not there.
     EFAULT = 14;
     /// Somebody still has it.

@@ -29,6 +29,8 @@ pub struct Buffer<'a> {
     pub is_mapped: bool,
     /// This VM maps it cached. Another is not lent: who accepts it would map it cached.
     pub is_cached: bool,
+    /// What the program's descriptor of it allows. Others are granted no more.
+    pub rights: Rights,
 }
 
 /// What a driver has to make a dma-buf of.
@@ -50,7 +52,7 @@ pub struct Imported {
 /// ```
 /// use rm_client::front::membuf::{self, AclEntry, Buffer, LendArg, MemBuf, VMID_TRUSTED};
 /// use rm_client::front::{Errno, sized};
-/// use rm_client::{Session, SglEntry, Transport, Vmid};
+/// use rm_client::{Rights, Session, SglEntry, Transport, Vmid};
 ///
 /// /// What `ioctl(fd, LEND, arg)` does, when the driver has found the pages of `arg.dma_buf_fd`.
 /// fn lend<T: Transport>(
@@ -60,7 +62,9 @@ pub struct Imported {
 ///     ranges: &[SglEntry],
 /// ) -> Result<(), Errno> {
 ///     let lend: LendArg = sized::read(arg, sized::Tail::MustBeZero)?;
-///     let buffer = Buffer { ranges, is_mapped: false, is_cached: true };
+///     // Of a descriptor for reading and writing that no program has mapped.
+///     let (is_mapped, is_cached, rights) = (false, true, Rights::RWX);
+///     let buffer = Buffer { ranges, is_mapped, is_cached, rights };
 ///     let vm_of = |name| (name == VMID_TRUSTED).then_some(Vmid(4));
 ///     let lent = MemBuf::new(session)?.lend(lend, acl, vm_of, &buffer)?;
 ///     sized::write(&lent, arg);
@@ -137,7 +141,8 @@ impl<'s, T: Transport, const N: usize> MemBuf<'s, T, N> {
     /// cannot, the buffer is taken back.
     ///
     /// `EINVAL` for a reserved field that is not zero, a list or a buffer that cannot be lent; `EBUSY` if
-    /// this VM would lose access to a buffer that it has mapped.
+    /// this VM would lose access to a buffer that it has mapped; `EACCES` if a VM would be granted more than
+    /// the program's descriptor allows.
     pub fn export(
         &mut self,
         arg: ExportArg,
@@ -351,6 +356,10 @@ impl<'s, T: Transport, const N: usize> MemBuf<'s, T, N> {
         let keeps = acl.of(self.own).unwrap_or(Rights::empty());
         if buffer.is_mapped && !keeps.contains(Rights::RW) {
             return Err(Errno::EBUSY);
+        }
+        let others = acl.entries().iter().filter(|entry| entry.vmid != self.own);
+        if others.into_iter().any(|entry| !buffer.rights.contains(entry.rights)) {
+            return Err(Errno::EACCES);
         }
         let parcel = NewParcel::new(buffer.ranges, acl.entries());
         self.session.create_all(how, &parcel).map_err(|error| self.errno(error))

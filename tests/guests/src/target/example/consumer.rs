@@ -8,7 +8,7 @@ use rm_client::front::membuf::{
 };
 use rm_client::hvc::Hvc;
 use rm_client::supplier::{Agreement, Memory, Offer, Ticket};
-use rm_client::{Session, pages};
+use rm_client::{Rights, Session, pages};
 
 use super::supplier::{GRANULE, HEAP, PATIENCE, WRITTEN};
 use super::wire::Wire;
@@ -163,7 +163,8 @@ impl Program {
     /// The boot configuration lets this VM take memory and not give it.
     fn export(&mut self) {
         let range = [pages(PAGES, 1)];
-        let buffer = Buffer { ranges: &range, is_mapped: false, is_cached: true };
+        let buffer =
+            Buffer { ranges: &range, is_mapped: false, is_cached: true, rights: Rights::RWX };
         let to_a = [AclEntry { vmid: VMID_PRIMARY, perms: RW }];
         let arg = ExportArg {
             dma_buf_fd: 3,

@@ -5,7 +5,8 @@ use rm_client::front::membuf::{AclEntry, Buffer, ExportArg, MemBuf, PERM_READ, V
 use rm_client::hvc::{Hvc, HvcQueues, Native};
 use rm_client::supplier::{Body, Desk, Generation, Heap, Message, Offer, Supplier, Terms};
 use rm_client::{
-    Error, EventKind, Events, Handle, Notice, Poll, Queues, Session, SglEntry, VmState, pages,
+    Error, EventKind, Events, Handle, Notice, Poll, Queues, Rights, Session, SglEntry, VmState,
+    pages,
 };
 
 use super::wire::Wire;
@@ -83,7 +84,8 @@ impl Program {
     /// Lends a buffer by mem-buf's EXPORT, and tells the peer.
     fn export(&mut self) {
         memory::fill(OWN[0].ipa, 2, WRITTEN);
-        let buffer = Buffer { ranges: &OWN, is_mapped: false, is_cached: true };
+        let buffer =
+            Buffer { ranges: &OWN, is_mapped: false, is_cached: true, rights: Rights::RWX };
         let arg = ExportArg {
             dma_buf_fd: 3,
             nr_acl_entries: READERS.len() as u32,
