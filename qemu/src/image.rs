@@ -63,6 +63,7 @@ fn writer(scenario: &Scenario, programs: &Programs) -> Result<Writer> {
     let mut writer = Writer {
         hlt_allowed: scenario.semihosting,
         channels: scenario.channels.to_vec(),
+        heaps: scenario.heaps.to_vec(),
         devices: scenario.devices.to_vec(),
         interrupts: scenario.interrupts.to_vec(),
         ..Writer::new(scenario.machine.board, scenario.machine.cpus, [0; 16])

@@ -17,7 +17,7 @@ pub mod map;
 
 use anyhow::{Context, Result};
 use guests::layout::{self, Link};
-use package::{Board, Channel, Device, EndOfLife, Interrupt, Name, Vm};
+use package::{Board, Channel, Device, EndOfLife, Heap, Interrupt, Name, Vm};
 
 pub use crate::machine::Machine;
 use crate::verdict::Expect;
@@ -41,6 +41,8 @@ pub struct Scenario {
     pub guests: &'static [Guest],
     /// Memory that they share from boot on.
     pub channels: &'static [Channel],
+    /// Memory that they allocate from.
+    pub heaps: &'static [Heap],
     /// Registers that VMs drive themselves.
     pub devices: &'static [Device],
     /// Interrupts of those devices.
@@ -72,6 +74,7 @@ impl Scenario {
         firmware_tree: false,
         guests: &[],
         channels: &[],
+        heaps: &[],
         devices: &[],
         interrupts: &[],
         machine: Machine::TESTS,
@@ -228,6 +231,7 @@ mod tests {
                 hlt_allowed: scenario.semihosting,
                 vms: scenario.guests.iter().map(small).collect(),
                 channels: scenario.channels.to_vec(),
+                heaps: scenario.heaps.to_vec(),
                 images: vec![vec![0; 4]],
                 ..package::Writer::new(scenario.machine.board, scenario.machine.cpus, [0; 16])
             };

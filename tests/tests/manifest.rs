@@ -11,20 +11,31 @@ use qemu::print::Printer;
 use qemu::scenario::{self, Scenario};
 use qemu::sources::Project;
 
-/// What the two programs and EL2 must say.
-const LOG: &[&str] = &["my partner has accepted it", "it answered 42", "conservation holds"];
+/// What the two programs that share and EL2 must say.
+const SHARING: &[&str] = &["my partner has accepted it", "it answered 42", "conservation holds"];
+/// What those that allocate from heaps must.
+const HEAPS: &[&str] = &[
+    "heap system: 40 MiB",
+    "buffers of 1024 KiB from the same heap are zero",
+    "I still get my 4 MiB",
+    "conservation holds",
+];
 
-/// Boots the example of two programs with another beginning, which names the board.
+/// Boots the example of two programs that share with another beginning, which names the board.
 fn boot(name: &str, beginning: &str) {
+    boot_example("sharing.toml", name, beginning, SHARING);
+}
+
+fn boot_example(example: &str, name: &str, beginning: &str, log: &'static [&'static str]) {
     let tools = doctor::ensure().unwrap();
-    let file = workspace().join("boards/manifest/examples/sharing.toml");
+    let file = workspace().join("boards/manifest/examples").join(example);
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.contains("board = \"qemu-virt\""));
     let text = text.replace("board = \"qemu-virt\"", beginning);
     let manifest = manifest::parse(&file, &text, &Project::new(&file, Profile::Check));
     let manifest = manifest.unwrap_or_else(|report| panic!("{report}"));
     let scenario = scenario::manifest::of(&manifest, name);
-    let scenario = Scenario { log: LOG, ..scenario };
+    let scenario = Scenario { log, ..scenario };
     if let Some(reason) = tools.lacks(&scenario.machine) {
         return eprintln!("{name} is skipped: {reason}");
     }
@@ -57,4 +68,9 @@ fn two_programs_of_a_manifest_share_on_a_zcu102() {
 #[test]
 fn two_programs_of_a_manifest_share_on_a_raspberry_pi() {
     boot("rpi4", "board = \"rpi4\"");
+}
+
+#[test]
+fn two_programs_of_a_manifest_allocate_from_its_heaps() {
+    boot_example("heaps.toml", "heaps", "board = \"qemu-virt\"", HEAPS);
 }

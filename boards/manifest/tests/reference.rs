@@ -122,6 +122,14 @@ fn the_example_of_linux_starts_its_second_vcpu_itself() {
 }
 
 #[test]
+fn the_example_of_heaps_has_one_for_both_and_one_for_the_first() {
+    let manifest = example("heaps.toml");
+    let heaps = manifest.configuration().heaps.iter();
+    let heaps: Vec<_> = heaps.map(|it| (it.size, it.guaranteed, it.limit, it.vms)).collect();
+    assert_eq!(heaps, [(40 << 20, 4 << 20, 34 << 20, 0b11), (2 << 20, 0, 2 << 20, 0b01)]);
+}
+
+#[test]
 fn the_example_of_a_device_gives_the_clock_and_its_interrupt() {
     let manifest = example("device.toml");
     let writer = manifest.configuration();
@@ -137,7 +145,7 @@ fn every_example_is_one_of_these_tests() {
     let folder = fs::read_dir(folder().join("examples")).unwrap();
     let mut names: Vec<_> = folder.map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["device.toml", "linux.toml", "sharing.toml"]);
+    assert_eq!(names, ["device.toml", "heaps.toml", "linux.toml", "sharing.toml"]);
 }
 
 /// The texts in the reference between these marks.

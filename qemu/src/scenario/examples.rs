@@ -1,13 +1,13 @@
 //! The examples of `rm-client`: one owner for each way to call, and the same borrower each time; a VM
-//! that asks another for memory; and one that grants pages.
+//! that asks another for memory; one that grants pages; and two that allocate from heaps.
 
 use guests::layout::{LINK_AB, VMID_A, VMID_B};
-use package::{EndOfLife, Vm};
+use package::{EndOfLife, Heap, Name, Roles, Vm};
 
 use super::{Guest, Scenario, guest, link};
 
 /// All of them.
-pub const ALL: &[Scenario] = &[DIRECT, POLLING, BLOCKING, MEMBUF, GRANTS];
+pub const ALL: &[Scenario] = &[DIRECT, POLLING, BLOCKING, MEMBUF, GRANTS, DMAHEAP];
 
 const PARTNER: Guest =
     Guest { program: "example_partner", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } };
@@ -86,6 +86,40 @@ const GRANTS: Scenario = Scenario {
         "I have revoked it: the byte is zero",
         "each with a status of its own: [0, -8, 0, -10, -10, 0]",
         "it had no time to clear the byte",
+        "conservation holds",
+    ],
+    ..Scenario::USUAL
+};
+
+const DMAHEAP: Scenario = Scenario {
+    name: "example-dmaheap",
+    about: "VMs that allocate from named heaps, one finding zeros where the other left data, and share",
+    guests: &[
+        Guest {
+            program: "example_dmaheap",
+            vm: Vm { roles: Roles::INSPECT, end_of_life: EndOfLife::Reset, ..guest("A", VMID_A) },
+        },
+        Guest { program: "example_dmaheap_reader", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
+    ],
+    channels: &[link(0, 1, LINK_AB)],
+    heaps: &[
+        Heap {
+            name: Name::new("system"),
+            size: 40 << 20,
+            guaranteed: 4 << 20,
+            limit: 34 << 20,
+            vms: 0b11,
+        },
+        Heap { name: Name::new("video"), size: 2 << 20, guaranteed: 0, limit: 2 << 20, vms: 0b01 },
+    ],
+    log: &[
+        "none that is called \"video\"",
+        "32 buffers of 4 KiB from the same heap are zero",
+        "32 buffers of 1024 KiB from the same heap are zero",
+        "of both numbers are served",
+        "is two blocks of 2 MiB",
+        "and I still get my 4 MiB",
+        "the heap's again, zero",
         "conservation holds",
     ],
     ..Scenario::USUAL
