@@ -184,7 +184,9 @@ impl<'s, M: Machine> Manager<'s, M> {
         let limits: u64 = vms.iter().map(|config| u64::from(config.quotas.parcels)).sum();
         let guaranteed: u64 = vms.iter().map(|config| config.quotas.parcels_guaranteed()).sum();
         let records = guaranteed.saturating_add(shared);
-        if limits > self.parcels.slots() as u64 || records > self.parcels.records() as u64 {
+        // Whoever names a parcel that is not there looks into some slot and some record too.
+        let (slots, all) = (self.parcels.slots() as u64, self.parcels.records() as u64);
+        if limits.max(1) > slots || records.max(1) > all {
             return Err(BootError::Parcels);
         }
         Ok((limits as usize, guaranteed as usize))
