@@ -5,6 +5,7 @@ use rm::config::VmConfig;
 use rm::machine::fake::world::{Guest, RAM, World, append, offer, vm};
 use rm::quota::Quotas;
 use rm::stage2::Access;
+use rm_abi::extension::Rule;
 use rm_abi::{AppendFlags, CreateFlags, Transfer, message};
 
 const A: VmIndex = VmIndex(0);
@@ -81,6 +82,12 @@ fn appends_are_refused_by_the_first_rule_they_break() {
     a.append(handle, true, &[(next + 0x2000, 1)]).unwrap();
     assert_eq!(a.append(handle, false, &[(next + 0x4000, 1)]), Err(3), "it is finished");
     assert_eq!(world.caller(B).append(handle, true, &[(next, 1)]), Err(3), "only the owner may");
+    let why = world.caller(B).last_refusal();
+    assert_eq!(
+        (why.message, why.rule),
+        (message::MEM_APPEND, Rule::NotOwner as u16),
+        "whatever else"
+    );
     assert_eq!(world.caller(C).append(handle, true, &[(next, 1)]), Err(7));
     a.reclaim(handle, 0).unwrap();
     assert_eq!(a.append(handle, true, &[(next, 1)]), Err(7), "it is gone");

@@ -27,7 +27,11 @@ use rm::quota::Quotas;
 use rm::stage2::Access;
 use rm_abi::extension::{Policy, REVOKE, SET_POLICY, TRIM, TrimFlags, TrimRequest};
 use rm_abi::hypercall::{DOORBELL_RECEIVE, DOORBELL_SEND};
-use rm_abi::{AppendFlags, Bytes, Capability, CreateFlags, Handle, Transfer, message};
+use rm_abi::memparcel::lookup::Lookup;
+use rm_abi::{
+    AclEntry, AppendFlags, Bytes, Capability, CreateFlags, Handle, MemoryKind, Rights, SglEntry,
+    Transfer, Vmid, message,
+};
 use shuttle::scheduler::{
     PctScheduler, RandomScheduler, ReplayScheduler, Schedule, Scheduler, Task, TaskId,
 };
@@ -262,6 +266,17 @@ fn lend(scene: &Scene, at: u64) -> Said {
     scene.try_call(A, message::MEM_LEND, &request)
 }
 
+/// A's search for what it has offered.
+fn look_up(scene: &Scene) -> Said {
+    let acl = [AclEntry { vmid: Vmid(4), rights: Rights(7) }];
+    let sgl = RUNS.map(|(ipa, pages)| SglEntry { ipa, size: pages * 4096 });
+    let (memory, label) = (MemoryKind(0), 0);
+    let request = Lookup { memory, label, acl: &acl, sgl: &sgl, attributes: &[] };
+    let mut payload = [0; 64];
+    let length = request.encode(&mut payload).expect("it fits");
+    scene.try_call(A, message::MEM_LOOKUP, &payload[..length])
+}
+
 fn trim(scene: &Scene, vm: VmIndex) -> Said {
     let (handle, flags) = (Handle(scene.handle), TrimFlags::SANITIZE);
     let mut payload = [0; TrimRequest::SIZE];
@@ -367,6 +382,19 @@ const PLAYS: &[Play] = &[
         setup: held,
         cpus: &[|scene| scene.end(A), |scene| scene.end(B)],
         check: |_, _| {},
+    },
+    Play {
+        name: "a lookup while another VM takes the record",
+        setup: |step| offered(3, Transfer::Donate, step),
+        cpus: &[look_up, |scene| {
+            scene.caller(B).accept(scene.handle, Transfer::Donate, &PLACES)?;
+            scene.caller(C).offer(Transfer::Donate, &[(4, 7)], &RUNS)
+        }],
+        check: |scene, said| {
+            assert!(said[1].is_ok(), "{said:?}");
+            let own = [Ok(scene.handle), Err(0xe)];
+            assert!(own.contains(&said[0]), "G6: a parcel of another VM was found: {said:?}");
+        },
     },
     Play {
         name: "two appends",
@@ -651,6 +679,7 @@ scenes! {
     revoke_against_death: "a revocation against the borrower's death";
     reclaim_against_death: "a reclaim against the borrower's death";
     two_deaths: "two deaths";
+    g6_lookup_against_another: "a lookup while another VM takes the record";
     two_appends: "two appends";
     g1_two_lends: "two lends of one page";
     share_against_revoke: "a share against a revocation of another parcel";

@@ -135,6 +135,7 @@ impl Stage2 {
             slot = self.link(mem, slot, page, level, budget)?;
         }
         let limit = (pages / slot.pages()).min(affordable(budget, weight::DESCRIPTOR).max(1));
+        debug_assert!(limit > 0, "G7: a hold that takes nothing never ends");
         let held = fill(mem, &slot, limit, descriptor::invalid(State::Held) | pa.0);
         pay(budget, weight::DESCRIPTOR, held);
         let record = mem.pool.record(slot.table);

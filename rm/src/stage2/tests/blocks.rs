@@ -43,6 +43,18 @@ fn a_block_that_is_lent_whole_stays_a_block() {
 }
 
 #[test]
+fn a_range_that_lacks_one_page_of_a_block_is_held_in_pages() {
+    let mut vm = Vm::new(PAGES_PER_2M, 8);
+    let rest = WINDOW.add_pages(PAGES_PER_2M - 1);
+    vm.hold(WINDOW, Pa(0x1_0000_0000), PAGES_PER_2M - 1).unwrap();
+    vm.change(WINDOW, PAGES_PER_2M - 1, Change::Own);
+    assert_eq!(vm.leaf(WINDOW).pages, 1);
+    assert!(vm.cpu().read(WINDOW.add_pages(PAGES_PER_2M - 2)).is_ok());
+    assert_eq!(vm.state(rest), State::Absent);
+    assert!(vm.cpu().read(rest).is_err());
+}
+
+#[test]
 fn scattered_pages_that_were_donated_never_merge() {
     let mut vm = Vm::new(PAGES_PER_2M, 8);
     for page in 0..512 {
