@@ -25,7 +25,9 @@ impl El2 {
 
 /// What the CPU says of itself. All CPUs of a board say the same.
 pub fn features() -> Features {
-    Features { forced_write_back: ID_AA64MMFR2_EL1.read(ID_AA64MMFR2_EL1::FWB) != 0 }
+    let forced_write_back = ID_AA64MMFR2_EL1.read(ID_AA64MMFR2_EL1::FWB) != 0;
+    // No SMMU is driven here, so no device is said to be confined by one.
+    Features { forced_write_back, smmu: false }
 }
 
 impl Machine for El2 {

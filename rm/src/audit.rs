@@ -7,8 +7,10 @@
 
 use crate::address::{Ipa, VmIndex};
 use crate::call::Caller;
+use crate::device::Device;
 use crate::machine::Machine;
 use crate::manager::Manager;
+use crate::memparcel::attachment::{self, MAX_ATTACHMENTS};
 use crate::memparcel::borrower::{Place, Stage};
 use crate::memparcel::units::{self, Walk};
 use crate::memparcel::{Memparcel, Phase};
@@ -32,9 +34,11 @@ pub struct AuditReport {
     pub borrowed: u64,
     /// Pages of heaps that nobody has.
     pub heaps: u64,
+    /// Mappings of parcels' pages for devices. These are not counted in the total either.
+    pub of_devices: u64,
     /// Frames of the manager in use.
     pub frames: u64,
-    /// Those of them that are translation tables.
+    /// Those of them that are translation tables, of VMs and of their devices.
     pub tables: u64,
     /// Those tables that could be merged back into blocks.
     pub mergeable: u64,
@@ -68,7 +72,9 @@ pub enum Broken {
     OwnerPage(Ipa),
     /// A page of a parcel is not in a borrower's tree as the parcel says.
     BorrowerPage(Ipa),
-    /// Pages are lent, shared or borrowed without a parcel that says so.
+    /// A page of a parcel is not in a device's tree as the parcel says.
+    DevicePage(Ipa),
+    /// Pages are lent, shared, borrowed or mapped for a device without a parcel that says so.
     Unaccounted,
     /// The VMs are charged for other parcels than there are.
     Charges,
@@ -89,12 +95,18 @@ impl<M: Machine> Manager<'_, M> {
     pub fn audit(&self) -> Result<AuditReport, Broken> {
         let mut report = AuditReport::default();
         let (mut lent_or_shared, mut borrowed, mut charged) = (0, 0, 0);
+        let (mut of_devices, mut attachments) = (0, 0);
         for vm in self.all() {
             self.count_leaves(vm, &mut report)?;
             report.frames += u64::from(self.pool().taken(vm));
             let stage2 = self.vm(vm).stage2.lock(self.machine());
             report.tables += u64::from(stage2.tables());
             report.mergeable += u64::from(stage2.mergeable());
+            drop(stage2);
+            for device in &self.vm(vm).devices {
+                self.count_device(device, &mut report)?;
+                attachments += u64::from(device.attachments());
+            }
             charged += self.vm(vm).meters.of(Resource::Parcels).used();
         }
         for record in self.parcels().all() {
@@ -112,8 +124,10 @@ impl<M: Machine> Manager<'_, M> {
             report.poisoned += if parcel.poisoned { parcel.pages_left() } else { 0 };
             lent_or_shared += self.check_owner(&mut parcel)?;
             borrowed += self.check_borrowers(&mut parcel)?;
+            of_devices += self.check_attachments(&mut parcel)?;
+            attachments -= parcel.attachments.iter().count() as u64;
         }
-        if charged != report.parcels {
+        if charged != report.parcels || attachments != 0 {
             return Err(Broken::Charges);
         }
         self.check_shared()?;
@@ -121,6 +135,9 @@ impl<M: Machine> Manager<'_, M> {
             return Err(Broken::Unaccounted);
         }
         report.heaps = self.check_heaps()?;
+        if of_devices != report.of_devices {
+            return Err(Broken::Unaccounted);
+        }
         let (counted, given) = (report.total(), self.given());
         if counted != given {
             return Err(Broken::Total { counted, given });
@@ -205,6 +222,64 @@ impl<M: Machine> Manager<'_, M> {
                 }
             }
         }
+    }
+
+    /// Counts what a device reaches.
+    fn count_device(
+        &self,
+        device: &Device<M::Relax>,
+        report: &mut AuditReport,
+    ) -> Result<(), Broken> {
+        let mut at = Ipa(0);
+        loop {
+            let tree = device.tree.lock(self.machine());
+            match tree.next_leaf(self.mem(), at, &mut Budget::new(64)) {
+                Next::End => {
+                    report.tables += u64::from(tree.tables());
+                    return Ok(());
+                }
+                Next::More(next) => at = next,
+                Next::Leaf(found, leaf) if leaf.state == State::Borrowed => {
+                    report.of_devices += leaf.pages;
+                    at = found.add_pages(leaf.pages);
+                }
+                Next::Leaf(..) => return Err(Broken::Busy),
+            }
+        }
+    }
+
+    /// Every page that a device has mapped stands in its tree where its VM has it, with the rights of the
+    /// direction, which the access list grants; the result is how many.
+    fn check_attachments(&self, parcel: &mut Memparcel) -> Result<u64, Broken> {
+        let mut mapped = 0;
+        for place in 0..MAX_ATTACHMENTS {
+            let end = parcel.end();
+            let Some(attachment) = parcel.attachments.get(place) else { continue };
+            match attachment.stage {
+                attachment::Stage::Attached => continue,
+                attachment::Stage::Mapped => {}
+                _ => return Err(Broken::Busy),
+            }
+            (attachment.place, attachment.end) = (Place::START, end);
+            let (rights, vm) = (attachment.rights(), self.vm(attachment.vm));
+            let device = &vm.devices[usize::from(attachment.device)];
+            let policy = parcel.acl.policy();
+            let granted = parcel.acl.rights(vm.vmid).is_some_and(|all| all.contains(rights));
+            let tree = device.tree.lock(self.machine());
+            let budget = &mut Budget::new(u32::MAX);
+            let walk = units::device(parcel, place, self.mem(), budget, |at, piece, _| {
+                let leaf = tree.leaf(self.mem(), at);
+                let agrees = leaf.state == State::Borrowed && leaf.pa == piece.pa;
+                let type_agrees = leaf.rights == rights && leaf.memory == policy;
+                if !(agrees && type_agrees && granted) {
+                    return Err(Broken::DevicePage(at));
+                }
+                mapped += 1;
+                Ok(1)
+            })?;
+            assert!(walk == Walk::End, "G8: a walk without a budget did not end");
+        }
+        Ok(mapped)
     }
 
     /// Every page that is left of the parcel stands in its owner's tree as lent or shared; the result is

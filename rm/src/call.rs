@@ -9,6 +9,7 @@ pub(crate) mod append;
 pub(crate) mod claim;
 pub(crate) mod copy;
 pub(crate) mod create;
+pub(crate) mod device;
 pub(crate) mod evict;
 pub(crate) mod extension;
 pub(crate) mod heap;
@@ -162,13 +163,19 @@ pub(crate) fn begin<M: Machine>(
         extensions::COPY => copy::begin(payload, room, operation),
         extensions::SET_WINDOW => window::begin(caller, payload, operation),
         extensions::MAP => map::begin(caller, payload, room, operation),
+        extensions::ATTACH | extensions::DETACH | extensions::DMA_MAP | extensions::DMA_UNMAP => {
+            device::begin(caller, message, payload, operation)
+        }
+        extensions::CPU_ACCESS => device::access::begin(caller, payload, operation),
         extensions::VMS | extensions::COUNTERS | extensions::LEAF => {
             inspect::begin(caller, message, payload, room, operation)
         }
         extensions::LIST => list::begin(caller, payload, room, operation),
-        extensions::INFO | extensions::HOLDERS | extensions::LIMITS | extensions::SET_NAME => {
-            info::begin(caller, message, payload, operation)
-        }
+        extensions::INFO
+        | extensions::HOLDERS
+        | extensions::LIMITS
+        | extensions::SET_NAME
+        | extensions::DEVICES => info::begin(caller, message, payload, operation),
         extensions::HEAP | extensions::HEAP_ALLOC | extensions::HEAP_FREE => {
             heap::begin(caller, message, payload, operation)
         }

@@ -2,6 +2,7 @@
 
 use bitflags::bitflags;
 use rm_abi::Vmid;
+use rm_abi::extension::Stream;
 
 use core::fmt;
 
@@ -79,6 +80,20 @@ pub enum OwnedParcels {
     Keep,
 }
 
+/// How many devices that an SMMU confines a VM can have.
+pub const MAX_STREAMS: usize = 4;
+
+/// A device of a VM that reaches memory by itself, and that an SMMU confines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StreamConfig {
+    /// What the SMMU knows its transactions by, unique among all VMs.
+    pub stream: Stream,
+    /// How many bits an address that it puts on the bus has. Addresses are those of its VM.
+    pub address_bits: u8,
+    /// Its accesses look into the CPUs' caches.
+    pub is_coherent: bool,
+}
+
 /// One VM.
 #[derive(Clone, Copy, Debug)]
 pub struct VmConfig {
@@ -112,6 +127,8 @@ pub struct VmConfig {
     pub after_end: AfterEnd,
     /// What becomes of its parcels then.
     pub owned_parcels: OwnedParcels,
+    /// Its devices that an SMMU confines. On a machine without one they are left out.
+    pub streams: [Option<StreamConfig>; MAX_STREAMS],
 }
 
 impl VmConfig {
@@ -132,6 +149,7 @@ impl VmConfig {
             sanitize_always: false,
             after_end: AfterEnd::Reset,
             owned_parcels: OwnedParcels::Revoke,
+            streams: [None; MAX_STREAMS],
         }
     }
 }
@@ -151,13 +169,15 @@ pub enum BootError {
     /// [`Quotas::MAX_UNREAD`].
     Unread,
     /// The frames kept for the VMs together exceed the pool, or one keeps fewer than
-    /// [`Quotas::MIN_FRAMES`].
+    /// [`Quotas::MIN_FRAMES`] and one for each of its devices.
     Frames,
     /// A heap has no name, or one that another has.
     HeapName,
     /// A heap is not of whole blocks of 2 MiB, the storage has no place for it, its guarantees together
     /// exceed it or each its limit, or it names VMs that there cannot be.
     Heap,
+    /// Two devices have the same stream, or one has addresses that no VM has.
+    Streams,
     /// Memory given to a VM overlaps what it has, or does not fit its address space.
     Memory,
     /// The manager itself refused a call made on a VM's behalf.

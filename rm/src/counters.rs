@@ -38,10 +38,17 @@ pub(crate) struct Counts {
     pub(crate) refusals: Count,
     /// Pages zeroed for its parcels, by whatever CPU.
     pub(crate) zeroed: Count,
+    /// Pages cleaned for its devices and its CPU accesses, by whatever CPU.
+    pub(crate) cleaned: Count,
 }
 
 impl Counts {
     pub(crate) const fn new() -> Self {
-        Self { calls: Count::new(), refusals: Count::new(), zeroed: Count::new() }
+        Self {
+            calls: Count::new(),
+            refusals: Count::new(),
+            zeroed: Count::new(),
+            cleaned: Count::new(),
+        }
     }
 }

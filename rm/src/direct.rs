@@ -121,6 +121,7 @@ const fn shortest_room(message: u32) -> u64 {
         extension::INFO => reply::SIZE + ParcelInfo::SIZE,
         extension::HOLDERS => reply::SIZE + call::info::HOLDERS_SIZE,
         extension::LIMITS => reply::SIZE + call::info::LIMITS_SIZE,
+        extension::DEVICES => reply::SIZE + call::info::DEVICES_SIZE,
         _ => reply::SIZE,
     };
     size as u64

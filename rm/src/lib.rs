@@ -89,8 +89,8 @@
 //!
 //! # Locking order
 //!
-//! Operation slot, parcel, VMs by ascending index, VM account, heaps, frame pool, message queues, doorbells,
-//! last refusals ([`lock::Rank`]). A lock is
+//! Operation slot, parcel, VMs by ascending index, a device's tree, VM account, heaps, frame pool, message queues,
+//! doorbells, last refusals ([`lock::Rank`]). A lock is
 //! held for at most one step. A call is stepped under its VM's slot lock, takes the parcel it works
 //! on, and then one VM at a time. Whoever comes from a handle looks it up without a lock, locks the
 //! record and checks that it still has that handle.
@@ -105,6 +105,7 @@ pub mod audit;
 mod call;
 pub mod config;
 mod counters;
+pub mod device;
 pub mod direct;
 pub mod doorbell;
 pub mod frame_pool;

@@ -26,6 +26,8 @@ pub enum Rank {
     Parcel,
     /// A VM's stage-2 tree. Two of them: ascending VM index.
     Vm,
+    /// A device's tree.
+    Stream,
     /// A VM's free handles and records.
     Account,
     /// Which pages of a heap are taken.

@@ -10,6 +10,8 @@ pub mod fake;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+pub use rm_abi::extension::{Direction, Stream};
+
 use crate::address::{Ipa, Pa, TlbTag, VmIndex};
 use crate::lock;
 use crate::refusal::Resource;
@@ -50,6 +52,10 @@ impl Frame {
 pub struct Features {
     /// FEAT_S2FWB: stage 2 alone decides the memory type.
     pub forced_write_back: bool,
+    /// An SMMU translates the accesses of every device that a VM's configuration names, by the tree of its
+    /// stream ([`Manager::streams`](crate::manager::Manager::streams)). Without one no device of a VM is
+    /// attached to a parcel.
+    pub smmu: bool,
 }
 
 /// Whose translations an invalidation is about.
@@ -59,6 +65,29 @@ pub struct TranslationContext {
     pub tag: TlbTag,
     /// The VM's root table.
     pub root: Pa,
+}
+
+/// The tree that an SMMU walks for the accesses of one device.
+///
+/// It is stage 2 only: 4 KiB granule, three levels from a root of 512 entries, pages alone at the last, as
+/// in a CPU's tables without FEAT_S2FWB (STE.S2FWB = 0). Until its device has something mapped it is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamContext {
+    /// Which device.
+    pub stream: Stream,
+    /// The root table, for good.
+    pub root: Pa,
+}
+
+/// An access of a device that the SMMU refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceFault {
+    /// Which device.
+    pub stream: Stream,
+    /// The address that it put on the bus: one of its VM.
+    pub at: Ipa,
+    /// Whether it wanted to read or to write; both for an access that does both.
+    pub direction: Direction,
 }
 
 /// A run of guest pages.
@@ -128,8 +157,8 @@ pub trait Machine: Sync {
     /// VTTBR_EL2.
     fn frames_base(&self) -> Pa;
 
-    /// Makes descriptors that this CPU has written so far visible to the table walkers of all CPUs before
-    /// anything that follows (DSB ISHST and ISB). Called after invalid entries became valid, and before a
+    /// Makes descriptors that this CPU has written so far visible to the table walkers of all CPUs, and of
+    /// the SMMU, before anything that follows (DSB ISHST and ISB). Called after invalid entries became valid, and before a
     /// new table is linked, with the tree's lock held; at boot with none.
     ///
     /// The stores before it are relaxed atomics, so it must also keep the compiler from moving them
@@ -151,6 +180,20 @@ pub trait Machine: Sync {
     /// `scope` is allowed.
     fn invalidate(&self, context: TranslationContext, scope: Scope<'_>);
 
+    /// Removes the translations in `scope` that the SMMU has cached of one stream, table walks included,
+    /// and returns when no access of the device that used one of them is under way any more: for an
+    /// SMMUv3 the descriptors' stores complete (DSB), CMD_TLBI_S2_IPA for each range or CMD_TLBI_S12_VMALL
+    /// for all, CMD_ATC_INV where the device has a cache of its own, then CMD_SYNC and its completion.
+    ///
+    /// Called like [`Machine::invalidate`], with the stream's lock held, and only on a machine that says
+    /// [`Features::smmu`]. The device need not be quiet, and may go on to try: whatever it still asks for is
+    /// refused, and told by [`Manager::device_fault`](crate::manager::Manager::device_fault) when the
+    /// manager can be entered again.
+    fn invalidate_stream(&self, context: StreamContext, scope: Scope<'_>) {
+        let _ = scope;
+        unreachable!("G5: a machine with an SMMU invalidates {:?}", context.stream);
+    }
+
     /// Fills one page of guest memory with zeros, to the point of coherency: no cache holds anything else
     /// of it afterwards, and a VM that bypasses the caches reads zeros too, once it is told.
     ///
@@ -162,7 +205,8 @@ pub trait Machine: Sync {
 
     /// Cleans and invalidates one page of guest memory to the point of coherency, by its machine
     /// address, in the caches of all CPUs. Called like [`Machine::zero_page`], for a page whose memory type
-    /// changes, while no VM has a write-back translation of it. Its content stays.
+    /// changes, while no VM has a write-back translation of it, and for one that a device uses past the
+    /// caches, whoever has translations of it. Its content stays.
     fn clean_invalidate_page(&self, page: Pa);
 
     /// Copies bytes of guest memory out; they lie in one page. `cached`: the VMs that map the page do it
@@ -259,6 +303,8 @@ pub trait Machine: Sync {
 pub enum FrameUse {
     /// A translation table of the VM with this tag.
     Table(TlbTag),
+    /// A translation table of this stream.
+    StreamTable(Stream),
     /// Data of the manager: extents, addresses, long messages.
     Data,
 }

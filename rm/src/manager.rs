@@ -16,8 +16,9 @@ use spin::Once;
 use crate::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
 use crate::call::extension::LastRefusals;
 use crate::call::{self, Caller};
-use crate::config::{BootError, MAX_VMS, Roles, VmConfig, VmName};
+use crate::config::{BootError, MAX_STREAMS, MAX_VMS, Roles, VmConfig, VmName};
 use crate::counters::Counts;
+use crate::device::{self, Device};
 use crate::frame_pool::{FramePool, FrameRecord};
 use crate::heap::{HeapConfig, HeapSlot, Heaps};
 use crate::life::Life;
@@ -96,6 +97,7 @@ pub(crate) struct Vm<R> {
     /// The queues hold something that can go on. A hint too.
     pub(crate) queued: AtomicBool,
     pub(crate) life: Life,
+    pub(crate) devices: Vec<Device<R>, MAX_STREAMS>,
     context: TranslationContext,
 }
 
@@ -155,6 +157,7 @@ impl<'s, M: Machine> Manager<'s, M> {
             given: AtomicU64::new(0),
         };
         let (limits, guaranteed) = manager.check_parcels(vms, shared.parcels)?;
+        device::check(vms)?;
         let (mut limit, mut record) = (0, 0);
         for (index, config) in vms.iter().enumerate() {
             // Rounded down at both ends, so neighbours never overlap and nobody gets fewer slots
@@ -194,7 +197,9 @@ impl<'s, M: Machine> Manager<'s, M> {
 
     fn add(&self, vm: VmIndex, config: &VmConfig, free: FreeParcels) -> Result<(), BootError> {
         let Quotas { frames, frames_reserved, unread, .. } = config.quotas;
-        if frames_reserved < Quotas::MIN_FRAMES {
+        let smmu = self.machine.features().smmu;
+        let streams = || config.streams.iter().flatten().filter(|_| smmu);
+        if frames_reserved < Quotas::MIN_FRAMES + streams().count() as u32 {
             return Err(BootError::Frames);
         }
         let one = unread > 0 && config.quotas.guaranteed.unread > 0;
@@ -207,6 +212,14 @@ impl<'s, M: Machine> Manager<'s, M> {
         let stage2 = Stage2::new(self.mem(), vm, config.tag, config.ipa_pages)
             .map_err(|_| BootError::Frames)?;
         let context = stage2.context();
+        let mut devices = Vec::new();
+        for &stream in streams() {
+            let device = self.new_device(vm, config.ipa_pages, stream)?;
+            assert!(
+                devices.push(device).is_ok(),
+                "boot: a VM has no more devices than it can have"
+            );
+        }
         self.vms[usize::from(vm.0)].0.call_once(|| Vm {
             vmid: config.vmid,
             name: config.name,
@@ -227,6 +240,7 @@ impl<'s, M: Machine> Manager<'s, M> {
             pending: AtomicBool::new(false),
             queued: AtomicBool::new(false),
             life: Life::new(config),
+            devices,
             context,
         });
         Ok(())
@@ -538,8 +552,10 @@ impl<'s, M: Machine> Manager<'s, M> {
         if parcel.unfinished {
             ledger.refund(Resource::Unfinished, 1);
         }
+        assert!(parcel.attachments.is_empty(), "G5: a parcel ended that a device is attached to");
         let handle = core::mem::replace(&mut parcel.handle, Handle::INVALID);
         parcel.phase = Phase::Vacant;
+        parcel.accesses = 0;
         parcel.unfinished = false;
         parcel.pages = 0;
         parcel.holes.clear();

@@ -10,6 +10,7 @@
 //! answers HANDLE_INVALID to everybody: the first is not decided yet, the second is decided already.
 
 pub(crate) mod acl;
+pub(crate) mod attachment;
 pub(crate) mod borrower;
 pub(crate) mod extents;
 pub(crate) mod holes;
@@ -26,6 +27,7 @@ use rm_abi::{Handle, MemoryKind, Rights, Transfer, Vmid};
 
 use crate::address::VmIndex;
 use crate::memparcel::acl::Acl;
+use crate::memparcel::attachment::Attachments;
 use crate::memparcel::borrower::{Borrower, Place};
 use crate::memparcel::extents::Extents;
 use crate::memparcel::holes::{Holes, OWNER_HOLES};
@@ -111,6 +113,10 @@ pub(crate) struct Memparcel {
     /// ACL entries whose VM has a window and maps nothing, one bit each, and the windows.
     pub(crate) windowed: u16,
     pub(crate) windows: [Window; MAX_ACL],
+    /// Devices that have a part in it.
+    pub(crate) attachments: Attachments,
+    /// How many CPU accesses of the owner have begun and not ended.
+    pub(crate) accesses: u32,
     /// Progress of the call that creates, appends or reclaims.
     pub(crate) place: Place,
 }
@@ -150,6 +156,8 @@ impl Memparcel {
             wills: Wills::new(),
             windowed: 0,
             windows: [Window { first: 0, end: 0 }; MAX_ACL],
+            attachments: Attachments::new(),
+            accesses: 0,
             place: Place::START,
         }
     }
@@ -197,6 +205,11 @@ impl Memparcel {
     /// Whether a VM other than the owner holds the parcel.
     pub(crate) fn is_held(&self) -> bool {
         self.borrowers[..self.acl.len()].iter().any(Borrower::holds)
+    }
+
+    /// Whether a VM holds the parcel, or a device of one is attached: the owner must wait.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.is_held() || !self.attachments.is_empty()
     }
 
     /// Whether the parcel is of device memory, which is never sanitised.

@@ -15,6 +15,8 @@ use crate::call::accept::Accept;
 use crate::call::append::Append;
 use crate::call::copy::Copy;
 use crate::call::create::Create;
+use crate::call::device::DeviceCall;
+use crate::call::device::access::CpuAccess;
 use crate::call::extension::Subscribe;
 use crate::call::heap::HeapCall;
 use crate::call::info::Ask;
@@ -138,6 +140,8 @@ pub(crate) enum Operation {
     SetWill(SetWill),
     Copy(Copy),
     SetWindow(SetWindow),
+    Device(DeviceCall),
+    CpuAccess(CpuAccess),
 }
 
 impl Operation {
@@ -171,6 +175,8 @@ impl Operation {
             Self::SetWill(will) => will.step(caller, budget),
             Self::Copy(copy) => copy.step(caller, payload, data, budget),
             Self::SetWindow(window) => Step::Done(window.step(caller)),
+            Self::Device(call) => call.step(caller, budget),
+            Self::CpuAccess(access) => access.step(caller, budget),
         }
     }
 
@@ -181,6 +187,7 @@ impl Operation {
             Self::Create(_) | Self::Append(_) | Self::Release(_) | Self::Reclaim(_) => 0,
             Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => 0,
             Self::Trim(_) | Self::SetPolicy(_) | Self::Manage(_) => 0,
+            Self::Device(_) | Self::CpuAccess(_) => 0,
             Self::Ask(ask) => ask.data_size(),
             Self::List(list) => list.data_size(),
             Self::Inspect(inspect) => inspect.data_size(),
@@ -201,9 +208,10 @@ impl Operation {
             Self::Reclaim(reclaim) => reclaim.abandon(caller),
             Self::SetPolicy(policy) => policy.abandon(caller),
             Self::Trim(trim) => trim.abandon(caller),
+            Self::Device(call) => call.abandon(caller),
             Self::Lookup(_) | Self::Notify(_) | Self::Subscribe(_) | Self::Revoke(_) => {}
             Self::Manage(_) | Self::Ask(_) | Self::List(_) => {}
-            Self::Inspect(_) | Self::Map(_) | Self::Heap(_) => {}
+            Self::Inspect(_) | Self::Map(_) | Self::Heap(_) | Self::CpuAccess(_) => {}
             Self::SetWill(_) | Self::Copy(_) | Self::SetWindow(_) => {}
         }
     }

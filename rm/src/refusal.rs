@@ -170,6 +170,24 @@ pub enum Refusal {
     OfHeap,
     /// A page to give back is of no heap (MEM_INVALID).
     NotOfHeap,
+    /// The machine has no SMMU (UNIMPLEMENTED).
+    NoSmmu,
+    /// No such device of the caller's (DENIED).
+    NoDevice,
+    /// The device cannot reach the parcel's addresses, or is not coherent as asked for (BUSY).
+    DeviceLimits,
+    /// The device is attached or mapped already (BUSY).
+    DeviceInUse,
+    /// No such attachment or mapping (MEM_RELEASED).
+    NotBegun,
+    /// The caller ends a CPU access that it has not begun (ARGUMENT_INVALID).
+    NoAccess,
+    /// No direction, one that there is not, or not that of the mapping (ARGUMENT_INVALID).
+    Direction,
+    /// The access list does not grant what a direction takes (DENIED).
+    DeviceRights,
+    /// The parcel has as many attachments as it can have (NORESOURCE).
+    TooManyAttachments,
 }
 
 impl From<NoFrame> for Refusal {
@@ -186,7 +204,7 @@ impl Refusal {
     pub const fn code(self) -> ErrorCode {
         match self {
             Self::Malformed(code) => code,
-            Self::UnknownCall => ErrorCode::Unimplemented,
+            Self::UnknownCall | Self::NoSmmu => ErrorCode::Unimplemented,
             Self::EmptyList
             | Self::DonateToMany
             | Self::DeviceMemory
@@ -207,6 +225,8 @@ impl Refusal {
             | Self::TargetNotInAcl
             | Self::UnknownBits
             | Self::Policy
+            | Self::NoAccess
+            | Self::Direction
             | Self::TrimRange
             | Self::NotifyByte
             | Self::NotifyBell
@@ -222,6 +242,7 @@ impl Refusal {
             | Self::SharedQuota(_)
             | Self::NoRange
             | Self::TooManyHoles
+            | Self::TooManyAttachments
             | Self::NoSuchVm => ErrorCode::NoResource,
             Self::DonateRights
             | Self::NotOwner
@@ -232,6 +253,8 @@ impl Refusal {
             | Self::Closing
             | Self::Window
             | Self::CopyRights
+            | Self::NoDevice
+            | Self::DeviceRights
             | Self::NotAppending => ErrorCode::Denied,
             Self::AttributeVmid | Self::NotNamed | Self::TargetVmid | Self::NoVm => {
                 ErrorCode::VmidInvalid
@@ -240,10 +263,10 @@ impl Refusal {
             Self::NotOwned | Self::Poisoned | Self::NotOfHeap | Self::OfHeap => {
                 ErrorCode::MemoryInvalid
             }
-            Self::InProgress => ErrorCode::Busy,
+            Self::InProgress | Self::DeviceLimits | Self::DeviceInUse => ErrorCode::Busy,
             Self::NoParcel | Self::NoHeap => ErrorCode::HandleInvalid,
             Self::Validation => ErrorCode::ValidateFailed,
-            Self::NotHeld | Self::Trimmed => ErrorCode::MemoryReleased,
+            Self::NotHeld | Self::Trimmed | Self::NotBegun => ErrorCode::MemoryReleased,
             Self::Held(_) | Self::StillHeld => ErrorCode::MemoryInUse,
             Self::NoMatch => ErrorCode::LookupFailed,
         }
@@ -316,6 +339,14 @@ impl Refusal {
             Self::Window => Rule::Window,
             Self::CopyOwn => Rule::CopyOwn,
             Self::CopyRights => Rule::CopyRights,
+            Self::NoSmmu => Rule::NoSmmu,
+            Self::NoDevice => Rule::NoDevice,
+            Self::DeviceLimits => Rule::DeviceLimits,
+            Self::DeviceInUse => Rule::DeviceInUse,
+            Self::NotBegun | Self::NoAccess => Rule::NotBegun,
+            Self::Direction => Rule::Direction,
+            Self::DeviceRights => Rule::DeviceRights,
+            Self::TooManyAttachments => Rule::TooManyAttachments,
         }
     }
 

@@ -53,7 +53,10 @@ use self::mergeable::List;
 use self::search::Hint;
 use crate::address::{Ipa, PAGES_PER_1G, Pa, TlbTag, VmIndex};
 use crate::frame_pool::{FramePool, NoFrame};
-use crate::machine::{Frame, FrameIndex, FrameUse, Machine, TranslationContext};
+use crate::machine::{
+    Features, Frame, FrameIndex, FrameUse, Machine, Scope, Stream, StreamContext,
+    TranslationContext,
+};
 
 /// The largest guest address space: 512 entries of the root table (T0SZ = 25, start level 1).
 pub const MAX_IPA_PAGES: u64 = 512 * PAGES_PER_1G;
@@ -126,10 +129,19 @@ pub(crate) struct Leaf {
     pub parcel: u16,
 }
 
-/// The stage-2 tables of one VM.
+/// Who walks a tree.
+#[derive(Clone, Copy, Debug)]
+enum Walker {
+    /// The CPUs, while they run the VM.
+    Cpus(TranslationContext),
+    /// The SMMU, for one device of the VM. It finds pages alone.
+    Device(StreamContext),
+}
+
+/// The stage-2 tables of one VM, or of one device of it.
 pub(crate) struct Stage2 {
     vm: VmIndex,
-    context: TranslationContext,
+    walker: Walker,
     root: FrameIndex,
     ipa_pages: u64,
     encoder: Encoder,
@@ -153,24 +165,74 @@ impl Stage2 {
     ) -> Result<Self, NoFrame> {
         assert!(ipa_pages <= MAX_IPA_PAGES, "boot: a guest address space has at most 39 bits");
         let root = mem.pool.take(mem.machine, vm, FrameUse::Table(tag))?;
+        let context = TranslationContext { tag, root: mem.address(root) };
+        Ok(Self::with_root(mem, vm, Walker::Cpus(context), (root, ipa_pages)))
+    }
+
+    /// A tree for a device of the VM, which has the VM's addresses and reaches nothing yet.
+    pub(crate) fn of_stream<M: Machine>(
+        mem: Memory<'_, '_, M>,
+        vm: VmIndex,
+        stream: Stream,
+        ipa_pages: u64,
+    ) -> Result<Self, NoFrame> {
+        let root = mem.pool.take(mem.machine, vm, FrameUse::StreamTable(stream))?;
+        let context = StreamContext { stream, root: mem.address(root) };
+        Ok(Self::with_root(mem, vm, Walker::Device(context), (root, ipa_pages)))
+    }
+
+    fn with_root<M: Machine>(
+        mem: Memory<'_, '_, M>,
+        vm: VmIndex,
+        walker: Walker,
+        (root, ipa_pages): (FrameIndex, u64),
+    ) -> Self {
         mem.pool.record(root).adopt(descriptor::ROOT_LEVEL, 0);
-        Ok(Self {
+        let features = match walker {
+            Walker::Cpus(_) => mem.machine.features(),
+            Walker::Device(_) => Features::default(),
+        };
+        Self {
             vm,
-            context: TranslationContext { tag, root: mem.address(root) },
+            walker,
             root,
             ipa_pages,
-            encoder: Encoder::new(mem.machine.features()),
+            encoder: Encoder::new(features),
             tables: 1,
             mergeable: List::new(),
             hint: Hint::default(),
             invalidations: 0,
             unfinished: false,
-        })
+        }
     }
 
     /// What VTTBR_EL2 is made of.
-    pub(crate) const fn context(&self) -> TranslationContext {
-        self.context
+    pub(crate) fn context(&self) -> TranslationContext {
+        match self.walker {
+            Walker::Cpus(context) => context,
+            Walker::Device(_) => panic!("G5: no CPU walks the tree of a device"),
+        }
+    }
+
+    /// What the SMMU is told of the tree.
+    pub(crate) fn stream_context(&self) -> StreamContext {
+        match self.walker {
+            Walker::Device(context) => context,
+            Walker::Cpus(_) => panic!("G5: no device walks the tree of a VM"),
+        }
+    }
+
+    const fn is_of_device(&self) -> bool {
+        matches!(self.walker, Walker::Device(_))
+    }
+
+    /// Removes what the walker has cached.
+    fn invalidate<M: Machine>(&mut self, mem: Memory<'_, '_, M>, scope: Scope<'_>) {
+        match self.walker {
+            Walker::Cpus(context) => mem.machine.invalidate(context, scope),
+            Walker::Device(context) => mem.machine.invalidate_stream(context, scope),
+        }
+        self.invalidations += 1;
     }
 
     /// Frames that stand in this tree as tables, the root included.

@@ -21,8 +21,10 @@ const SECOND: u64 = RAM.0 + 0x9000;
 const BLOCK: u64 = RAM.0 + 0x40_0000;
 const WINDOW: u64 = 0x9000_0000;
 const UNCACHED: u16 = Attribute::Uncached as u16;
-const CPUS: [Features; 2] =
-    [Features { forced_write_back: false }, Features { forced_write_back: true }];
+const CPUS: [Features; 2] = [
+    Features { forced_write_back: false, smmu: false },
+    Features { forced_write_back: true, smmu: false },
+];
 const STEPS: [u32; 2] = [1, rm::operation::STEP];
 /// Lists of ranges, and how many pages they have.
 const RANGES: [(&[(u64, u64)], u64); 3] =

@@ -23,7 +23,8 @@ fn world() -> World {
 #[test]
 fn discovery_says_the_same_by_both_transports() {
     for (forced_write_back, forced) in [(false, 6), (true, 7)] {
-        let world = World::with_features(&[vm(3), vm(4)], Features { forced_write_back });
+        let world =
+            World::with_features(&[vm(3), vm(4)], Features { forced_write_back, smmu: false });
         let direct = world.caller(A).call(extension::DISCOVER, &[]);
         assert_eq!(world.caller(A).queue_call(extension::DISCOVER, &[]), direct);
         assert_eq!(direct.len(), 4 + Discovery::SIZE);
@@ -63,12 +64,13 @@ fn a_direct_caller_without_room_for_the_data_is_told_so() {
     let a = world.caller(A);
     let handle = a.offer(Transfer::Lend, &[(4, 6)], &[(PAGE, 1)]).unwrap();
     let about = [&handle.to_le_bytes()[..], &[0; 4]].concat();
-    let calls: [(u32, &[u8], u64); 6] = [
+    let calls: [(u32, &[u8], u64); 7] = [
         (extension::DISCOVER, &[], 48),
         (extension::LAST_REFUSAL, &[], 76),
         (extension::INFO, &about, 92),
-        (extension::HOLDERS, &about, 272),
+        (extension::HOLDERS, &about, 400),
         (extension::LIMITS, &[0; 8], 308),
+        (extension::DEVICES, &[], 148),
         // As many parcels as there is room for, in units of 16 bytes.
         (extension::LIST, &[0, 0, 0, 0, 100, 0, 0, 0], 80),
     ];

@@ -9,8 +9,8 @@ use rm_abi::extension::{
     HolderStage, INFO, LAST_REFUSAL, LEAF, LIMITS, LIST, Limit, LimitsRequest, ListFlags,
     ListRequest, MAP, NOTIFY_SET, Name, NameRequest, NotifyActions, NotifySetRequest, ParcelEntry,
     ParcelFlags, ParcelInfo, ParcelPhase, ParcelRequest, Policies, Policy, REVOKE, Resource, Rule,
-    SET_NAME, SET_POLICY, SET_WINDOW, SUBSCRIBE, SetPolicyRequest, TRIM, TrimFlags, TrimRequest,
-    VMS, WindowFlags, WindowRequest,
+    SET_NAME, SET_POLICY, SET_WINDOW, SUBSCRIBE, SetPolicyRequest, Stream, TRIM, TrimFlags,
+    TrimRequest, VMS, WindowFlags, WindowRequest,
 };
 use rm_abi::{
     AcceptFlags, Bytes, CreateFlags, EncodeError, Handle, Rights, Transfer, Vmid, message,
@@ -150,7 +150,8 @@ fn a_party_learns_of_a_parcel_what_concerns_it() {
 #[test]
 fn policy_and_whether_it_is_forced_are_told() {
     for forced_write_back in [false, true] {
-        let world = World::with_features(&[vm(3), vm(4)], Features { forced_write_back });
+        let world =
+            World::with_features(&[vm(3), vm(4)], Features { forced_write_back, smmu: false });
         let a = world.caller(A);
         let cached = a.offer(SHARED, &[(3, 6), (4, 6)], &[(PAGE, 1)]).unwrap();
         let told = info(&a, cached).unwrap();
@@ -197,8 +198,20 @@ fn a_busy_parcel_names_who_holds_it_and_how() {
     assert_eq!(c.words(message::MEM_ACCEPT, &some).0, 0);
     assert_eq!(a.reclaim(handle, 0), Err(0xb));
     let expected = [
-        Holder { vmid: Vmid(4), stage: HolderStage::Mapped, rights: Rights::RW, pages: 3 },
-        Holder { vmid: Vmid(5), stage: HolderStage::Assigned, rights: Rights::R, pages: 0 },
+        Holder {
+            vmid: Vmid(4),
+            stage: HolderStage::Mapped,
+            rights: Rights::RW,
+            stream: Stream(0),
+            pages: 3,
+        },
+        Holder {
+            vmid: Vmid(5),
+            stage: HolderStage::Assigned,
+            rights: Rights::R,
+            stream: Stream(0),
+            pages: 0,
+        },
     ];
     assert_eq!(holders(&a, handle).as_deref(), Ok(&expected[..]));
     assert_eq!(holders(&d, handle).as_deref(), Ok(&expected[..]), "it inspects");
@@ -377,8 +390,13 @@ fn a_parcel_that_is_taken_away_is_told_of_to_its_owner_alone() {
     // Between two steps of its end, everybody but A is told what one is of a handle that never was.
     assert_eq!((info(&b, handle), info(&world.caller(C), handle)), (Err(7), Err(7)));
     assert_eq!(list(&b, ListFlags::empty(), 9), Ok(vec![]));
-    let revoked =
-        Holder { vmid: Vmid(4), stage: HolderStage::Revoking, rights: Rights::RW, pages: 0 };
+    let revoked = Holder {
+        vmid: Vmid(4),
+        stage: HolderStage::Revoking,
+        rights: Rights::RW,
+        stream: Stream(0),
+        pages: 0,
+    };
     assert_eq!(holders(&d, handle).as_deref(), Ok(&[revoked][..]));
     let seen = list(&d, ListFlags::ALL, 9).unwrap();
     let flags = ParcelFlags::HELD | ParcelFlags::SANITIZE;

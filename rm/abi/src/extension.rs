@@ -27,6 +27,12 @@
 //! | `CALLS + 18` | [`NOTIFY_SET`] | [`NotifySetRequest`] | none | HANDLE_INVALID; MEM_RELEASED: the caller has not mapped the parcel, or the page has left it; ARGUMENT_INVALID: not in the parcel, a byte that the caller may not write or that is of device memory, no such doorbell or flag; NOMEM: no frame for the record; BUSY: a call on it is at work; DENIED: the caller's own, which it has revoked |
 //! | `CALLS + 19` | [`COPY`] | [`CopyRequest`] | u32 count, u32 error word × count | of the whole call only MSG_INVALID and ARGUMENT_INVALID for its form; of a segment HANDLE_INVALID; ARGUMENT_INVALID: both sides are the caller's addresses, not in the parcel or the window, device memory, a donation; DENIED: without the right; MEM_INVALID: not the caller's memory; MEM_RELEASED: a page has left the parcel; BUSY: the parcel is changing |
 //! | `CALLS + 20` | [`SET_WINDOW`] | [`WindowRequest`] | none | HANDLE_INVALID; DENIED: not its owner, it was revoked, or nothing waits for an end; ARGUMENT_INVALID: not in the parcel, a donation, a VM that is not in the access list, the owner; MEM_INUSE: that VM has it; BUSY: a call on it is at work |
+//! | `CALLS + 21` | [`ATTACH`] | [`AttachRequest`] | none | UNIMPLEMENTED: the machine has no SMMU; HANDLE_INVALID: no parcel of the caller's to know of; DENIED: no such device of the caller's, the access list grants the caller nothing, or the owner wants the parcel back; MEM_RELEASED: a borrower has not mapped the parcel; BUSY: the device is attached already, cannot reach the parcel's addresses or is not coherent as asked for, or a call on the parcel is at work; NORESOURCE: the parcel has 8 attachments |
+//! | `CALLS + 22` | [`DETACH`] | [`DetachRequest`] | none | HANDLE_INVALID; DENIED: no such device of the caller's; MEM_RELEASED: it is not attached; BUSY: it has the parcel mapped |
+//! | `CALLS + 23` | [`DMA_MAP`] | [`DmaRequest`] | none | as `DETACH`; ARGUMENT_INVALID: no such direction; DENIED: the access list does not grant what the direction takes, or the parcel was revoked; BUSY: it is mapped already, or a call on the parcel is at work; NOMEM: no tables for the device; NORESOURCE: the parcel lies where the device has something else |
+//! | `CALLS + 24` | [`DMA_UNMAP`] | [`DmaRequest`] | none | as `DETACH`; MEM_RELEASED: it is not mapped; ARGUMENT_INVALID: it was mapped with another direction; BUSY: a call on the mapping is at work |
+//! | `CALLS + 25` | [`CPU_ACCESS`] | [`CpuAccessRequest`] | none | HANDLE_INVALID; ARGUMENT_INVALID: an unknown bit, neither read nor write, or an end without a beginning; DENIED: the access list does not grant it; MEM_RELEASED: a borrower has not mapped the parcel; BUSY: a call on it is at work |
+//! | `CALLS + 26` | [`DEVICES`] | none | u32 count, u32 0, [`DeviceInfo`] × count | – |
 //!
 //! | id | name | payload | to whom |
 //! |---|---|---|---|
@@ -38,6 +44,7 @@
 //! over in silence. Replies and notifications may be longer than a client knows, never shorter; what
 //! is behind the known fields is none of its business.
 
+mod device;
 mod event;
 mod grant;
 mod heap;
@@ -48,6 +55,10 @@ mod policy;
 mod refusal;
 mod trim;
 
+pub use device::{
+    AccessFlags, AttachFlags, AttachRequest, CpuAccessRequest, DetachRequest, DeviceInfo,
+    Direction, DmaRequest, Stream,
+};
 pub use event::{EventKind, EventReason, ParcelEvent};
 pub use grant::{
     CopyRequest, CopySegment, CopySide, NotifyActions, NotifySetRequest, WindowFlags, WindowRequest,
@@ -144,6 +155,24 @@ pub const COPY: u32 = CALLS + 19;
 /// Lets one VM of the access list of the caller's parcel use some bytes by COPY, and map nothing. While the
 /// parcel waits for its last APPEND nobody can have been faster.
 pub const SET_WINDOW: u32 = CALLS + 20;
+/// Lets a device of the caller's be given a parcel, of which the caller is the owner of a share or a
+/// borrower that has mapped it. The device reaches nothing yet. A parcel has at most 8 attachments, and
+/// none can be reclaimed while it has one; a release, and whatever else ends the caller's part in the
+/// parcel, ends them too.
+pub const ATTACH: u32 = CALLS + 21;
+/// Ends an attachment whose device has nothing mapped.
+pub const DETACH: u32 = CALLS + 22;
+/// Maps a parcel for an attached device, at the addresses at which its VM has the parcel: to read for
+/// [`Direction::ToDevice`], to write for [`Direction::FromDevice`]. What was trimmed is left out.
+pub const DMA_MAP: u32 = CALLS + 23;
+/// Ends the mapping: when the reply comes, no access of the device can reach the parcel any more.
+pub const DMA_UNMAP: u32 = CALLS + 24;
+/// Brackets the caller's own use of a parcel that devices use. If one of them does not look into the
+/// caches, or the parcel is not cached, a beginning and the end of a write clean and invalidate the
+/// caches. Brackets nest.
+pub const CPU_ACCESS: u32 = CALLS + 25;
+/// The caller's devices, and what the SMMU has refused them.
+pub const DEVICES: u32 = CALLS + 26;
 
 /// Something happened to a parcel of the receiver.
 pub const PARCEL_EVENT: u32 = NOTICES + 1;
@@ -151,7 +180,7 @@ pub const PARCEL_EVENT: u32 = NOTICES + 1;
 /// The version of this table: it rises when a call or a field is added.
 pub const VERSION: u32 = 4;
 /// The calls of this version, bit `n` for `CALLS + n`.
-pub const KNOWN_CALLS: u64 = 0b1_1111_1111_1111_1111_1111;
+pub const KNOWN_CALLS: u64 = 0x7ff_ffff;
 /// The notifications of this version, bit `n` for `NOTICES + n`.
 pub const KNOWN_NOTICES: u64 = 0b10;
 

@@ -1,12 +1,14 @@
 //! The bytes of the extension calls and notifications, written out, and the rule by which they grow.
 
 use rm_abi::extension::{
-    self, CopyRequest, CopySegment, CopySide, Discovery, EventKind, EventReason, Events,
-    HeapAllocRequest, HeapFeatures, HeapFreeRequest, HeapInfo, HeapRequest, Holder, HolderStage,
-    LastRefusal, Limit, LimitsRequest, ListFlags, ListRequest, Name, NameRequest, NotifyActions,
-    NotifySetRequest, ParcelEntry, ParcelEvent, ParcelFlags, ParcelInfo, ParcelPhase,
-    ParcelRequest, Policies, Policy, Resource, RevokeFlags, RevokeRequest, Rule, SetPolicyRequest,
-    SubscribeRequest, TrimFlags, TrimRequest, WindowFlags, WindowRequest,
+    self, AccessFlags, AttachFlags, AttachRequest, CopyRequest, CopySegment, CopySide,
+    CpuAccessRequest, DetachRequest, DeviceInfo, Direction, Discovery, DmaRequest, EventKind,
+    EventReason, Events, HeapAllocRequest, HeapFeatures, HeapFreeRequest, HeapInfo, HeapRequest,
+    Holder, HolderStage, LastRefusal, Limit, LimitsRequest, ListFlags, ListRequest, Name,
+    NameRequest, NotifyActions, NotifySetRequest, ParcelEntry, ParcelEvent, ParcelFlags,
+    ParcelInfo, ParcelPhase, ParcelRequest, Policies, Policy, Resource, RevokeFlags, RevokeRequest,
+    Rule, SetPolicyRequest, Stream, SubscribeRequest, TrimFlags, TrimRequest, WindowFlags,
+    WindowRequest,
 };
 use rm_abi::{
     EncodeError, ErrorCode, Handle, MAX_PAYLOAD, MemoryKind, Rights, Transfer, Vmid, hypercall,
@@ -44,6 +46,12 @@ fn ids_are_those_of_the_table() {
     assert_eq!(extension::NOTIFY_SET, 0x5e00_0012);
     assert_eq!(extension::COPY, 0x5e00_0013);
     assert_eq!(extension::SET_WINDOW, 0x5e00_0014);
+    assert_eq!(extension::ATTACH, 0x5e00_0015);
+    assert_eq!(extension::DETACH, 0x5e00_0016);
+    assert_eq!(extension::DMA_MAP, 0x5e00_0017);
+    assert_eq!(extension::DMA_UNMAP, 0x5e00_0018);
+    assert_eq!(extension::CPU_ACCESS, 0x5e00_0019);
+    assert_eq!(extension::DEVICES, 0x5e00_001a);
     assert_eq!(extension::PARCEL_EVENT, 0x5e10_0001);
 }
 
@@ -60,7 +68,7 @@ fn discovery_says_what_there_is() {
         vms: 3,
         forced: Policies::UNCACHED | Policies::DEVICE,
     };
-    let bytes = hex("04 00 00 00 f0 01 00 00  ff ff 1f 00 00 00 00 00
+    let bytes = hex("04 00 00 00 f0 01 00 00  ff ff ff 07 00 00 00 00
          02 00 00 00 00 00 00 00  10 00 00 02 18 39 00 00
          03 00 06 00");
     assert_eq!(encoded(|into| discovery.encode(into)), bytes);
@@ -125,6 +133,7 @@ fn rules_and_resources_keep_their_numbers() {
     // Where one that is inserted by mistake would shift the others.
     assert_eq!((Rule::NoParcel as u16, Rule::Held as u16, Rule::UnknownBits as u16), (20, 34, 42));
     assert_eq!((Rule::VmState as u16, Rule::Policy as u16), (47, 53));
+    assert_eq!((Rule::NoSmmu as u16, Rule::TooManyAttachments as u16), (70, 77));
     assert_eq!(Resource::Frames as u16, 8);
 }
 
@@ -353,6 +362,7 @@ fn what_is_told_of_a_holder_and_of_a_limit() {
         vmid: Vmid(0x80),
         stage: HolderStage::Mapped,
         rights: Rights::R,
+        stream: Stream(0),
         pages: 0x1_0000_0002,
     };
     let bytes = hex("80 00 02 04 00 00 00 00  02 00 00 00 01 00 00 00");
@@ -372,6 +382,60 @@ fn what_is_told_of_a_holder_and_of_a_limit() {
 }
 
 #[test]
+fn device_calls_name_parcel_stream_and_what_is_wanted() {
+    let (handle, stream) = (Handle(0x2005), Stream(0x0102_0304));
+    let named = "05 20 00 00 04 03 02 01";
+    let attach = AttachRequest { handle, stream, flags: AttachFlags::COHERENT };
+    let bytes = hex(&format!("{named} 01 00 00 00"));
+    assert_eq!(encoded(|into| attach.encode(into)), bytes);
+    assert_eq!(AttachRequest::decode(&bytes[..]), Ok(attach));
+    let unknown = hex(&format!("{named} 02 00 00 00"));
+    assert_eq!(AttachRequest::decode(&unknown[..]), Err(ErrorCode::ArgumentInvalid));
+    let detach = DetachRequest { handle, stream };
+    assert_eq!(encoded(|into| detach.encode(into)), hex(named));
+    assert_eq!(DetachRequest::decode(&hex(named)[..]), Ok(detach));
+    let map = DmaRequest { handle, stream, direction: Direction::FromDevice as u32 };
+    let bytes = hex(&format!("{named} 02 00 00 00"));
+    assert_eq!(encoded(|into| map.encode(into)), bytes);
+    assert_eq!(DmaRequest::decode(&bytes[..]), Ok(map));
+    let ways = [Direction::ToDevice, Direction::FromDevice, Direction::Bidirectional].map(Some);
+    assert_eq!([1, 2, 3].map(Direction::from_wire), ways);
+    assert_eq!([0, 4, u32::MAX].map(Direction::from_wire), [None; 3]);
+
+    let access = CpuAccessRequest { handle, flags: AccessFlags::WRITE | AccessFlags::END };
+    let bytes = hex("05 20 00 00 06 00 00 00");
+    assert_eq!(encoded(|into| access.encode(into)), bytes);
+    assert_eq!(CpuAccessRequest::decode(&bytes[..]), Ok(access));
+    let unknown = hex("05 20 00 00 08 00 00 00");
+    assert_eq!(CpuAccessRequest::decode(&unknown[..]), Err(ErrorCode::ArgumentInvalid));
+    for length in [7, 11] {
+        let short = Err(ErrorCode::MessageInvalid);
+        assert_eq!(DmaRequest::decode(&[0; 12][..length]).map(drop), short);
+    }
+}
+
+#[test]
+fn what_is_told_of_a_device() {
+    let mut device = DeviceInfo {
+        stream: Stream(7),
+        address_bits: 32,
+        is_coherent: true,
+        faults: 0x1_0000_0000,
+        last_fault: Some((0x9000_0004, Direction::FromDevice)),
+        attachments: 3,
+    };
+    let bytes = hex("07 00 00 00 20 01 02 00  00 00 00 00 01 00 00 00
+         04 00 00 90 00 00 00 00  03 00 00 00 00 00 00 00");
+    assert_eq!(encoded(|into| device.encode(into)), bytes);
+    assert_eq!(bytes.len(), DeviceInfo::SIZE);
+    assert_eq!(DeviceInfo::decode(&bytes[..], 0), Some(device));
+    assert_eq!(DeviceInfo::decode(&bytes[..], 1), None);
+    device = DeviceInfo { last_fault: None, faults: 0, ..device };
+    let bytes = encoded(|into| device.encode(into));
+    assert_eq!(DeviceInfo::decode(&bytes[..], 0), Some(device));
+}
+
+#[test]
 fn phases_stages_and_flags_keep_their_numbers() {
     use HolderStage::{Assigned, Mapped, Revoking};
     use ParcelPhase::{Closing, Initial, Offered};
@@ -379,13 +443,20 @@ fn phases_stages_and_flags_keep_their_numbers() {
         assert_eq!(ParcelPhase::from_wire(number), Some(phase));
         assert_eq!(phase as u8, number);
     }
-    let stages = [(1, Assigned), (2, Mapped), (3, HolderStage::Changing), (4, Revoking)];
+    let stages = [
+        (1, Assigned),
+        (2, Mapped),
+        (3, HolderStage::Changing),
+        (4, Revoking),
+        (5, HolderStage::Attached),
+        (6, HolderStage::DeviceMapped),
+    ];
     for (number, stage) in stages {
         assert_eq!(HolderStage::from_wire(number), Some(stage));
         assert_eq!(stage as u8, number);
     }
-    for number in [0, 5] {
-        assert_eq!((ParcelPhase::from_wire(number), HolderStage::from_wire(number)), (None, None));
+    for (phase, stage) in [(0, 0), (5, 7)] {
+        assert_eq!((ParcelPhase::from_wire(phase), HolderStage::from_wire(stage)), (None, None));
     }
     let flags = [
         ParcelFlags::SANITIZED,
@@ -393,8 +464,10 @@ fn phases_stages_and_flags_keep_their_numbers() {
         ParcelFlags::HELD,
         ParcelFlags::MINE,
         ParcelFlags::RECALLED,
+        ParcelFlags::POISONED,
+        ParcelFlags::ATTACHED,
     ];
-    assert_eq!(flags.map(|flag| flag.bits()), [1, 2, 4, 8, 16]);
+    assert_eq!(flags.map(|flag| flag.bits()), [1, 2, 4, 8, 16, 32, 64]);
 }
 
 #[test]

@@ -102,6 +102,7 @@ pub use queue::{Poll, QueueTrap, Queues, Received, Sent, Wait};
 pub use session::{Copied, LARGEST, Places, Session};
 pub use transport::{Direct, DirectCall, DirectResult, Transport, TransportError, Trap};
 
+pub use rm_abi::extension::{AccessFlags, AttachFlags, DeviceInfo, Direction, Stream};
 pub use rm_abi::extension::{
     CopySegment, CopySide, Discovery, EventKind, EventReason, Events, HeapFeatures, HeapInfo,
     Holder, HolderStage, LastRefusal, Limit, ListFlags, NotifyActions, ParcelEntry, ParcelEvent,

@@ -15,7 +15,8 @@ use rm_client::{
     Acceptance, Error, ErrorCode, EventKind, EventReason, Events, ExitKind, Handle, Holder,
     HolderStage, LARGEST, LastRefusal, ListFlags, NewParcel, Notice, ParcelFlags, ParcelPhase,
     Policies, Policy, QueueTrap, Queues, Received, Resource, Rights, Rule, Sanitize, Sent, Session,
-    SglEntry, Transfer, Transport, TransportError, TrimFlags, VmState, Vmid, Wait, grant, pages,
+    SglEntry, Stream, Transfer, Transport, TransportError, TrimFlags, VmState, Vmid, Wait, grant,
+    pages,
 };
 
 const A: VmIndex = VmIndex(0);
@@ -388,7 +389,8 @@ mod stories {
         c.accept_at(&wanted, &[pages(WINDOW, 2)]).unwrap();
         assert_eq!(a.reclaim(parcel, Sanitize::empty()), refused(ErrorCode::MemoryInUse));
         let mapped = HolderStage::Mapped;
-        let holder = Holder { vmid: Vmid(5), stage: mapped, rights: Rights::R, pages: 2 };
+        let holder =
+            Holder { vmid: Vmid(5), stage: mapped, rights: Rights::R, stream: Stream(0), pages: 2 };
         assert_eq!(a.holders(parcel).unwrap().collect::<Vec<_>>(), [holder]);
         assert_eq!(c.holders(parcel).map(drop), refused(ErrorCode::Denied));
         assert_eq!(b.holders(Handle(0x7777)).map(drop), refused(ErrorCode::HandleInvalid));

@@ -7,7 +7,7 @@
 use rm_abi::{Bytes, List, SglEntry, Transfer};
 
 use crate::address::{Ipa, PAGE_SIZE, Pa};
-use crate::call::{Caller, owner};
+use crate::call::{Caller, device, owner};
 use crate::machine::Machine;
 use crate::memparcel::Memparcel;
 use crate::memparcel::extents::Extent;
@@ -88,7 +88,7 @@ impl Claim {
             match state {
                 State::Owned => {}
                 State::Claimed => return Err(Refusal::InProgress),
-                _ => return Err(Refusal::NotOwned),
+                _ => return Err(device::in_the_way(parcel, caller, (state, at))),
             }
             check_source(parcel, caller, pa)?;
             if extents.push(Extent { at, pa, pages: run }).is_err() {
@@ -161,7 +161,7 @@ impl Claim {
         let (state, pa, run) = stage2.run(mem, at, pages, &mut Budget::new(budget.left()));
         // A claimed page can only be one that this list named before: a VM has one slot.
         if state != State::Owned {
-            return Err(Refusal::NotOwned);
+            return Err(device::in_the_way(parcel, caller, (state, at)));
         }
         check_source(parcel, caller, pa)?;
         let grows = self.open.is_some_and(|open| open.pa.add_pages(open.pages) == pa);

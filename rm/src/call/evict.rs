@@ -8,7 +8,7 @@
 use rm_abi::Transfer;
 
 use crate::call::accept::change_borrower;
-use crate::call::{Caller, release};
+use crate::call::{Caller, device, release};
 use crate::machine::Machine;
 use crate::memparcel::Memparcel;
 use crate::memparcel::borrower::{Place, Stage};
@@ -34,6 +34,9 @@ pub(crate) fn evict<M: Machine>(
     let vm = caller.manager.find(vmid).expect("G3: only a VM holds a parcel");
     let borrower = Caller { vm, ..caller };
     take_over(parcel, entry);
+    if device::withdraw(parcel, borrower, budget) == Walk::More {
+        return Walk::More;
+    }
     loop {
         let state = &parcel.borrowers[entry];
         let (end, stage) = (state.end, state.stage);

@@ -212,11 +212,12 @@ impl<M: Machine> Caller<'_, '_, M> {
     }
 }
 
-/// The VMs that hold a parcel.
+/// The VMs that hold a parcel, or have a device attached to it.
 pub(crate) fn holders<M: Machine>(caller: Caller<'_, '_, M>, parcel: &Memparcel) -> Holders {
     let held = |entry: &usize| parcel.borrowers[*entry].holds();
     let vmids = (0..parcel.acl.len()).filter(held).map(|entry| parcel.acl.entries()[entry].vmid);
-    vmids.filter_map(|vmid: Vmid| caller.manager.find(vmid)).collect()
+    let holders = vmids.filter_map(|vmid: Vmid| caller.manager.find(vmid));
+    holders.chain(parcel.attachments.iter().map(|attachment| attachment.vm)).collect()
 }
 
 const _: () = assert!(crate::config::MAX_VMS <= MAX_HOLDERS);

@@ -1,15 +1,16 @@
-//! INFO, HOLDERS, LIMITS and SET_NAME: one look at one thing, in one step.
+//! INFO, HOLDERS, LIMITS, DEVICES and SET_NAME: one look at one thing, in one step.
 
 use rm_abi::extension::{
-    self, Holder, HolderStage, Limit, LimitsRequest, Name, NameRequest, ParcelFlags, ParcelInfo,
-    ParcelPhase, ParcelRequest, Policies, Resource,
+    self, DeviceInfo, Holder, HolderStage, Limit, LimitsRequest, Name, NameRequest, ParcelFlags,
+    ParcelInfo, ParcelPhase, ParcelRequest, Policies, Resource, Stream,
 };
 use rm_abi::{Bytes, EncodeError, Handle, Rights, Vmid};
 
 use crate::address::VmIndex;
 use crate::call::{Caller, extension as replies};
-use crate::config::Roles;
+use crate::config::{MAX_STREAMS, Roles};
 use crate::machine::Machine;
+use crate::memparcel::attachment::{self, MAX_ATTACHMENTS};
 use crate::memparcel::borrower::Stage;
 use crate::memparcel::table::ParcelGuard;
 use crate::memparcel::{MAX_ACL, Memparcel, Phase};
@@ -27,13 +28,17 @@ enum Question {
     Info(Handle),
     Holders(Handle),
     Limits(VmIndex),
+    Devices,
     Name(Handle, Name),
 }
 
 /// The most bytes of what HOLDERS tells.
-pub(crate) const HOLDERS_SIZE: usize = Holder::HEAD + MAX_ACL * Holder::SIZE;
+pub(crate) const HOLDERS_SIZE: usize = Holder::HEAD + (MAX_ACL + MAX_ATTACHMENTS) * Holder::SIZE;
 /// Bytes of what LIMITS tells.
 pub(crate) const LIMITS_SIZE: usize = Limit::HEAD + Limit::COUNT * Limit::SIZE;
+/// The most bytes of what DEVICES tells.
+pub(crate) const DEVICES_SIZE: usize = DeviceInfo::HEAD + MAX_STREAMS * DeviceInfo::SIZE;
+const _: () = assert!(DEVICES_SIZE <= LARGEST && DEVICES_SIZE <= rm_abi::PACKET_PAYLOAD);
 const LARGEST: usize = if HOLDERS_SIZE > LIMITS_SIZE { HOLDERS_SIZE } else { LIMITS_SIZE };
 
 pub(crate) fn begin<M: Machine>(
@@ -50,6 +55,10 @@ pub(crate) fn begin<M: Machine>(
             let LimitsRequest { vmid } =
                 LimitsRequest::decode(payload).map_err(replies::refusal)?;
             Question::Limits(caller.inspected(vmid)?)
+        }
+        extension::DEVICES => {
+            extension::decode_empty(payload).map_err(replies::refusal)?;
+            Question::Devices
         }
         _ => {
             let request = NameRequest::decode(payload).map_err(replies::refusal)?;
@@ -86,6 +95,7 @@ impl Ask {
             Question::Info(_) => ParcelInfo::SIZE,
             Question::Holders(_) => HOLDERS_SIZE,
             Question::Limits(_) => LIMITS_SIZE,
+            Question::Devices => DEVICES_SIZE,
             Question::Name(..) => 0,
         }
     }
@@ -96,7 +106,7 @@ impl Ask {
             Question::Info(handle) | Question::Holders(handle) | Question::Name(handle, _) => {
                 handle
             }
-            Question::Limits(_) => return Ok(()),
+            Question::Limits(_) | Question::Devices => return Ok(()),
         };
         self.find(caller, handle).map(drop)
     }
@@ -124,10 +134,11 @@ impl Ask {
         let mut bytes = [0; LARGEST];
         let written = match self.0 {
             Question::Limits(vm) => limits(caller, vm, &mut bytes),
+            Question::Devices => devices(caller, &mut bytes),
             Question::Info(handle) | Question::Holders(handle) | Question::Name(handle, _) => {
                 let mut parcel = self.find(caller, handle)?;
                 match self.0 {
-                    Question::Holders(_) => holders(&parcel, &mut bytes),
+                    Question::Holders(_) => holders(&parcel, caller, &mut bytes),
                     Question::Name(_, name) => {
                         parcel.name = name;
                         return Ok(Reply::Empty);
@@ -180,6 +191,9 @@ pub(crate) fn flags<M: Machine>(parcel: &Memparcel, caller: Caller<'_, '_, M>) -
     flags.set(ParcelFlags::MINE, mine.is_some_and(|entry| parcel.borrowers[entry].holds()));
     flags.set(ParcelFlags::RECALLED, parcel.recalled);
     flags.set(ParcelFlags::POISONED, parcel.poisoned);
+    let sees = sees_holders(parcel, caller);
+    let mut attached = parcel.attachments.iter();
+    flags.set(ParcelFlags::ATTACHED, attached.any(|one| sees || one.vm == caller.vm));
     flags
 }
 
@@ -210,7 +224,11 @@ fn policy(parcel: &Memparcel) -> Policies {
     }
 }
 
-fn holders(parcel: &Memparcel, into: &mut [u8]) -> Result<usize, EncodeError> {
+fn holders<M: Machine>(
+    parcel: &Memparcel,
+    caller: Caller<'_, '_, M>,
+    into: &mut [u8],
+) -> Result<usize, EncodeError> {
     let (mut count, mut length) = (0_u32, Holder::HEAD);
     for (entry, state) in parcel.acl.entries().iter().zip(&parcel.borrowers) {
         let stage = match state.stage {
@@ -226,11 +244,43 @@ fn holders(parcel: &Memparcel, into: &mut [u8]) -> Result<usize, EncodeError> {
             | Stage::Releasing => HolderStage::Changing,
         };
         let pages = if stage == HolderStage::Mapped { state.pages } else { 0 };
-        let holder = Holder { vmid: entry.vmid, stage, rights: entry.rights, pages };
-        length += holder.encode(&mut into[length..])?;
+        let (vmid, rights, stream) = (entry.vmid, entry.rights, Stream(0));
+        length += Holder { vmid, stage, rights, stream, pages }.encode(&mut into[length..])?;
+        count += 1;
+    }
+    for one in parcel.attachments.iter() {
+        let vm = caller.manager.vm(one.vm);
+        let (vmid, stream) = (vm.vmid, vm.devices[usize::from(one.device)].config.stream);
+        let pages = one
+            .entry
+            .map_or(parcel.pages_left(), |entry| parcel.borrowers[usize::from(entry)].pages);
+        let (stage, rights, pages) = match one.stage {
+            attachment::Stage::Mapped => (HolderStage::DeviceMapped, one.rights(), pages),
+            _ => (HolderStage::Attached, Rights::empty(), 0),
+        };
+        length += Holder { vmid, stage, rights, stream, pages }.encode(&mut into[length..])?;
         count += 1;
     }
     into[..Holder::HEAD].copy_from_slice(&count.to_le_bytes());
+    Ok(length)
+}
+
+fn devices<M: Machine>(caller: Caller<'_, '_, M>, into: &mut [u8]) -> Result<usize, EncodeError> {
+    let devices = &caller.state().devices;
+    let mut length = DeviceInfo::HEAD;
+    for device in devices {
+        let (faults, last_fault) = device.faults();
+        let info = DeviceInfo {
+            stream: device.config.stream,
+            address_bits: device.config.address_bits,
+            is_coherent: device.config.is_coherent,
+            faults,
+            last_fault,
+            attachments: device.attachments(),
+        };
+        length += info.encode(&mut into[length..])?;
+    }
+    into[..4].copy_from_slice(&(devices.len() as u32).to_le_bytes());
     Ok(length)
 }
 

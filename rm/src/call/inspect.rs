@@ -151,5 +151,7 @@ fn value<M: Machine>(caller: Caller<'_, '_, M>, vm: VmIndex, counter: Counter) -
         Counter::Tables => state.stage2.lock(machine).tables().into(),
         Counter::Mergeable => state.stage2.lock(machine).mergeable().into(),
         Counter::Parcels => state.meters.of(Resource::Parcels).used(),
+        Counter::DeviceFaults => state.devices.iter().map(|device| device.faults().0).sum(),
+        Counter::PagesCleaned => state.counts.cleaned.get(),
     }
 }

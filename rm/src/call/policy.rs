@@ -55,7 +55,7 @@ pub(crate) fn begin<M: Machine>(
         Phase::Closing => return Err(Refusal::Closing),
         _ => return Err(Refusal::InProgress),
     }
-    if parcel.is_held() {
+    if parcel.is_in_use() {
         return Err(Refusal::Held(extension::holders(caller, &parcel)));
     }
     if policy == parcel.acl.policy() {

@@ -50,7 +50,7 @@ pub(crate) fn begin<M: Machine>(
     if parcel.poisoned {
         return Err(Refusal::Poisoned);
     }
-    if parcel.is_held() {
+    if parcel.is_in_use() {
         return Err(Refusal::Held(extension::holders(caller, &parcel)));
     }
     let sanitize = request.flags.contains(Sanitize::SANITIZE);

@@ -6,7 +6,7 @@ use rm_abi::{Bytes, Handle, Sanitize};
 
 use crate::call::accept::change_borrower;
 use crate::call::will::end_part;
-use crate::call::{Caller, extension};
+use crate::call::{Caller, device, extension};
 use crate::machine::Machine;
 use crate::memparcel::Memparcel;
 use crate::memparcel::borrower::{Place, Stage};
@@ -56,7 +56,8 @@ pub(crate) fn begin<M: Machine>(
     let (handle, epoch) = (request.handle, state.epoch);
     let release = Release { record, handle, borrower: index, epoch, before };
     *operation = Some(Operation::Release(release));
-    let short = caller.fits_step(parcel.pages, parcel.pieces(Some(index)), weight::SHORT_PAGE);
+    let short = caller.fits_step(parcel.pages, parcel.pieces(Some(index)), weight::SHORT_PAGE)
+        && parcel.attachments.first_of(caller.vm).is_none();
     Ok(if short { Begun::Short } else { Begun::Long })
 }
 
@@ -85,6 +86,9 @@ impl Release {
         let mut parcel = caller.manager.parcels().lock(caller.machine(), self.record);
         if self.is_over(&parcel) {
             return Step::Done(Err(Refusal::NoParcel));
+        }
+        if device::withdraw(&mut parcel, caller, budget) == Walk::More {
+            return Step::More;
         }
         let (index, end) = (self.borrower, parcel.borrowers[self.borrower].end);
         if change_borrower(&mut parcel, caller, index, end, Change::Unmap, budget) == Walk::More
@@ -116,6 +120,7 @@ pub(crate) fn forget<M: Machine>(
     state.stage = Stage::Away;
     state.place = Place::START;
     state.holes.clear();
+    state.accesses = 0;
     let pages = core::mem::take(&mut state.pages);
     caller.ledger().refund(Resource::PagesAccepted, pages);
     caller.manager.unlist_held(caller.vm, record, borrower);

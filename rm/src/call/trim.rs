@@ -78,6 +78,9 @@ pub(crate) fn begin<M: Machine>(
     let handle = request.handle;
     let (record, mut parcel) = caller.parcel(handle)?;
     let side = side(&parcel, caller)?;
+    if parcel.attachments.maps(caller.vm) {
+        return Err(Refusal::DeviceInUse);
+    }
     let range = range(&parcel, &request)?;
     let wipe = request.flags.contains(TrimFlags::SANITIZE);
     let (entry, page) = match side {

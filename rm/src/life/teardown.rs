@@ -18,7 +18,7 @@ use crate::address::{Ipa, Pa};
 use crate::call::evict::evict;
 use crate::call::reclaim::Reclaim;
 use crate::call::revoke::{recall_from, revoke_from};
-use crate::call::{Caller, extension, heap, will};
+use crate::call::{Caller, device, extension, heap, will};
 use crate::config::OwnedParcels;
 use crate::life::Life;
 use crate::link::notice::News;
@@ -171,6 +171,9 @@ impl Teardown {
             return Walk::More;
         }
         let mut parcel = caller.manager.parcels().lock(caller.machine(), record);
+        if device::withdraw(&mut parcel, caller, budget) == Walk::More {
+            return Walk::More;
+        }
         match parcel.phase {
             Phase::Vacant => self.next_record(budget),
             // What cannot be vouched for stays.

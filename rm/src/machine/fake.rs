@@ -18,6 +18,7 @@ mod aliases;
 mod cache;
 mod cpu;
 mod decode;
+mod devices;
 mod tables;
 mod tlb;
 pub mod world;
@@ -31,8 +32,13 @@ use std::vec::Vec;
 
 use self::cache::{Cache, Path};
 pub use self::cpu::{Fault, VirtualCpu};
+use self::devices::Devices;
+pub use self::devices::{DevicePage, FakeDevice};
 use self::tables::Tables;
-use super::{Features, Frame, FrameIndex, FrameUse, Line, Machine, Scope, TranslationContext};
+use super::{
+    Features, Frame, FrameIndex, FrameUse, Line, Machine, Scope, Stream, StreamContext,
+    TranslationContext,
+};
 use crate::address::{PAGE_SIZE, Pa, TlbTag, VmIndex};
 use crate::lock::{self, Rank};
 use crate::refusal::Resource;
@@ -50,6 +56,8 @@ pub struct Counters {
     pub invalidations: u64,
     /// How many of those were for all of a VM.
     pub invalidations_of_all: u64,
+    /// Calls of [`Machine::invalidate_stream`].
+    pub stream_invalidations: u64,
     /// Calls of [`Machine::publish`].
     pub publishes: u64,
     /// Descriptors written.
@@ -75,6 +83,7 @@ pub struct FakeMachine {
 /// What the one lock of the fake guards.
 struct Hardware {
     tables: Tables,
+    devices: Devices,
     cache: Cache,
     counters: Counters,
     interrupts: HashMap<(VmIndex, Line), u64>,
@@ -111,6 +120,7 @@ impl FakeMachine {
     pub fn with_features(frames: usize, features: Features) -> Self {
         let hardware = Hardware {
             tables: Tables::new(features, FRAMES_BASE),
+            devices: Devices::new(FRAMES_BASE),
             cache: Cache::default(),
             counters: Counters::default(),
             interrupts: HashMap::new(),
@@ -129,6 +139,17 @@ impl FakeMachine {
     /// A CPU that runs a VM.
     pub fn cpu(&self, context: TranslationContext) -> VirtualCpu<'_> {
         VirtualCpu::new(self, context)
+    }
+
+    /// A device whose accesses the SMMU translates.
+    pub const fn device(&self, stream: Stream, is_coherent: bool) -> FakeDevice<'_> {
+        FakeDevice::new(self, stream, is_coherent)
+    }
+
+    /// Everything that a device reaches, lowest first.
+    pub fn device_pages(&self, stream: Stream) -> Vec<DevicePage> {
+        let leaves = self.hardware().devices.leaves(&self.frames, stream);
+        leaves.iter().map(|(at, leaf)| devices::page(*at, leaf)).collect()
     }
 
     /// What has been asked so far.
@@ -167,10 +188,12 @@ impl FakeMachine {
         core::mem::take(&mut self.hardware().wishes)
     }
 
-    /// Panics if a CPU could still use a translation that no table grants, or could miss one that a
+    /// Panics if a CPU or a device could still use a translation that no table grants, or could miss one that a
     /// table grants. Neither may be so between two steps of the manager.
     pub fn check_no_stale(&self) {
-        self.hardware().tables.check_settled();
+        let hardware = self.hardware();
+        hardware.tables.check_settled();
+        hardware.devices.check_settled();
     }
 
     /// Panics if a page is in a cache that its users bypass, or if its users would find there what is
@@ -300,6 +323,7 @@ impl Machine for FakeMachine {
         let mut hardware = self.hardware();
         hardware.counters.publishes += 1;
         hardware.tables.publish();
+        hardware.devices.publish();
     }
 
     fn invalidate(&self, context: TranslationContext, scope: Scope<'_>) {
@@ -310,6 +334,17 @@ impl Machine for FakeMachine {
             hardware.counters.invalidations_of_all += 1;
         }
         hardware.tables.invalidate(context, scope);
+        // Its barriers are for everything that this CPU has written.
+        hardware.devices.publish();
+    }
+
+    fn invalidate_stream(&self, context: StreamContext, scope: Scope<'_>) {
+        let mut hardware = self.hardware();
+        let Hardware { tables, devices, cache, counters, .. } = &mut *hardware;
+        counters.stream_invalidations += 1;
+        devices.invalidate(context, scope, cache);
+        devices.publish();
+        tables.publish();
     }
 
     fn zero_page(&self, page: Pa) {
@@ -317,6 +352,7 @@ impl Machine for FakeMachine {
         let mut hardware = self.hardware();
         hardware.counters.zeroed += 1;
         hardware.tables.check_out_of_reach(page);
+        hardware.devices.check_out_of_reach(page);
         hardware.cache.settle(page, &[0; PAGE_SIZE as usize]);
     }
 
@@ -393,13 +429,20 @@ impl Machine for FakeMachine {
     fn table_write(&self, frame: FrameIndex, entry: usize, old: u64, new: u64) {
         let mut hardware = self.hardware();
         hardware.counters.table_writes += 1;
-        hardware.tables.write(&self.frames, frame, entry, (old, new));
+        match hardware.devices.stream_of(frame) {
+            Some(stream) => {
+                hardware.devices.write(&self.frames, (stream, frame), entry, (old, new));
+            }
+            None => hardware.tables.write(&self.frames, frame, entry, (old, new)),
+        }
     }
 
     fn frame_use(&self, frame: FrameIndex, user: Option<FrameUse>) {
         let mut hardware = self.hardware();
         match user {
+            Some(FrameUse::StreamTable(stream)) => hardware.devices.take(frame, stream),
             Some(user) => hardware.tables.take(frame, user),
+            None if hardware.devices.put(&self.frames, frame) => {}
             None => hardware.tables.put(&self.frames, frame),
         }
     }

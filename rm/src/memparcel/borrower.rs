@@ -73,6 +73,8 @@ pub(crate) struct Borrower {
     pub(crate) kept: End,
     /// What it wants done when its mapping has ended.
     pub(crate) wills: Wills,
+    /// How many CPU accesses have begun and not ended.
+    pub(crate) accesses: u32,
     /// Rises when the work of this VM's own call is taken over: that call has nothing left to do.
     pub(crate) epoch: u32,
 }
@@ -90,6 +92,7 @@ impl Borrower {
             end: (0, 0),
             kept: (0, 0),
             wills: Wills::new(),
+            accesses: 0,
             epoch: 0,
         }
     }

@@ -144,20 +144,67 @@ pub(crate) fn borrower<M: Machine>(
     let Borrower { place, contiguous, addresses, holes: own, .. } = &mut borrowers[entry];
     let gone = Gone(holes.all(), own.all());
     loop {
-        let extent = place.extent.index();
-        let next = next((extents, gone), mem, place, end, budget);
-        if !*contiguous {
-            // One address for each extent: both cursors move together.
-            for _ in extent..place.extent.index() {
-                addresses.next(mem, &mut place.address);
-            }
-        }
+        let next = next_mapped((extents, gone), (*contiguous, addresses), mem, place, end, budget);
         let piece = match next {
             Next::Piece(piece) => piece,
             Next::More => return Walk::More,
             Next::End => return Walk::End,
         };
         place.offset += work(place.address_in(*contiguous, addresses, mem), piece, budget);
+        let _ = budget.spend(weight::PIECE);
+    }
+}
+
+/// As [`next`], over what a borrower has mapped: moves the cursor of its addresses too.
+fn next_mapped<M: Machine>(
+    pages: (&Extents, Gone<'_>),
+    (contiguous, addresses): (bool, &Addresses),
+    mem: Memory<'_, '_, M>,
+    place: &mut Place,
+    end: End,
+    budget: &mut Budget,
+) -> Next {
+    let extent = place.extent.index();
+    let next = next(pages, mem, place, end, budget);
+    if !contiguous {
+        // One address for each extent: both cursors move together.
+        for _ in extent..place.extent.index() {
+            addresses.next(mem, &mut place.address);
+        }
+    }
+    next
+}
+
+/// Walks what a device's VM has of the parcel, from the place of the attachment on, up to its end. `work`
+/// gets the VM's address of a piece, does the beginning of it and says how many pages, or what is in the way.
+pub(crate) fn device<M: Machine, E>(
+    parcel: &mut Memparcel,
+    attachment: usize,
+    mem: Memory<'_, '_, M>,
+    budget: &mut Budget,
+    mut work: impl FnMut(Ipa, Piece, &mut Budget) -> Result<u64, E>,
+) -> Result<Walk, E> {
+    let Memparcel { extents, holes, borrowers, attachments, .. } = parcel;
+    let attachment = attachments.at(attachment);
+    let (entry, end, place) = (attachment.entry, attachment.end, &mut attachment.place);
+    let borrower = entry.map(|entry| &borrowers[usize::from(entry)]);
+    let gone = Gone(holes.all(), borrower.map_or(&[], |state| state.holes.all()));
+    loop {
+        let next = match borrower {
+            Some(Borrower { contiguous, addresses, .. }) => {
+                next_mapped((extents, gone), (*contiguous, addresses), mem, place, end, budget)
+            }
+            None => next((extents, gone), mem, place, end, budget),
+        };
+        let piece = match next {
+            Next::Piece(piece) => piece,
+            Next::More => return Ok(Walk::More),
+            Next::End => return Ok(Walk::End),
+        };
+        let at = borrower.map_or(piece.at, |Borrower { contiguous, addresses, .. }| {
+            place.address_in(*contiguous, addresses, mem)
+        });
+        place.offset += work(at, piece, budget)?;
         let _ = budget.spend(weight::PIECE);
     }
 }

@@ -86,8 +86,7 @@ impl Stage2 {
     /// emptied. Called before the VM's lock is dropped.
     pub(crate) fn finish<M: Machine>(&mut self, mem: Memory<'_, '_, M>, mut batch: Batch) {
         if let Some(scope) = batch.scope() {
-            mem.machine.invalidate(self.context(), scope);
-            self.invalidations += 1;
+            self.invalidate(mem, scope);
         } else if batch.publish {
             mem.machine.publish();
         }

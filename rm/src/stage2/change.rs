@@ -119,8 +119,7 @@ impl Stage2 {
     ) -> u64 {
         let done = self.pass(mem, batch, at, pages, (to, Phase::Break), budget);
         let broken = [IpaRange { at, pages: done }];
-        mem.machine.invalidate(self.context(), Scope::Ranges(&broken));
-        self.invalidations += 1;
+        self.invalidate(mem, Scope::Ranges(&broken));
         let mut all = Budget::new(u32::MAX);
         let mut made = 0;
         while made < done {

@@ -129,7 +129,8 @@ impl Stage2 {
         if slot.entry != 0 {
             return Err(HoldError::Taken);
         }
-        let level = largest(page, pa, pages).max(slot.level);
+        let largest = if self.is_of_device() { PAGE_LEVEL } else { largest(page, pa, pages) };
+        let level = largest.max(slot.level);
         if level > slot.level {
             pay(budget, LINK, (level - slot.level).into());
             slot = self.link(mem, slot, page, level, budget)?;

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 
 use super::descriptor::{self, Level, State, pages_of};
 use super::walk::{Slot, pay};
-use super::{Batch, Memory, Stage2};
+use super::{Batch, Memory, Stage2, Walker};
 use crate::address::{Ipa, PAGE_SIZE};
 use crate::frame_pool::NoFrame;
 use crate::machine::{FrameIndex, FrameUse, IpaRange, Machine, Scope};
@@ -68,7 +68,11 @@ impl Stage2 {
         budget: &mut Budget,
     ) -> Result<FrameIndex, NoFrame> {
         let tables = self.tables;
-        let frame = self.take_frame(mem, FrameUse::Table(self.context.tag))?;
+        let user = match self.walker {
+            Walker::Cpus(context) => FrameUse::Table(context.tag),
+            Walker::Device(context) => FrameUse::StreamTable(context.stream),
+        };
+        let frame = self.take_frame(mem, user)?;
         if self.tables < tables {
             pay(budget, weight::TABLE, 1);
         }
@@ -144,8 +148,7 @@ impl Stage2 {
         if descriptor::is_valid(slot.entry) {
             write(mem, &slot, 0);
             let broken = [IpaRange { at: Ipa::of_page(first_page), pages: slot.pages() }];
-            mem.machine.invalidate(self.context, Scope::Ranges(&broken));
-            self.invalidations += 1;
+            self.invalidate(mem, Scope::Ranges(&broken));
         } else {
             // No TLB keeps an invalid entry; a new table must be written before it is linked.
             mem.machine.publish();

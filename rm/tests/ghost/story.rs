@@ -77,7 +77,8 @@ fn answer(word: u32) -> Answer {
 
 impl Story {
     pub(crate) fn new(seed: u64) -> Self {
-        let features = Features { forced_write_back: seed.is_multiple_of(2) };
+        let features =
+            Features { forced_write_back: seed.is_multiple_of(2), ..Features::default() };
         let world = World::with_features(&[vm(3), vm(4), vm(5)], features);
         let mut model = Model::default();
         for vm in 0..VMS {

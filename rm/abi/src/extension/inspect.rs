@@ -313,6 +313,10 @@ pub enum Counter {
     Mergeable = 9,
     /// Parcels that it owns.
     Parcels = 10,
+    /// Accesses of its devices that the SMMU refused. Rises.
+    DeviceFaults = 11,
+    /// Pages that were cleaned for its devices and its CPU accesses. Rises.
+    PagesCleaned = 12,
 }
 
 impl Counter {
@@ -328,6 +332,8 @@ impl Counter {
         Self::Tables,
         Self::Mergeable,
         Self::Parcels,
+        Self::DeviceFaults,
+        Self::PagesCleaned,
     ];
 }
 

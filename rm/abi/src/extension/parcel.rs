@@ -2,7 +2,7 @@
 
 use bitflags::bitflags;
 
-use super::{Policies, check_length};
+use super::{Policies, Stream, check_length};
 use crate::bytes::{Bytes, EncodeError, Writer};
 use crate::error::ErrorCode;
 use crate::memparcel::{MemoryKind, Rights, Transfer};
@@ -102,6 +102,8 @@ bitflags! {
         const RECALLED = 16;
         /// A page of it cannot be vouched for: it stays.
         const POISONED = 32;
+        /// A device is attached: told to the owner and to who inspects, of their own devices to all.
+        const ATTACHED = 64;
         const _ = !0;
     }
 }
@@ -383,6 +385,10 @@ pub enum HolderStage {
     Changing = 3,
     /// It is being taken away.
     Revoking = 4,
+    /// A device of it is attached, and reaches nothing or not yet all.
+    Attached = 5,
+    /// A device of it is attached and has all that its VM has of it.
+    DeviceMapped = 6,
 }
 
 impl HolderStage {
@@ -393,15 +399,18 @@ impl HolderStage {
             2 => Self::Mapped,
             3 => Self::Changing,
             4 => Self::Revoking,
+            5 => Self::Attached,
+            6 => Self::DeviceMapped,
             _ => return None,
         })
     }
 }
 
-/// A VM that holds a parcel. The reply's data is a u32 count, and so many of these.
+/// A VM that holds a parcel, or a device of one that is attached to it. The reply's data is a u32 count,
+/// and so many of these.
 ///
 /// ```text
-/// 0: u16 VMID, u8 stage, u8 rights    4: u32 0    8: u64 pages
+/// 0: u16 VMID, u8 stage, u8 rights    4: u32 stream of a device, else 0    8: u64 pages
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -410,8 +419,10 @@ pub struct Holder {
     pub vmid: Vmid,
     /// How.
     pub stage: HolderStage,
-    /// With what rights.
+    /// With what rights; a device that has nothing mapped has none.
     pub rights: Rights,
+    /// Which device, where the stage is one of a device.
+    pub stream: Stream,
     /// How many pages.
     pub pages: u64,
 }
@@ -425,7 +436,7 @@ impl Holder {
     /// Writes the entry, and returns its length.
     pub fn encode(&self, into: &mut [u8]) -> Result<usize, EncodeError> {
         let mut writer = Writer::new(into);
-        writer.u16(self.vmid.0).u8(self.stage as u8).u8(self.rights.0).u32(0);
+        writer.u16(self.vmid.0).u8(self.stage as u8).u8(self.rights.0).u32(self.stream.0);
         writer.u64(self.pages).finish()
     }
 
@@ -438,7 +449,13 @@ impl Holder {
             vmid: Vmid(data.u16_at(at)),
             stage: HolderStage::from_wire(data.u8_at(at + 2))?,
             rights: Rights(data.u8_at(at + 3)),
+            stream: Stream(data.u32_at(at + 4)),
             pages: data.u64_at(at + 8),
         })
+    }
+
+    /// Whether it is a device of the VM that is attached, and not the VM's own mapping.
+    pub const fn is_device(&self) -> bool {
+        matches!(self.stage, HolderStage::Attached | HolderStage::DeviceMapped)
     }
 }

@@ -107,6 +107,14 @@ numbered! {
     Window = 67, "the caller may copy some bytes of the parcel, and not map it";
     CopyOwn = 68, "neither side of a copy is a parcel";
     CopyRights = 69, "the access list does not let the caller copy this way";
+    NoSmmu = 70, "the machine has no SMMU, so no device of a VM could be kept to a parcel";
+    NoDevice = 71, "no such device of the caller's";
+    DeviceLimits = 72, "the device cannot reach the parcel's addresses, or is not coherent as asked for";
+    DeviceInUse = 73, "the device is attached, or has it mapped, already";
+    NotBegun = 74, "what is to end has not begun: no such attachment, mapping or CPU access";
+    Direction = 75, "no such direction, or not that of the mapping";
+    DeviceRights = 76, "the access list does not grant what the direction takes";
+    TooManyAttachments = 77, "the parcel has as many devices attached as it can have";
 }
 
 numbered! {

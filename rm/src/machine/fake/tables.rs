@@ -196,6 +196,14 @@ impl Tables {
         }
     }
 
+    /// All leaves that a walk of a tree without blocks finds, by page, lowest first.
+    pub(super) fn leaves(&self, frames: &[Frame]) -> Vec<(u64, Translation)> {
+        let mut leaves = Vec::new();
+        self.each_leaf(frames, |at, leaf| leaves.push((at.first, *leaf)));
+        leaves.sort_unstable_by_key(|(page, _)| *page);
+        leaves
+    }
+
     /// How every page is mapped.
     pub(super) fn paths(&self, frames: &[Frame]) -> Paths {
         let mut paths = Paths::default();

@@ -330,7 +330,7 @@ fn stage_2_forces_write_back_only_with_the_feature() {
     plain.store(7);
     let bypassing = |hand: &Hand| hand.0.cpu(hand.context()).uncached().read(PAGE).unwrap();
     assert_eq!(bypassing(&plain), 0, "the stricter stage wins");
-    let features = Features { forced_write_back: true };
+    let features = Features { forced_write_back: true, ..Features::default() };
     let forced = Hand::with(features, LEAF & !(0xf << 2) | 0b0110 << 2);
     forced.store(7);
     assert_eq!(bypassing(&forced), 7);

@@ -15,7 +15,7 @@ use rm_abi::{
     hypercall, message,
 };
 
-use super::{FakeMachine, VirtualCpu, YieldThread};
+use super::{FakeDevice, FakeMachine, VirtualCpu, YieldThread};
 use crate::address::{Ipa, PAGE_SIZE, PAGES_PER_2M, Pa, TlbTag, VmIndex};
 use crate::audit::AuditReport;
 use crate::config::{BootError, VmConfig, VmName};
@@ -25,12 +25,13 @@ use crate::heap::{self, HeapConfig, HeapSlot};
 use crate::hypercall::{Hypercall, Results};
 use crate::life::ExitKind;
 use crate::link::LinkRecord;
-use crate::machine::{Features, Line};
+use crate::machine::{Direction, Features, Line, Stream, StreamContext};
 use crate::manager::{Manager, Storage, VmSlot};
 use crate::memparcel::{HandleSlot, MAX_HANDLES, ParcelRecord};
 use crate::operation::STEP;
 use crate::operation::budget::Budget;
 use crate::quota::{Amounts, Quotas};
+use crate::stage2::{Access, MemoryType};
 
 /// Where every VM of a world has its RAM.
 pub const RAM: Ipa = Ipa(0x4000_0000);
@@ -197,6 +198,36 @@ impl World {
         self.manager.machine().cpu(self.manager.context(vm))
     }
 
+    /// A device of a VM, as its configuration describes it.
+    pub fn device(&self, stream: Stream) -> FakeDevice<'_> {
+        let config = self.vms().find_map(|vm| self.manager.device_config(vm, stream));
+        let is_coherent = config.expect("a device of some VM").is_coherent;
+        self.manager.machine().device(stream, is_coherent)
+    }
+
+    /// No device reaches a page that its VM does not reach at the same address, with the same rights and the
+    /// same memory type at least (G3).
+    fn check_devices(&self) {
+        for (vm, StreamContext { stream, .. }) in self.manager.streams() {
+            for page in self.manager.machine().device_pages(stream) {
+                let accesses: &[Access] = match page.direction {
+                    Direction::ToDevice => &[Access::Read],
+                    Direction::FromDevice => &[Access::Write],
+                    Direction::Bidirectional => &[Access::Read, Access::Write],
+                };
+                for access in accesses {
+                    let own = self.manager.with_page(vm, |walk| walk(page.at, *access));
+                    let own = own.map(|own| (own.pa, own.memory == MemoryType::WriteBack));
+                    assert_eq!(
+                        own,
+                        Some((page.pa, page.is_cached)),
+                        "G3: {stream:?} reaches {page:?}, and its VM does not"
+                    );
+                }
+            }
+        }
+    }
+
     /// A vCPU of `vm` that calls the manager directly.
     pub fn caller(&self, vm: VmIndex) -> Guest<'_> {
         Guest { world: self, vm, step: Cell::new(STEP), memory: RefCell::default() }
@@ -224,11 +255,12 @@ impl World {
         self.manager.started(vm);
     }
 
-    /// The conservation check (G8), that no CPU could use what no table grants (G5), and that caches
-    /// and memory agree wherever somebody could tell.
+    /// The conservation check (G8), that no CPU or device could use what no table grants (G5), that devices
+    /// have no more than their VMs (G3), and that caches and memory agree wherever somebody could tell.
     pub fn check(&self) -> AuditReport {
         self.manager.machine().check_no_stale();
         self.manager.machine().check_caches();
+        self.check_devices();
         self.manager.audit().expect("G8: nothing is lost")
     }
 }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::stage2::descriptor::{ADDRESS, address, is_valid, lent, table};
 
-const PLAIN: Encoder = Encoder::new(Features { forced_write_back: false });
-const FORCED: Encoder = Encoder::new(Features { forced_write_back: true });
+const PLAIN: Encoder = Encoder::new(Features { forced_write_back: false, smmu: false });
+const FORCED: Encoder = Encoder::new(Features { forced_write_back: true, smmu: false });
 
 #[test]
 fn leaves_have_the_bits_that_the_manual_gives_them() {

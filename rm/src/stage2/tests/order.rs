@@ -118,7 +118,7 @@ fn a_step_may_not_end_before_its_invalidation() {
 
 #[test]
 fn a_machine_that_forces_write_back_gets_its_own_spelling() {
-    let mem = machine(8, Features { forced_write_back: true });
+    let mem = machine(8, Features { forced_write_back: true, smmu: false });
     mem.pool.set_quota(mem.machine, VM, 0, 8).unwrap();
     let mut vm = Vm::on(mem, PAGES_PER_2M);
     for memory in [MemoryType::WriteBack, MemoryType::NonCacheable, MemoryType::Device] {

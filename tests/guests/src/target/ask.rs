@@ -7,7 +7,8 @@
 use rm_client::hvc::{Hvc, HvcQueues, Sleep};
 use rm_client::{
     Acceptance, ErrorCode, Handle, Holder, HolderStage, ListFlags, NewParcel, ParcelEntry,
-    ParcelFlags, ParcelPhase, Resource, Rights, Sanitize, Session, Transfer, Vmid, grant, pages,
+    ParcelFlags, ParcelPhase, Resource, Rights, Sanitize, Session, Stream, Transfer, Vmid, grant,
+    pages,
 };
 
 use crate::channel::Channel;
@@ -21,8 +22,13 @@ const B: Vmid = Vmid(VMID_B);
 const COUNT: u64 = 5;
 const NAME: &str = "camera frames";
 /// B holds all of it.
-const HELD: Holder =
-    Holder { vmid: B, stage: HolderStage::Mapped, rights: Rights::RW, pages: COUNT };
+const HELD: Holder = Holder {
+    vmid: B,
+    stage: HolderStage::Mapped,
+    rights: Rights::RW,
+    stream: Stream(0),
+    pages: COUNT,
+};
 
 /// The program.
 pub fn main() {

@@ -218,6 +218,8 @@ const fn stage(stage: HolderStage) -> &'static str {
         HolderStage::Mapped => "mapped",
         HolderStage::Revoking => "revoking",
         HolderStage::Changing => "changing",
+        HolderStage::Attached => "attached",
+        HolderStage::DeviceMapped => "dma",
     }
 }
 
@@ -233,5 +235,7 @@ const fn name_of(counter: Counter) -> &'static str {
         Counter::Tables => "tables",
         Counter::Mergeable => "mergeable",
         Counter::Parcels => "parcels",
+        Counter::DeviceFaults => "device-faults",
+        Counter::PagesCleaned => "cleaned",
     }
 }
