@@ -180,6 +180,7 @@ const NOT_ABOUT_A_PARCEL: &[u32] = &[
     rm_abi::extension::HEAP,
     rm_abi::extension::HEAP_ALLOC,
     rm_abi::extension::HEAP_FREE,
+    rm_abi::extension::DEVICES,
 ];
 
 #[test]

@@ -2,10 +2,10 @@
 
 use rm::machine::fake::world::{LABEL, accept, append, by_handle, offer};
 use rm_abi::extension::{
-    COPY, CopyRequest, CopySegment, CopySide, HOLDERS, INFO, LIST, ListFlags, ListRequest, MAP,
-    MapRequest, NOTIFY_SET, Name, NameRequest, NotifyActions, NotifySetRequest, Policy, REVOKE,
-    RevokeFlags, SET_NAME, SET_POLICY, SET_WINDOW, TRIM, TrimFlags, TrimRequest, WindowFlags,
-    WindowRequest,
+    ATTACH, COPY, CPU_ACCESS, CopyRequest, CopySegment, CopySide, DETACH, DMA_MAP, DMA_UNMAP,
+    HOLDERS, HolderStage, INFO, LIST, ListFlags, ListRequest, MAP, MapRequest, NOTIFY_SET, Name,
+    NameRequest, NotifyActions, NotifySetRequest, Policy, REVOKE, RevokeFlags, SET_NAME,
+    SET_POLICY, SET_WINDOW, TRIM, TrimFlags, TrimRequest, WindowFlags, WindowRequest,
 };
 use rm_abi::memparcel::accept::Accept;
 use rm_abi::memparcel::lookup::Lookup;
@@ -57,6 +57,11 @@ pub enum Effect {
     Revoke,
     Recall,
     Policy(Policy),
+    /// The caller's device gets a part in it, and all of it, and gives that up.
+    Attach,
+    Detach,
+    DmaMap,
+    DmaUnmap,
     Name,
     /// Nothing that a view shows: what is done when something ends, what was copied, who may copy what.
     Unseen,
@@ -66,6 +71,9 @@ pub enum Effect {
     TellBorrower(u32),
     TellOwner(u32),
 }
+
+/// The stage of a holder that is a device with nothing mapped.
+const ATTACHED: u8 = HolderStage::Attached as u8;
 
 const fn call(name: &'static str, effect: Effect, request: Request) -> Call {
     Call { name, request, effect }
@@ -136,6 +144,23 @@ pub const CALLS: &[Call] = &[
     call("W", Effect::Unseen, |scene, _| window(scene, WindowFlags::empty().bits())),
     call("W+e", Effect::Complete, |scene, _| window(scene, WindowFlags::END.bits())),
     call("W+?", Effect::Unseen, |scene, _| window(scene, UNKNOWN.into())),
+    call("x", Effect::Attach, |scene, role| device(ATTACH, scene, role, 0)),
+    call("x+f", Effect::Attach, |scene, role| {
+        let other = if role == Role::Outsider { Role::Inspector } else { Role::Outsider };
+        device(ATTACH, scene, other, 0)
+    }),
+    call("x+?", Effect::Attach, |scene, role| device(ATTACH, scene, role, UNKNOWN.into())),
+    call("d", Effect::Detach, |scene, role| device(DETACH, scene, role, 0)),
+    call("z", Effect::DmaMap, |scene, role| device(DMA_MAP, scene, role, 1)),
+    call("z=w", Effect::DmaMap, |scene, role| device(DMA_MAP, scene, role, 2)),
+    call("z=n", Effect::DmaMap, |scene, role| device(DMA_MAP, scene, role, 0)),
+    call("u", Effect::DmaUnmap, |scene, role| device(DMA_UNMAP, scene, role, 1)),
+    call("u=w", Effect::DmaUnmap, |scene, role| device(DMA_UNMAP, scene, role, 2)),
+    call("b", Effect::None, |scene, _| handle(CPU_ACCESS, scene, 1)),
+    call("b=w", Effect::None, |scene, _| handle(CPU_ACCESS, scene, 2)),
+    call("b=n", Effect::None, |scene, _| handle(CPU_ACCESS, scene, 0)),
+    call("e=w", Effect::None, |scene, _| handle(CPU_ACCESS, scene, 6)),
+    call("e", Effect::None, |scene, _| handle(CPU_ACCESS, scene, 5)),
     call("s", Effect::None, |_, _| list(ListFlags::empty())),
     call("s+a", Effect::None, |_, _| list(ListFlags::ALL)),
 ];
@@ -255,6 +280,15 @@ fn window(scene: &Scene, flags: u16) -> (u32, Vec<u8>) {
     (SET_WINDOW, encoded(|into| request.encode(into)))
 }
 
+/// A call on the device of a VM.
+pub fn device(message: u32, scene: &Scene, of: Role, last: u32) -> (u32, Vec<u8>) {
+    let mut payload = [scene.handle, of.stream().0, last].map(u32::to_le_bytes).concat();
+    if message == DETACH {
+        payload.truncate(8);
+    }
+    (message, payload)
+}
+
 fn list(flags: ListFlags) -> (u32, Vec<u8>) {
     (LIST, encoded(|into| ListRequest { cursor: 0, most: 4, flags }.encode(into)))
 }
@@ -322,7 +356,10 @@ impl Effect {
                 view.parcel.phase = 3;
                 let holders = core::mem::take(&mut view.parcel.holders);
                 view.parcel.wiped |= view.parcel.is_lend && !holders.is_empty();
-                for (vmid, _, _) in holders {
+                let (own, others): (Vec<_>, Vec<_>) =
+                    holders.into_iter().partition(|(vmid, _, _)| *vmid == Role::Owner.vmid());
+                view.parcel.holders = own;
+                for (vmid, _, _) in others.into_iter().filter(|(_, stage, _)| *stage < ATTACHED) {
                     view.used[usize::from(vmid) - 3].accepted = 0;
                     view.heard[usize::from(vmid) - 3].push(message::MEM_RECALL);
                 }
@@ -332,9 +369,30 @@ impl Effect {
                     return view;
                 }
                 view.parcel.recalled = true;
-                for (vmid, _, _) in &view.parcel.holders {
+                let holders = view.parcel.holders.iter();
+                for (vmid, _, _) in holders.filter(|(_, stage, _)| *stage < ATTACHED) {
                     view.heard[usize::from(*vmid) - 3].push(message::MEM_RECALL);
                 }
+            }
+            Self::Attach => {
+                view.parcel.holders.push((role.vmid(), ATTACHED, 0));
+                view.parcel.holders.sort_unstable();
+            }
+            Self::Detach => {
+                view.parcel.holders.retain(|holder| *holder != (role.vmid(), ATTACHED, 0));
+            }
+            Self::DmaMap => {
+                let pages = if role == Role::Owner { used.lent } else { used.accepted };
+                let own = |holder: &&mut (u16, u8, u64)| **holder == (role.vmid(), ATTACHED, 0);
+                let device = view.parcel.holders.iter_mut().find(own).expect("it is attached");
+                (device.1, device.2) = (HolderStage::DeviceMapped as u8, pages);
+            }
+            Self::DmaUnmap => {
+                let mapped = HolderStage::DeviceMapped as u8;
+                let own =
+                    |holder: &&mut (u16, u8, u64)| (holder.0, holder.1) == (role.vmid(), mapped);
+                let device = view.parcel.holders.iter_mut().find(own).expect("it is mapped");
+                (device.1, device.2) = (ATTACHED, 0);
             }
             Self::Policy(policy) => view.parcel.policy = policy as u16,
             Self::Name => view.parcel.name = NAME.into(),

@@ -8,7 +8,8 @@ pub mod set;
 pub mod states;
 
 use rm::address::VmIndex;
-use rm::config::{Roles, VmConfig};
+use rm::config::{Roles, StreamConfig, VmConfig};
+use rm::machine::Stream;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, vm};
 use rm::operation::budget::Budget;
 use rm::quota::Quotas;
@@ -42,6 +43,11 @@ impl Role {
 
     pub const fn vmid(self) -> u16 {
         self as u16 + 3
+    }
+
+    /// The device of its VM.
+    pub const fn stream(self) -> Stream {
+        Stream(self.vmid() as u32)
     }
 
     pub const fn name(self) -> &'static str {
@@ -84,7 +90,10 @@ pub fn world_of(config: impl Fn(Role) -> VmConfig) -> World {
 pub fn config(role: Role) -> VmConfig {
     let quotas = Quotas { frames: 40, frames_reserved: 20, parcels: 6, ..vm(3).quotas };
     let roles = if role == Role::Inspector { Roles::INSPECT } else { Roles::empty() };
-    VmConfig { roles, quotas, ..vm(role.vmid()) }
+    let mut config = VmConfig { roles, quotas, ..vm(role.vmid()) };
+    let device = StreamConfig { stream: role.stream(), address_bits: 40, is_coherent: true };
+    config.streams[0] = Some(device);
+    config
 }
 
 /// The access list of a parcel of this kind.

@@ -222,6 +222,8 @@ impl Picture {
             let holder = Holder::decode(&data[..], at).expect("a list has its length");
             (holder.vmid.0, holder.stage as u8, holder.pages)
         };
+        let mut holders: Vec<_> = (0..count).map(holder).collect();
+        holders.sort_unstable();
         ParcelView {
             is_lend: entry.transfer == Transfer::Lend,
             is_donation: entry.transfer == Transfer::Donate,
@@ -232,7 +234,7 @@ impl Picture {
             policy: info.map_or(0, |info| info.policy.0),
             tag: info.map_or(0, |info| info.tag),
             name: entry.name.as_str().expect("a name is text").into(),
-            holders: (0..count).map(holder).collect(),
+            holders,
         }
     }
 }

@@ -4,10 +4,10 @@ use rm::address::{Ipa, Pa};
 use rm::config::{OwnedParcels, VmConfig};
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, append, by_handle, offer};
 use rm::operation::STEP;
-use rm_abi::extension::{Policy, REVOKE, RevokeFlags, TRIM};
+use rm_abi::extension::{ATTACH, DMA_MAP, DMA_UNMAP, Policy, REVOKE, RevokeFlags, TRIM};
 use rm_abi::{AcceptFlags, AppendFlags, CreateFlags, Transfer, message};
 
-use super::calls::{policy, trim};
+use super::calls::{device, policy, trim};
 use super::{PAGE, PAGES, RUNS, Role, SPARE, WINDOW, acl, world};
 
 /// A world in which a parcel is in some state.
@@ -52,6 +52,12 @@ pub const STATES: &[State] = &[
     state("trim begun", || trimming(Role::Borrower, When::Begun)),
     state("trim ending", || trimming(Role::Borrower, When::Ending)),
     state("trimmed", trimmed),
+    state("attached", attached),
+    state("dma map begun", || mapping(DMA_MAP, When::Begun)),
+    state("dma map ending", || mapping(DMA_MAP, When::Ending)),
+    state("dma mapped", mapped),
+    state("dma unmap begun", || mapping(DMA_UNMAP, When::Begun)),
+    state("dma unmap ending", || mapping(DMA_UNMAP, When::Ending)),
     state("recalled, held", || recalled(held(Transfer::Lend))),
     state("recalled", || recalled(offered(Transfer::Lend))),
     state("revoke begun", || revoking(When::Begun)),
@@ -250,6 +256,31 @@ fn trimmed() -> Scene {
     assert_eq!(scene.caller(Role::Borrower).words(TRIM, &last).0, 0);
     assert_eq!(scene.caller(Role::Owner).words(TRIM, &last).0, 0);
     scene
+}
+
+/// A share that owner and borrower have, each with a device attached.
+fn attached() -> Scene {
+    let scene = held(Transfer::Share);
+    for role in [Role::Owner, Role::Borrower] {
+        let (message, payload) = device(ATTACH, &scene, role, 0);
+        assert_eq!(scene.caller(role).words(message, &payload).0, 0);
+    }
+    scene
+}
+
+/// Both devices read it.
+fn mapped() -> Scene {
+    let scene = attached();
+    for role in [Role::Owner, Role::Borrower] {
+        let (message, payload) = device(DMA_MAP, &scene, role, 1);
+        assert_eq!(scene.caller(role).words(message, &payload).0, 0);
+    }
+    scene
+}
+
+fn mapping(message: u32, when: When) -> Scene {
+    let base = if message == DMA_MAP { attached } else { mapped };
+    at_work(base, when, Role::Borrower, |scene| device(message, scene, Role::Borrower, 1))
 }
 
 fn recalled(scene: Scene) -> Scene {

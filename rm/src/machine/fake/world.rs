@@ -133,11 +133,12 @@ impl World {
         Self::with_handles(vms, features, MAX_HANDLES)
     }
 
-    /// As [`World::new`], with no more handles than the VMs may have parcels: for tests that make
-    /// thousands of worlds, whose storage is never freed.
+    /// As [`World::new`], on a machine with an SMMU, and with no more handles than the VMs may have parcels:
+    /// for tests that make thousands of worlds, whose storage is never freed.
     pub fn small(vms: &[VmConfig]) -> Self {
         let handles = vms.iter().map(|vm| vm.quotas.parcels as usize).sum();
-        let world = Self::with_handles(vms, Features::default(), handles);
+        let features = Features { smmu: true, ..Features::default() };
+        let world = Self::with_handles(vms, features, handles);
         world.give_all();
         world
     }
