@@ -14,6 +14,10 @@
 //!    the boot code keeps from the VMs, mapped at EL2.
 //! 2. `impl Machine for Software` has no TLB and no caches, so `publish` and `invalidate` only order
 //!    memory. What hardware has to do there is said at each method of [`machine::Machine`].
+//!    It has no SMMU either, which is what the methods say that it leaves out. A machine that has one says so
+//!    in its [`Features`](machine::Features), points the SMMU to [`streams`](manager::Manager::streams),
+//!    implements [`invalidate_stream`](machine::Machine::invalidate_stream), and passes what the SMMU refuses
+//!    a device to [`device_fault`](manager::Manager::device_fault).
 //! 3. `touch` is a VM's access: [`with_page`](manager::Manager::with_page) walks the VM's tables while
 //!    nobody can change them. On hardware the MMU walks them, from
 //!    [`context`](manager::Manager::context) in VTTBR_EL2; the abort handler asks
@@ -85,6 +89,7 @@
 //! | any zeroing | zeroed, to the point of coherency |
 //! | change of policy | as a creation, or as a reclaim |
 //! | a byte of it is copied or cleared for a VM, non-cacheable | cleaned and invalidated before, and after a write, by the embedder |
+//! | a map for a device that does not look into the caches, its end, and each CPU access between | of a cached parcel: cleaned and invalidated |
 //! | a request or reply of the VM lies in it | where the VM bypasses the caches: cleaned and invalidated before, and after a write, by the embedder |
 //!
 //! # Locking order

@@ -7,12 +7,12 @@ use rm::machine::fake::world::{Guest, RAM, Turn, World, by_handle, offer, vm};
 use rm::machine::fake::{DevicePage, FakeDevice};
 use rm::machine::{DeviceFault, Direction, Features, Stream};
 use rm::operation::STEP;
-use rm::quota::Quotas;
+use rm::quota::{Amounts, Quotas};
 use rm_abi::extension::{
-    ATTACH, AttachFlags, AttachRequest, COUNTERS, Count, Counter, DETACH, DEVICES, DMA_MAP,
-    DMA_UNMAP, DetachRequest, DeviceInfo, DmaRequest, HOLDERS, Holder, HolderStage, LIST,
-    ListFlags, ListRequest, ParcelEntry, ParcelFlags, Policy, REVOKE, Rule, SET_POLICY,
-    SetPolicyRequest, TRIM, TrimFlags, TrimRequest,
+    ATTACH, AttachFlags, AttachRequest, COUNTERS, Count, Counter, DETACH, DEVICES, DISCOVER,
+    DMA_MAP, DMA_UNMAP, DetachRequest, DeviceInfo, Discovery, DmaRequest, HOLDERS, Holder,
+    HolderStage, LIST, ListFlags, ListRequest, ParcelEntry, ParcelFlags, Policy, REVOKE, Rule,
+    SET_POLICY, SetPolicyRequest, TRIM, TrimFlags, TrimRequest,
 };
 use rm_abi::{AcceptFlags, Bytes, CreateFlags, Handle, Rights, Transfer, Vmid, message};
 
@@ -657,6 +657,31 @@ fn g7_tables_of_a_device_are_its_vm_s_and_a_map_without_them_changes_nothing() {
 }
 
 #[test]
+fn g7_a_table_that_the_vm_does_not_need_makes_room_for_one_of_its_device() {
+    // As many frames as B takes for all of it, and none that it shares with others.
+    for (reserved, error) in [(20, 0), (19, 1)] {
+        let mut vms = configs();
+        vms[1].quotas.frames_reserved = reserved;
+        let world = World::with_shared(&vms, Amounts::NONE, 0).unwrap();
+        let b = world.caller(B);
+        // A block is cut and whole again, in a table that nobody has merged yet.
+        let cut = b.offer(LENT, &[(3, 6)], &[(PAGE, 1)]).unwrap();
+        b.reclaim(cut, 0).unwrap();
+        assert_eq!(world.check().mergeable, 1);
+        let handle = scattered(&world, 6);
+        assert_eq!(attach(&b, handle, B_DEVICE), 0);
+        assert_eq!(map(&b, handle, B_DEVICE, TO), error, "of {reserved}");
+        if error == 0 {
+            assert_eq!(world.device(B_DEVICE).pages().len(), 6);
+        } else {
+            assert_eq!(rule(&b), Some(Rule::SharedQuota));
+            assert!(world.device(B_DEVICE).pages().is_empty());
+        }
+        world.check();
+    }
+}
+
+#[test]
 fn g7_a_map_of_many_pages_is_done_in_short_steps() {
     for stream in [B_DEVICE, B_BLIND] {
         let world = world();
@@ -747,6 +772,11 @@ fn a_machine_without_an_smmu_refuses_to_attach_and_says_why() {
     );
     assert_eq!((map(&b, handle, B_DEVICE, TO), rule(&b)), (3, Some(Rule::NoDevice)));
     assert_eq!(devices(&b), []);
+    let announced = |world: &World| {
+        let reply = world.caller(B).call(DISCOVER, &[]);
+        Discovery::decode(&reply[4..]).unwrap().serves(ATTACH)
+    };
+    assert!(!announced(&world) && announced(&self::world()));
     assert_eq!(world.check(), before);
 }
 
@@ -755,17 +785,19 @@ fn devices_that_make_no_sense_do_not_boot() {
     let boots = |change: fn(&mut [VmConfig; 3])| {
         let mut vms = configs();
         change(&mut vms);
-        World::with_shared(&vms, rm::quota::Amounts::NONE, 100).map(drop)
+        World::with_shared(&vms, Amounts::NONE, 0).map(drop)
     };
     assert_eq!(boots(|_| {}), Ok(()));
     let twice = |vms: &mut [VmConfig; 3]| vms[2].streams[1] = device(B_SMALL, 40, true);
     assert_eq!(boots(twice), Err(BootError::Streams));
     let short = |vms: &mut [VmConfig; 3]| vms[2].streams[1] = device(Stream(1), 12, true);
     assert_eq!(boots(short), Err(BootError::Streams));
-    let mut vms = configs();
-    vms[1].quotas.frames_reserved = Quotas::MIN_FRAMES + 3;
-    let world = World::with_features(&vms, SMMU);
-    assert_eq!(world.manager.streams().count(), 5);
+    // A frame for the root of each.
+    let bare = |vms: &mut [VmConfig; 3]| vms[1].quotas.frames_reserved = Quotas::MIN_FRAMES + 2;
+    assert_eq!(boots(bare), Err(BootError::Frames));
+    let enough = |vms: &mut [VmConfig; 3]| vms[1].quotas.frames_reserved = Quotas::MIN_FRAMES + 3;
+    assert_eq!(boots(enough), Ok(()));
+    assert_eq!(world().manager.streams().count(), 5);
 }
 
 #[test]

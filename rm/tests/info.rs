@@ -1,16 +1,17 @@
 //! INFO, LIST, HOLDERS, LIMITS, SET_NAME: what VMs can ask, and what they do not learn.
 
 use rm::address::VmIndex;
-use rm::config::{Roles, VmConfig};
+use rm::config::{Roles, StreamConfig, VmConfig};
 use rm::machine::Features;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
 use rm_abi::extension::{
-    self, COPY, COUNTERS, DISCOVER, HOLDERS, HeapAllocRequest, HeapFreeRequest, Holder,
-    HolderStage, INFO, LAST_REFUSAL, LEAF, LIMITS, LIST, Limit, LimitsRequest, ListFlags,
-    ListRequest, MAP, NOTIFY_SET, Name, NameRequest, NotifyActions, NotifySetRequest, ParcelEntry,
-    ParcelFlags, ParcelInfo, ParcelPhase, ParcelRequest, Policies, Policy, REVOKE, Resource, Rule,
-    SET_NAME, SET_POLICY, SET_WINDOW, SUBSCRIBE, SetPolicyRequest, Stream, TRIM, TrimFlags,
-    TrimRequest, VMS, WindowFlags, WindowRequest,
+    self, ATTACH, COPY, COUNTERS, CPU_ACCESS, DETACH, DEVICES, DISCOVER, DMA_MAP, DMA_UNMAP,
+    HOLDERS, HeapAllocRequest, HeapFreeRequest, Holder, HolderStage, INFO, LAST_REFUSAL, LEAF,
+    LIMITS, LIST, Limit, LimitsRequest, ListFlags, ListRequest, MAP, NOTIFY_SET, Name, NameRequest,
+    NotifyActions, NotifySetRequest, ParcelEntry, ParcelFlags, ParcelInfo, ParcelPhase,
+    ParcelRequest, Policies, Policy, REVOKE, Resource, Rule, SET_NAME, SET_POLICY, SET_WINDOW,
+    SUBSCRIBE, SetPolicyRequest, Stream, TRIM, TrimFlags, TrimRequest, VMS, WindowFlags,
+    WindowRequest,
 };
 use rm_abi::{
     AcceptFlags, Bytes, CreateFlags, EncodeError, Handle, Rights, Transfer, Vmid, message,
@@ -489,7 +490,10 @@ fn a_short_question_is_answered_beside_a_long_call() {
 
 #[test]
 fn every_extension_call_grows_by_the_same_rule() {
-    let world = World::new(&[VmConfig { roles: Roles::all(), ..vm(3) }, vm(4)]);
+    let mut vms = [VmConfig { roles: Roles::all(), ..vm(3) }, vm(4)];
+    let device = StreamConfig { stream: Stream(7), address_bits: 40, is_coherent: true };
+    vms[0].streams[0] = Some(device);
+    let world = World::with_features(&vms, Features { forced_write_back: false, smmu: true });
     world.add_heap("test", 0b1, 1);
     let (a, handle) = {
         let a = world.caller(A);
@@ -499,6 +503,8 @@ fn every_extension_call_grows_by_the_same_rule() {
     // Two pages, one after the other.
     let two = HeapAllocRequest { heap: 0, size: 0x2000, address: HEAP_AT };
     assert_eq!(a.words(extension::HEAP_ALLOC, &encoded(|into| two.encode(into))).0, 0);
+    let own = a.offer(Transfer::Share, &[(3, 6)], &[(PAGE + 0x4000, 1)]).unwrap();
+    let of_device = |last: u32| [own, 7, last].map(u32::to_le_bytes).concat();
     let list = ListRequest { cursor: 0, most: 1, flags: ListFlags::empty() };
     let trim =
         TrimRequest { handle: Handle(handle), flags: TrimFlags::empty(), offset: 0, size: 4096 };
@@ -516,7 +522,7 @@ fn every_extension_call_grows_by_the_same_rule() {
         offset: 0,
         size: 8,
     };
-    let requests: [(u32, Vec<u8>); 21] = [
+    let requests: [(u32, Vec<u8>); 27] = [
         (DISCOVER, vec![]),
         (LAST_REFUSAL, vec![]),
         (SUBSCRIBE, vec![0; 4]),
@@ -541,6 +547,12 @@ fn every_extension_call_grows_by_the_same_rule() {
         (COPY, vec![0; 8]),
         (SET_WINDOW, encoded(|into| window.encode(into))),
         (NOTIFY_SET, encoded(|into| will.encode(into))),
+        (ATTACH, of_device(0)),
+        (DMA_MAP, of_device(1)),
+        (DMA_UNMAP, of_device(1)),
+        (DETACH, of_device(0)[..8].to_vec()),
+        (CPU_ACCESS, about(own)[..4].iter().chain(&[1, 0, 0, 0]).copied().collect()),
+        (DEVICES, vec![]),
         (TRIM, encoded(|into| trim.encode(into))),
         (REVOKE, by_handle(handle, 0)),
         (extension::HEAP, vec![0; 8]),
@@ -561,9 +573,10 @@ fn every_extension_call_grows_by_the_same_rule() {
         assert_eq!(a.words(message, &longer(1)).0, 6, "{message:#x} with an unknown wish");
         assert_eq!(a.words(message, &vec![0; 233]).0, 4, "{message:#x} of more than a packet");
         assert_eq!(a.words(message, &longer(0)).0, 0, "{message:#x} of a newer client");
-        // What has left cannot leave again.
+        // What is done already, or is over, is not done again.
         let again = match message {
-            TRIM => 0xc,
+            TRIM | DMA_UNMAP | DETACH => 0xc,
+            ATTACH | DMA_MAP => 5,
             extension::HEAP_FREE => 0xa,
             _ => 0,
         };

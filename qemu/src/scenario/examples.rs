@@ -1,5 +1,5 @@
 //! The examples of `rm-client`: one owner for each way to call, and the same borrower each time; a VM
-//! that asks another for memory; one that grants pages; and two that allocate from heaps.
+//! that asks another for memory; one that grants pages; two that allocate from heaps; and one with buffers.
 
 use guests::layout::{LINK_AB, VMID_A, VMID_B};
 use package::{EndOfLife, Heap, Name, Roles, Vm};
@@ -7,7 +7,7 @@ use package::{EndOfLife, Heap, Name, Roles, Vm};
 use super::{Guest, Scenario, guest, link};
 
 /// All of them.
-pub const ALL: &[Scenario] = &[DIRECT, POLLING, BLOCKING, MEMBUF, GRANTS, DMAHEAP];
+pub const ALL: &[Scenario] = &[DIRECT, POLLING, BLOCKING, MEMBUF, GRANTS, DMAHEAP, DMABUF];
 
 const PARTNER: Guest =
     Guest { program: "example_partner", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } };
@@ -120,6 +120,22 @@ const DMAHEAP: Scenario = Scenario {
         "is two blocks of 2 MiB",
         "and I still get my 4 MiB",
         "the heap's again, zero",
+        "conservation holds",
+    ],
+    ..Scenario::USUAL
+};
+
+const DMABUF: Scenario = Scenario {
+    name: "example-dmabuf",
+    about: "a VM with buffers as dma-buf has them: names, caches, CPU access, a list, and why no device",
+    guests: &[Guest { program: "example_dmabuf", vm: guest("A", VMID_A) }],
+    log: &[
+        "my buffer \"camera frames\" has 4 pages and 0 holders",
+        "\"camera frames\" is to be mapped cached; 0 pages were cleaned around my write",
+        "\"screen\" is to be mapped write-combined, past the caches; 4 pages were cleaned around my write",
+        "ending a CPU access that has not begun: EINVAL",
+        "a device is not attached here: the machine has no SMMU",
+        "both buffers are gone, and my pages are mine again",
         "conservation holds",
     ],
     ..Scenario::USUAL

@@ -158,7 +158,8 @@ pub const SET_WINDOW: u32 = CALLS + 20;
 /// Lets a device of the caller's be given a parcel, of which the caller is the owner of a share or a
 /// borrower that has mapped it. The device reaches nothing yet. A parcel has at most 8 attachments, and
 /// none can be reclaimed while it has one; a release, and whatever else ends the caller's part in the
-/// parcel, ends them too.
+/// parcel, ends them too. On a machine without an SMMU discovery does not announce this call, and its
+/// refusal says why.
 pub const ATTACH: u32 = CALLS + 21;
 /// Ends an attachment whose device has nothing mapped.
 pub const DETACH: u32 = CALLS + 22;

@@ -40,7 +40,7 @@ pub struct Entries<'a, E> {
 
 impl<'a, E> Entries<'a, E> {
     /// `left` entries of `size` bytes from `at` on, all of which are there and can be read.
-    fn new(
+    pub(crate) fn new(
         data: &'a [u8],
         (at, size): (usize, usize),
         left: usize,

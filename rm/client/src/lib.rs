@@ -79,6 +79,7 @@
 extern crate std;
 
 pub mod ask;
+pub mod device;
 pub mod error;
 pub mod front;
 pub mod heap;

@@ -166,7 +166,7 @@ fn entries_that_are_not_there_or_say_nothing_known_are_not_believed() {
     assert_eq!(told(1, &[holder(1), holder(9)].concat()), Ok(1), "a longer reply may come");
     assert_eq!(told(2, &holder(1)), Err(Error::Malformed));
     assert_eq!(told(255, &holder(1)), Err(Error::Malformed));
-    assert_eq!(told(1, &holder(5)), Err(Error::Malformed), "a stage that is none");
+    assert_eq!(told(1, &holder(7)), Err(Error::Malformed), "a stage that is none");
     let mut short = session(&reply_to(HOLDERS, &[0; 7]));
     assert_eq!(short.holders(Handle(5)).map(drop), Err(Error::Malformed));
 }

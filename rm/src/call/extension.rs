@@ -123,7 +123,7 @@ fn discovery<M: Machine>(caller: Caller<'_, '_, M>) -> Discovery {
     Discovery {
         version: extension::VERSION,
         direct_call: hypercall::DIRECT_CALL.into(),
-        calls: extension::KNOWN_CALLS,
+        calls: calls(caller),
         notices: extension::KNOWN_NOTICES,
         max_acl: MAX_ACL as u16,
         max_entries: MAX_ENTRIES as u16,
@@ -131,6 +131,13 @@ fn discovery<M: Machine>(caller: Caller<'_, '_, M>) -> Discovery {
         vms: caller.manager.vm_count() as u16,
         forced: forced(caller),
     }
+}
+
+/// The calls that are served, of which one takes an SMMU.
+fn calls<M: Machine>(caller: Caller<'_, '_, M>) -> u64 {
+    let attach = 1 << (extension::ATTACH - extension::CALLS);
+    let missing = if caller.machine().features().smmu { 0 } else { attach };
+    extension::KNOWN_CALLS & !missing
 }
 
 /// The cache policies that hold whatever a VM's own tables say: stage 2 wins where it is the stricter

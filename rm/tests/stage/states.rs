@@ -4,7 +4,9 @@ use rm::address::{Ipa, Pa};
 use rm::config::{OwnedParcels, VmConfig};
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, append, by_handle, offer};
 use rm::operation::STEP;
-use rm_abi::extension::{ATTACH, DMA_MAP, DMA_UNMAP, Policy, REVOKE, RevokeFlags, TRIM};
+use rm_abi::extension::{
+    ATTACH, CPU_ACCESS, DMA_MAP, DMA_UNMAP, Policy, REVOKE, RevokeFlags, TRIM,
+};
 use rm_abi::{AcceptFlags, AppendFlags, CreateFlags, Transfer, message};
 
 use super::calls::{device, policy, trim};
@@ -258,12 +260,13 @@ fn trimmed() -> Scene {
     scene
 }
 
-/// A share that owner and borrower have, each with a device attached.
+/// A share that owner and borrower have, each with a device attached and a CPU access begun.
 fn attached() -> Scene {
     let scene = held(Transfer::Share);
     for role in [Role::Owner, Role::Borrower] {
         let (message, payload) = device(ATTACH, &scene, role, 0);
         assert_eq!(scene.caller(role).words(message, &payload).0, 0);
+        assert_eq!(scene.caller(role).words(CPU_ACCESS, &by_handle(scene.handle, 1)).0, 0);
     }
     scene
 }

@@ -211,7 +211,7 @@ pub struct DeviceInfo {
     pub is_coherent: bool,
     /// How many of its accesses the SMMU has refused, since boot.
     pub faults: u64,
-    /// The last of them: where, and whether it was to read or to write.
+    /// The last of them: where, to the word of four bytes, and whether it was to read or to write.
     pub last_fault: Option<(u64, Direction)>,
     /// Parcels that it is attached to.
     pub attachments: u32,

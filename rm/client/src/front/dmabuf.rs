@@ -4,13 +4,18 @@
 //! (29 July 2022), which was not merged. Its number 2 was later given to EXPORT_SYNC_FILE, whose struct
 //! has another size, so the whole number tells which is meant.
 
+mod buffer;
+
+pub use buffer::{Buffer, SEEK_END, SEEK_SET};
+
 use core::str;
 
 use rm_abi::Handle;
-use rm_abi::extension::Policies;
+use rm_abi::extension::{AccessFlags, Holder, Name, Policies};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Errno, layout, numbers};
+use crate::parcel::PAGE_SIZE;
 use crate::session::Session;
 use crate::transport::Transport;
 
@@ -40,6 +45,64 @@ impl Sync {
         }
         Ok(())
     }
+}
+
+// The manager's bits are the header's.
+const _: () = assert!(AccessFlags::READ.bits() as u64 == SYNC_READ);
+const _: () = assert!(AccessFlags::WRITE.bits() as u64 == SYNC_WRITE);
+const _: () = assert!(AccessFlags::END.bits() as u64 == SYNC_END);
+
+/// SYNC on a buffer that is in a parcel of which this VM is a party.
+///
+/// `EINVAL` for other bits, for neither reading nor writing, and for an end without a beginning, which
+/// Linux does not notice; `EPERM` for what the access list does not grant; `ENOENT` if there is no such
+/// parcel, or this VM has not accepted it.
+pub fn sync<T: Transport, const N: usize>(
+    session: &mut Session<T, N>,
+    arg: Sync,
+    parcel: Handle,
+) -> Result<(), Errno> {
+    arg.check()?;
+    let flags = AccessFlags::from_bits_truncate(arg.flags as u32);
+    if flags.contains(AccessFlags::END) {
+        session.end_access(parcel, flags)?;
+    } else {
+        session.begin_access(parcel, flags)?;
+    }
+    Ok(())
+}
+
+/// What Linux's `bufinfo` says of a buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BufferInfo {
+    /// Its bytes.
+    pub size: u64,
+    /// Its name.
+    pub name: Name,
+    /// VMs that have it.
+    pub holders: u32,
+    /// Devices that are attached to it.
+    pub attachments: u32,
+}
+
+/// All that there is to say of a buffer of this VM's; `visit` is told of every device that is attached to
+/// it. `EPERM` for who is not its owner and does not inspect, `ENOENT` if there is no such parcel.
+pub fn buffer_info<T: Transport, const N: usize>(
+    session: &mut Session<T, N>,
+    parcel: Handle,
+    mut visit: impl FnMut(&Holder),
+) -> Result<BufferInfo, Errno> {
+    let info = session.info(parcel)?;
+    let (mut holders, mut attachments) = (0, 0);
+    for holder in session.holders(parcel)? {
+        if holder.is_device() {
+            visit(&holder);
+            attachments += 1;
+        } else {
+            holders += 1;
+        }
+    }
+    Ok(BufferInfo { size: info.pages * PAGE_SIZE, name: info.name, holders, attachments })
 }
 
 /// A question about a buffer. 16 bytes.

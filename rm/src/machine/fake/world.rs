@@ -110,7 +110,7 @@ impl World {
         Self::with_storage(vms, shared, parcels as usize, reserved + frames)
     }
 
-    /// As [`World::with_shared`], with storage for so many parcels and frames.
+    /// As [`World::with_shared`], with storage for so many parcels and frames, on a machine with an SMMU.
     ///
     /// # Errors
     ///
@@ -122,7 +122,8 @@ impl World {
         frames: usize,
     ) -> Result<Self, BootError> {
         let storage = storage(vms.len(), MAX_HANDLES, parcels, frames);
-        let machine = FakeMachine::new(frames);
+        let features = Features { smmu: true, ..Features::default() };
+        let machine = FakeMachine::with_features(frames, features);
         let world = Self { manager: Manager::with_shared(machine, storage, vms, shared)? };
         world.give_all();
         Ok(world)

@@ -7,10 +7,12 @@
 //! Supplier and consumer tell another one, of mem-buf: a VM asks its peer for memory and is offered some.
 //! Granter and grantee do what Xen's grants do.
 //! And two VMs allocate from the heaps of the boot configuration, as programs that use dma-heaps do.
+//! One VM alone has buffers, as dma-buf has them.
 
 pub mod blocking;
 pub mod consumer;
 pub mod direct;
+pub mod dmabuf;
 pub mod dmaheap;
 pub mod grantee;
 pub mod granter;

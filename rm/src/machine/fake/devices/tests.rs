@@ -148,7 +148,7 @@ fn a_table_freed_before_the_invalidation() {
 }
 
 #[test]
-#[should_panic(expected = "is zeroed while")]
+#[should_panic(expected = "is written while")]
 fn a_page_zeroed_while_a_translation_is_cached() {
     let hand = Hand::new();
     hand.write(LOWEST, 0, 0);
