@@ -12,7 +12,8 @@ use rm_abi::extension::{
     ATTACH, AttachFlags, AttachRequest, COUNTERS, Count, Counter, DETACH, DEVICES, DISCOVER,
     DMA_MAP, DMA_UNMAP, DetachRequest, DeviceInfo, Discovery, DmaRequest, HOLDERS, Holder,
     HolderStage, LIST, ListFlags, ListRequest, ParcelEntry, ParcelFlags, Policy, REVOKE, Rule,
-    SET_POLICY, SetPolicyRequest, TRIM, TrimFlags, TrimRequest,
+    SET_POLICY, SET_WINDOW, SetPolicyRequest, TRIM, TrimFlags, TrimRequest, WindowFlags,
+    WindowRequest,
 };
 use rm_abi::{AcceptFlags, Bytes, CreateFlags, Handle, Rights, Transfer, Vmid, message};
 
@@ -273,6 +274,32 @@ fn g4_calls_that_are_refused_change_nothing() {
     assert_eq!(unmap(&b, handle, B_DEVICE, TO), 0);
     assert_eq!(revoke(&a, handle), 0);
     refused(&b, map(&b, handle, B_DEVICE, TO), 7, Rule::NoParcel);
+    world.check();
+}
+
+#[test]
+fn g3_a_vm_that_may_only_copy_has_no_device_attached() {
+    let world = world();
+    let (a, b) = (world.caller(A), world.caller(B));
+    let handle = a.offer(SHARED, &[(3, 6), (4, 6)], &RUNS).unwrap();
+    let window = |size| {
+        let (vmid, flags) = (Vmid(4), WindowFlags::empty());
+        let request = WindowRequest { handle: Handle(handle), vmid, flags, offset: 0, size };
+        a.words(SET_WINDOW, &encoded(|into| request.encode(into))).0
+    };
+    assert_eq!(window(2 * 4096), 0);
+    let before = state(&world);
+    let accepted = b.accept_contiguous(handle, SHARED, (WINDOW, 3)).unwrap_err();
+    assert_eq!((accepted, rule(&b)), (3, Some(Rule::Window)));
+    assert_eq!((attach(&b, handle, B_DEVICE), rule(&b)), (3, Some(Rule::Window)), "as to accept");
+    assert_eq!(state(&world), before);
+    assert_eq!(reaches(&world.device(B_DEVICE), WINDOW), NOTHING);
+    // Without the window it may map, and so may its device.
+    assert_eq!(window(0), 0);
+    b.accept_contiguous(handle, SHARED, (WINDOW, 3)).unwrap();
+    assert_eq!((attach(&b, handle, B_DEVICE), map(&b, handle, B_DEVICE, BOTH)), (0, 0));
+    assert_ne!(window(2 * 4096), 0, "not under a device");
+    assert_eq!(reaches(&world.device(B_DEVICE), WINDOW), (true, true));
     world.check();
 }
 

@@ -56,6 +56,10 @@ const CALLS: &[(&str, u32, &[u8])] = &[
     ),
     ("will", extension::NOTIFY_SET, &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
     ("set policy", extension::SET_POLICY, &[2, 0, 0, 0]),
+    ("detach", extension::DETACH, &[0x30, 0, 0, 0]),
+    ("dma map", extension::DMA_MAP, &[0x30, 0, 0, 0, 1, 0, 0, 0]),
+    ("dma unmap", extension::DMA_UNMAP, &[0x30, 0, 0, 0, 1, 0, 0, 0]),
+    ("cpu access", extension::CPU_ACCESS, &[1, 0, 0, 0]),
 ];
 
 /// Flags, and a list of one range: a page of B's own.
