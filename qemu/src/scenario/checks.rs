@@ -1,6 +1,8 @@
 //! The scenarios of `cargo test` beside the demo, one QEMU each.
 
-use guests::layout::{self, LINK_AB, LINK_AC, REPLAY_MEMORY, VMID_A, VMID_B, VMID_C};
+use guests::layout::{
+    self, LINK_AB, LINK_AC, LINK_AD, REPLAY_MEMORY, VMID_A, VMID_B, VMID_C, VMID_D,
+};
 use package::{Device, EndOfLife, Interrupt, OnFault, Roles, Sanitize, Vm};
 
 use super::demo::DEMO;
@@ -12,6 +14,7 @@ pub const ALL: &[Scenario] = &[
     VECTORS,
     FORGE,
     SMP,
+    STRESS,
     PREEMPT,
     INTERRUPTS,
     KICKS,
@@ -81,6 +84,36 @@ const SMP: Scenario = Scenario {
     about: "one vCPU reads a block while the other gives away and takes back single pages of it",
     guests: &[Guest { program: "smp", vm: Vm { vcpus: 2, cpus: [0, 1], ..guest("A", VMID_A) } }],
     log: &["both vCPUs made"],
+    ..Scenario::USUAL
+};
+
+/// What each VM does is in the program's seed; who comes first is the machine's.
+const STRESS: Scenario = Scenario {
+    name: "stress",
+    about: "VMs on four CPUs share, lend, use and take back at random, while one dies and lives again",
+    guests: &[
+        Guest { program: "stress", vm: guest("A", VMID_A) },
+        Guest {
+            program: "stress",
+            vm: Vm { vcpus: 2, cpus: [1, 2], end_of_life: EndOfLife::Reset, ..guest("B", VMID_B) },
+        },
+        Guest {
+            program: "stress",
+            vm: Vm { cpus: [2, 0], end_of_life: EndOfLife::Reset, ..guest("C", VMID_C) },
+        },
+        Guest {
+            program: "stress",
+            vm: Vm {
+                vcpus: 2,
+                cpus: [3, 0],
+                end_of_life: EndOfLife::Restart,
+                ..guest("D", VMID_D)
+            },
+        },
+    ],
+    channels: &[link(0, 1, LINK_AB), link(0, 2, LINK_AC), link(0, 3, LINK_AD)],
+    machine: Machine { cpus: 4, ..Machine::TESTS },
+    log: &["the seed is", "I die for the 1. time", "I die for the 2. time", "conservation holds"],
     ..Scenario::USUAL
 };
 

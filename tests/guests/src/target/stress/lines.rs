@@ -1,0 +1,54 @@
+//! Both ways to the manager, for calls that go now this way and now that.
+//!
+//! The vCPUs of a VM take turns. A VM has one place for a call that takes several steps, and the reply
+//! of such a call, made directly, goes when the VM's next one needs the place before it was fetched.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use rm_client::hvc::{Hvc, HvcQueues, Native, Sleep};
+use rm_client::{Direct, Notice, Queues, Transport, TransportError};
+
+use crate::cpu;
+
+/// One of the VM's vCPUs makes a call.
+static IN_USE: AtomicBool = AtomicBool::new(false);
+
+/// A vCPU's lines to the manager: the direct call, and maybe the VM's message queues.
+pub(super) struct Lines {
+    direct: Hvc,
+    queues: Option<HvcQueues<Sleep>>,
+    by_queue: bool,
+}
+
+impl Lines {
+    /// Only one vCPU of a VM may have the queues.
+    pub(super) fn new(with_queues: bool) -> Self {
+        let queues = with_queues.then(|| Queues::new(Native, Sleep::default()));
+        Self { direct: Direct(Native), queues, by_queue: false }
+    }
+
+    /// Which way the next calls go, if there are both.
+    pub(super) fn choose(&mut self, by_queue: bool) {
+        self.by_queue = by_queue;
+    }
+
+    /// The next notice, if one has come.
+    pub(super) fn poll_notice(&mut self) -> Option<Notice<'_>> {
+        let notice = self.queues.as_mut()?.poll_notice();
+        notice.unwrap_or_else(|error| panic!("asking for notices: {error}"))
+    }
+}
+
+impl Transport for Lines {
+    fn exchange(&mut self, request: &[u8], reply: &mut [u8]) -> Result<usize, TransportError> {
+        while IN_USE.swap(true, Ordering::Acquire) {
+            cpu::relax();
+        }
+        let outcome = match &mut self.queues {
+            Some(queues) if self.by_queue => queues.exchange(request, reply),
+            _ => self.direct.exchange(request, reply),
+        };
+        IN_USE.store(false, Ordering::Release);
+        outcome
+    }
+}
