@@ -239,7 +239,7 @@ const CANARIES: Scenario = Scenario {
 };
 
 /// What is left when the second VM is dead and the first has ended: the same after any number of lives.
-const LIFELESS: &str = "{ owned: 4096, shared: 0, lent: 0, borrowed: 0, frames: 10, tables: 10";
+const LIFELESS: &str = "{ owned: 4096, shared: 0, lent: 0, borrowed: 0, heaps: 0, of_devices: 0, frames: 10, tables: 10";
 
 /// B ends in every way, and A, which manages it, buries it and starts it again.
 const LIVES: Scenario = Scenario {

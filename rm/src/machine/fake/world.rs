@@ -67,7 +67,9 @@ fn storage(
     handles: usize,
     parcels: usize,
     frames: usize,
+    heaps: usize,
 ) -> Storage<'static, YieldThread> {
+    let words = if heaps == 0 { 0 } else { heap::words(HEAP_PAGES) };
     Storage {
         vms: leaked(vms, VmSlot::new),
         handles: leaked(handles, HandleSlot::default),
@@ -75,8 +77,8 @@ fn storage(
         links: leaked(vms, LinkRecord::new),
         frame_records: leaked(frames, FrameRecord::default),
         frame_stack: leaked(frames, || AtomicU32::new(0)),
-        heaps: leaked(HEAPS, HeapSlot::new),
-        heap_words: leaked(heap::words(HEAP_PAGES), || AtomicU64::new(0)),
+        heaps: leaked(heaps, HeapSlot::new),
+        heap_words: leaked(words, || AtomicU64::new(0)),
     }
 }
 
@@ -121,7 +123,7 @@ impl World {
         parcels: usize,
         frames: usize,
     ) -> Result<Self, BootError> {
-        let storage = storage(vms.len(), MAX_HANDLES, parcels, frames);
+        let storage = storage(vms.len(), MAX_HANDLES, parcels, frames, HEAPS);
         let features = Features { smmu: true, ..Features::default() };
         let machine = FakeMachine::with_features(frames, features);
         let world = Self { manager: Manager::with_shared(machine, storage, vms, shared)? };
@@ -131,23 +133,23 @@ impl World {
 
     /// VMs that have no memory yet.
     pub fn without_memory(vms: &[VmConfig], features: Features) -> Self {
-        Self::with_handles(vms, features, MAX_HANDLES)
+        Self::with_room(vms, features, MAX_HANDLES, HEAPS)
     }
 
-    /// As [`World::new`], on a machine with an SMMU, and with no more handles than the VMs may have parcels:
-    /// for tests that make thousands of worlds, whose storage is never freed.
+    /// As [`World::new`], on a machine with an SMMU, and with no more handles than the VMs may have parcels and
+    /// no room for heaps: for tests that make thousands of worlds, whose storage is never freed.
     pub fn small(vms: &[VmConfig]) -> Self {
         let handles = vms.iter().map(|vm| vm.quotas.parcels as usize).sum();
         let features = Features { smmu: true, ..Features::default() };
-        let world = Self::with_handles(vms, features, handles);
+        let world = Self::with_room(vms, features, handles, 0);
         world.give_all();
         world
     }
 
-    fn with_handles(vms: &[VmConfig], features: Features, handles: usize) -> Self {
+    fn with_room(vms: &[VmConfig], features: Features, handles: usize, heaps: usize) -> Self {
         let frames = vms.iter().map(|vm| vm.quotas.frames as usize).sum();
         let parcels = vms.iter().map(|vm| vm.quotas.parcels as usize).sum();
-        let storage = storage(vms.len(), handles, parcels, frames);
+        let storage = storage(vms.len(), handles, parcels, frames, heaps);
         let machine = FakeMachine::with_features(frames, features);
         Self { manager: Manager::new(machine, storage, vms).expect("the storage fits") }
     }
