@@ -4,7 +4,7 @@
 //! Cast: this program as first and second VM, on one CPU whose clock counts instructions, linked. A makes
 //! parcels for others in every phase, and names them to B. B makes every call that takes a handle with each
 //! of them, and with handles that name nothing: the replies must be the same bytes, and no two of them more than
-//! [`CLOSE`] instructions apart.
+//! `CLOSE` instructions apart.
 
 use rm_abi::extension::{self, LastRefusal};
 use rm_abi::{ErrorCode, Header, message};

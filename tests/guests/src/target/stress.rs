@@ -5,7 +5,7 @@
 //! is linked with the others; the last dies twice in the middle of everything, in another way each time.
 //! Each vCPU offers parcels of its own part of the VM's memory to random others, and takes what any vCPU
 //! of its VM was offered, so that both may be at work on one parcel. Every word says whose it is (see
-//! [`word`]); what is refused is refused for a reason that can come up.
+//! `word`); what is refused is refused for a reason that can come up.
 
 mod borrower;
 mod lines;
