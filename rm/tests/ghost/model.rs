@@ -20,6 +20,9 @@ const IN_USE: u32 = 0xb;
 const RELEASED: u32 = 0xc;
 const VMID: u32 = 0xd;
 
+/// Parcels that a VM may have, and how many of them may be open for more pages: the quotas of the story's VMs.
+const PARCELS: usize = 64;
+const UNFINISHED: usize = 8;
 /// Runs of pages that may leave a parcel, and that a borrower may give up of it.
 const OWNER_HOLES: usize = 8;
 const BORROWER_HOLES: usize = 4;
@@ -154,6 +157,11 @@ impl Model {
         lists: &[Vec<u64>],
         wishes: Wishes,
     ) -> Answer {
+        let own = self.parcels.iter().filter(|parcel| parcel.owner == vm);
+        let open = own.clone().filter(|parcel| parcel.open).count();
+        if own.count() == PARCELS || wishes.open && open == UNFINISHED {
+            return Err(NO_RESOURCE);
+        }
         let parcel = Parcel {
             handle: 0,
             owner: vm,

@@ -112,6 +112,11 @@ impl Story {
         if self.tells {
             eprintln!("step {number}: answered {said:x?}, the model says {expected:x?}");
         }
+        if self.tells && said != expected {
+            for vm in 0..VMS {
+                eprintln!("VM {vm}: {:?}", self.world.caller(VmIndex(vm)).last_refusal());
+            }
+        }
         assert_eq!(said, expected, "step {number}");
         self.successes += u64::from(said.is_ok());
         if dice.once_in(4) {
