@@ -88,7 +88,8 @@ pub fn world_of(config: impl Fn(Role) -> VmConfig) -> World {
 
 /// The configuration of a role's VM.
 pub fn config(role: Role) -> VmConfig {
-    let quotas = Quotas { frames: 40, frames_reserved: 20, parcels: 6, ..vm(3).quotas };
+    let parcels = if role == Role::Owner { 5 } else { 3 };
+    let quotas = Quotas { frames: 40, frames_reserved: 20, parcels, ..vm(3).quotas };
     let roles = if role == Role::Inspector { Roles::INSPECT } else { Roles::empty() };
     let mut config = VmConfig { roles, quotas, ..vm(role.vmid()) };
     let device = StreamConfig { stream: role.stream(), address_bits: 40, is_coherent: true };
