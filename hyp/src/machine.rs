@@ -7,7 +7,7 @@ use aarch64_cpu::registers::{ID_AA64MMFR2_EL1, Readable};
 use rm::address::{PAGE_SIZE, Pa, VmIndex};
 use rm::machine::{Features, Frame, Line, Machine, Scope, TranslationContext};
 
-use crate::{cache, cpu, guest_memory, tlb, vm};
+use crate::{cache, cpu, guest_memory, timer, tlb, vm};
 
 /// EL2 of the machine that this code runs on.
 pub struct El2 {
@@ -52,6 +52,10 @@ impl Machine for El2 {
 
     fn invalidate(&self, context: TranslationContext, scope: Scope<'_>) {
         tlb::invalidate(context, scope);
+    }
+
+    fn milliseconds(&self) -> u64 {
+        timer::now() / (timer::frequency() / 1000).max(1)
     }
 
     fn zero_page(&self, page: Pa) {

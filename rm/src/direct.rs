@@ -2,7 +2,9 @@
 //!
 //! A request is copied in once, served, and its reply copied out. A call that needs more steps than
 //! one goes on in the VM's operation slot, and its caller gets a token with which it asks again; it
-//! need not, the steps are done without it. A reply that cannot be written waits in the slot.
+//! need not, the steps are done without it. The reply waits in the slot; other vCPUs' calls that want
+//! the slot are BUSY until it is fetched, for a second at most. A caller that is told twice that the
+//! reply cannot be written keeps it only until another call wants the slot.
 
 use core::sync::atomic::Ordering;
 
@@ -20,7 +22,7 @@ use crate::machine::Machine;
 use crate::manager::Manager;
 use crate::operation::budget::Budget;
 use crate::operation::message::{Message, Packet, View};
-use crate::operation::{Answer, Begun, Operation, Origin, Reply, STEP, Slot, Step, Work};
+use crate::operation::{Answer, Begun, Claim, Operation, Origin, Reply, STEP, Slot, Step, Work};
 use crate::refusal::Refusal;
 
 /// Bytes of a long message that are copied at once: the guest's address is translated once for each.
@@ -250,11 +252,10 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
     /// Copies a request of several packets' length into the slot, which must be free. `first` has
     /// been copied already and is not read again.
     fn load(&self, slot: &mut Slot, first: &[u8]) -> Result<(), i64> {
-        if slot.is_taken() {
+        if !slot.make_room(self.caller) {
             return Err(HypercallError::BUSY);
         }
         let (mem, vm) = (self.caller.mem(), self.caller.vm);
-        slot.drop_reply(self.caller);
         let length = self.call.length as usize - Header::SIZE;
         slot.request.resize(self.caller, length).map_err(|_| HypercallError::NOMEM)?;
         slot.request.write(mem, 0, first);
@@ -368,12 +369,11 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         packet: Option<Packet<'_>>,
     ) -> Result<Direct, i64> {
         let (mem, vm) = (self.caller.mem(), self.caller.vm);
-        if slot.is_taken() {
+        if !slot.make_room(self.caller) {
             self.abandon(begun);
             return Err(HypercallError::BUSY);
         }
         if let Some(packet) = packet {
-            slot.drop_reply(self.caller);
             slot.request.store(mem, packet.0);
         }
         let size = begun.as_ref().map_or(0, Operation::data_size);
@@ -424,7 +424,13 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
                 slot.drop_reply(self.caller);
                 DirectResult { error: HypercallError::OK, length, token: 0 }
             }
-            Err(error) => DirectResult { error, length: 0, token: slot.token },
+            Err(error) => {
+                if slot.was_told {
+                    slot.claim = Claim::Free;
+                }
+                slot.was_told = true;
+                DirectResult { error, length: 0, token: slot.token }
+            }
         })
     }
 

@@ -33,11 +33,6 @@ use crate::operation::message::{Packet, View};
 use crate::operation::{Begun, Origin, Slot, Step, Work};
 use crate::refusal::Refusal;
 
-/// How often a queued request lets the reply of a direct call that nobody has fetched stay in the slot,
-/// before it takes the slot. One time for each entry that has work, so a caller that is on its way
-/// comes first, and one that has given up holds nobody up.
-const PATIENCE: u8 = 100;
-
 /// The mailbox of one VM, as the manager stores it.
 #[derive(Debug)]
 pub struct LinkRecord<R> {
@@ -269,14 +264,7 @@ impl<M: Machine> Manager<'_, M> {
         if self.link(caller.vm).lock(self.machine()).to_manager.is_empty() {
             return false;
         }
-        if matches!(slot.work, Work::Answered(_)) {
-            slot.waited += 1;
-            if slot.waited < PATIENCE {
-                return false;
-            }
-            slot.drop_reply(caller);
-        }
-        true
+        slot.make_room(caller)
     }
 
     /// Moves news and the reply into the receive queue, as far as there is room.

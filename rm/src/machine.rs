@@ -252,6 +252,14 @@ pub trait Machine: Sync {
     /// called for a VM that does not run; the interrupt may be forgotten then.
     fn interrupt(&self, vm: VmIndex, line: Line);
 
+    /// Milliseconds since any moment: never fewer than before. All that depends on it is how long the reply of
+    /// a long direct call keeps its place for a caller that does not come while another vCPU's call wants
+    /// the place; where time stands still, as by default, that is until the VM ends. Called with the VM's
+    /// operation slot locked.
+    fn milliseconds(&self) -> u64 {
+        0
+    }
+
     /// Asks the embedder to end a VM. When none of its vCPUs is in a guest or a call any more, it says
     /// so with [`Manager::ended`](crate::manager::Manager::ended), after this has returned; nothing waits
     /// for that. An embedder whose VMs are stopped by nobody else has nothing to do.

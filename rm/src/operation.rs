@@ -42,6 +42,10 @@ use crate::refusal::Refusal;
 
 /// Weights of one step: what bounds a stay in EL2 and the time a lock is held.
 pub const STEP: u32 = 1200;
+/// Milliseconds for which the caller of a long direct call keeps its reply's place once another call wants it.
+/// Long for a vCPU that is on its way, even if all others have their time slices first, and short for those
+/// who wait for one that has given up.
+const PATIENCE: u32 = 1000;
 /// The most pages of a short call.
 pub(crate) const SHORT_PAGES: u64 = 512;
 
@@ -231,8 +235,10 @@ pub(crate) struct Slot {
     pub(crate) sent: u8,
     /// The reply's place among the news that waits; 0 while it has none.
     pub(crate) stamp: u64,
-    /// How often a queued request has waited for the reply to be fetched.
-    pub(crate) waited: u8,
+    /// Whether another call may take the reply's place.
+    pub(crate) claim: Claim,
+    /// The caller was told that the reply cannot be written.
+    pub(crate) was_told: bool,
     /// The queued request whose packets are coming in.
     pub(crate) assembly: Assembly,
     /// The VM is being reset.
@@ -241,6 +247,17 @@ pub(crate) struct Slot {
 
 // EL2 keeps one for each VM.
 const _: () = assert!(size_of::<Slot>() <= 1024);
+
+/// How a slot with a reply that its caller has yet to fetch stands with other calls that want it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Claim {
+    /// None has come.
+    Nobody,
+    /// One came first at this time, in milliseconds that wrap, and was told to come again.
+    Since(u32),
+    /// The caller was told twice that the reply cannot be written: the next call need not wait.
+    Free,
+}
 
 /// What is in a slot.
 #[derive(Debug)]
@@ -262,7 +279,8 @@ impl Slot {
             origin: Origin::Direct,
             sent: 0,
             stamp: 0,
-            waited: 0,
+            claim: Claim::Nobody,
+            was_told: false,
             assembly: Assembly::new(),
             teardown: None,
         }
@@ -275,7 +293,8 @@ impl Slot {
         self.header = header;
         self.sent = 0;
         self.stamp = 0;
-        self.waited = 0;
+        self.claim = Claim::Nobody;
+        self.was_told = false;
     }
 
     /// Puts an operation that has begun to work.
@@ -289,10 +308,28 @@ impl Slot {
         self.assembly.take(&mut self.request);
     }
 
-    /// Whether a direct call must leave the slot alone: a call is at work, or its reply is on its way
-    /// through the queue.
-    pub(crate) const fn is_taken(&self) -> bool {
-        self.is_running() || self.awaits_queue()
+    /// Makes room for another call. `false` if that must come again: a call is at work, or its reply is
+    /// on its way through the queue, or to a caller that has not been seen since the reply is there. The
+    /// latter is waited for no longer than [`PATIENCE`].
+    pub(crate) fn make_room<M: Machine>(&mut self, caller: Caller<'_, '_, M>) -> bool {
+        match (&self.work, self.origin) {
+            (Work::Idle, _) => return true,
+            (Work::Running(_), _) | (Work::Answered(_), Origin::Queue) => return false,
+            (Work::Answered(_), Origin::Direct) => {}
+        }
+        let now = caller.machine().milliseconds() as u32;
+        let is_late = match self.claim {
+            Claim::Nobody => {
+                self.claim = Claim::Since(now);
+                false
+            }
+            Claim::Since(first) => now.wrapping_sub(first) >= PATIENCE,
+            Claim::Free => true,
+        };
+        if is_late {
+            self.drop_reply(caller);
+        }
+        is_late
     }
 
     /// Whether the reply waits for room in the receive queue.

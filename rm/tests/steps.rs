@@ -16,8 +16,8 @@ use rm_abi::extension::{
 };
 use rm_abi::memparcel::lookup::Lookup;
 use rm_abi::{
-    AcceptFlags, AclEntry, AppendFlags, CreateFlags, Handle, MemoryKind, Rights, SglEntry,
-    Transfer, Vmid, message,
+    AcceptFlags, AclEntry, AppendFlags, CreateFlags, Handle, HypercallError, MemoryKind, Rights,
+    SglEntry, Transfer, Vmid, message,
 };
 
 const A: VmIndex = VmIndex(0);
@@ -602,5 +602,70 @@ fn a_reply_that_waits_outlives_a_short_call_of_another_vcpu() {
     let own = second.offer(Transfer::Lend, &[(5, 4)], &[(RAM.0 + 0xc0_0000, 1)]).unwrap();
     second.reclaim(own, 0).unwrap();
     assert!(matches!(first.resume(token), Turn::Reply(_)), "the first vCPU's reply is gone");
+    world.check();
+}
+
+/// A long call of `vm`, in steps of one unit; its reply is there and not fetched.
+fn with_reply_left<'w>(world: &'w World, request: &[u8]) -> (Guest<'w>, u64) {
+    let caller = world.caller(A);
+    caller.step.set(1);
+    let Turn::More(token) = caller.send(message::MEM_LEND, request) else { panic!("not long") };
+    while world.manager.pending(A) {
+        world.manager.step(A, &mut Budget::new(1000));
+    }
+    (caller, token)
+}
+
+/// A request to lend so many of A's pages to B.
+fn lend(first: u64, pages: u64) -> Vec<u8> {
+    offer(CreateFlags::empty(), &[(4, 6)], &[(first, pages)], &[])
+}
+
+#[test]
+fn a_reply_that_waits_outlives_a_long_call_of_another_vcpu() {
+    let world = world();
+    let (first, token) = with_reply_left(&world, &lend(PAGE, 40));
+    let second = world.caller(A);
+    second.step.set(1);
+    let other = lend(RAM.0 + 0xc0_0000, 40);
+    for _ in 0..100 {
+        assert_eq!(second.send(message::MEM_LEND, &other), Turn::Error(HypercallError::BUSY, 0));
+    }
+    assert!(matches!(first.resume(token), Turn::Reply(_)), "the first vCPU's reply is gone");
+    finish(&second, second.send(message::MEM_LEND, &other));
+    world.check();
+}
+
+#[test]
+fn a_reply_whose_caller_does_not_come_gives_way_after_a_second() {
+    let world = world();
+    let (first, token) = with_reply_left(&world, &lend(PAGE, 40));
+    let second = world.caller(A);
+    second.step.set(1);
+    let other = lend(RAM.0 + 0xc0_0000, 40);
+    // Time that nobody wanted the place does not count.
+    world.manager.machine().pass(5000);
+    assert_eq!(second.send(message::MEM_LEND, &other), Turn::Error(HypercallError::BUSY, 0));
+    world.manager.machine().pass(998);
+    assert_eq!(second.send(message::MEM_LEND, &other), Turn::Error(HypercallError::BUSY, 0));
+    finish(&second, second.send(message::MEM_LEND, &other));
+    assert_eq!(first.resume(token), Turn::Error(HypercallError::ARGUMENT_INVALID, 0));
+    world.check();
+}
+
+#[test]
+fn a_reply_that_its_caller_could_not_take_twice_gives_way_at_once() {
+    let world = world();
+    let (first, token) = with_reply_left(&world, &lend(PAGE, 40));
+    let second = world.caller(A);
+    second.step.set(1);
+    let other = lend(RAM.0 + 0xc0_0000, 40);
+    first.lose_reply_page(true);
+    assert_eq!(first.resume(token), Turn::Error(HypercallError::ADDR_INVALID, token));
+    // It tries once more, as the client does.
+    assert_eq!(second.send(message::MEM_LEND, &other), Turn::Error(HypercallError::BUSY, 0));
+    assert_eq!(first.resume(token), Turn::Error(HypercallError::ADDR_INVALID, token));
+    finish(&second, second.send(message::MEM_LEND, &other));
+    assert_eq!(first.resume(token), Turn::Error(HypercallError::ARGUMENT_INVALID, 0));
     world.check();
 }

@@ -77,6 +77,7 @@ pub struct FakeMachine {
     frames: Box<[Frame]>,
     features: Features,
     frame_visits: AtomicU64,
+    milliseconds: AtomicU64,
     hardware: Mutex<Hardware>,
 }
 
@@ -132,6 +133,7 @@ impl FakeMachine {
             frames: (0..frames).map(|_| Frame::ZERO).collect(),
             features,
             frame_visits: AtomicU64::new(0),
+            milliseconds: AtomicU64::new(0),
             hardware: Mutex::new(hardware),
         }
     }
@@ -181,6 +183,11 @@ impl FakeMachine {
     /// How many requests were not granted since [`FakeMachine::refuse`], which ends here.
     pub fn refused(&self) -> u64 {
         core::mem::take(&mut self.hardware().faults).refused
+    }
+
+    /// Lets time pass. A millisecond passes as well whenever the manager looks at the clock.
+    pub fn pass(&self, milliseconds: u64) {
+        self.milliseconds.fetch_add(milliseconds, Ordering::Relaxed);
     }
 
     /// What was asked of the embedder since this was asked last.
@@ -383,6 +390,10 @@ impl Machine for FakeMachine {
     }
 
     const MAY_POISON: bool = true;
+
+    fn milliseconds(&self) -> u64 {
+        self.milliseconds.fetch_add(1, Ordering::Relaxed)
+    }
 
     fn is_sound(&self, from: Pa, pages: u64) -> bool {
         let spoiled = &self.hardware().spoiled;

@@ -25,7 +25,8 @@ const FRAMES: usize = MAX_PAYLOAD.div_ceil(FRAME);
 /// A payload that EL2 holds.
 #[derive(Debug)]
 pub(crate) struct Message {
-    len: usize,
+    /// At most [`MAX_PAYLOAD`].
+    len: u32,
     inline: [u8; PACKET_PAYLOAD],
     /// Each index plus one: half the size of an index that may be missing.
     frames: [Option<NonZeroU32>; FRAMES],
@@ -34,6 +35,10 @@ pub(crate) struct Message {
 impl Message {
     pub(crate) const fn new() -> Self {
         Self { len: 0, inline: [0; PACKET_PAYLOAD], frames: [None; FRAMES] }
+    }
+
+    const fn len(&self) -> usize {
+        self.len as usize
     }
 
     /// Makes room for `len` bytes, at most [`MAX_PAYLOAD`]; on refusal nothing is kept.
@@ -54,25 +59,25 @@ impl Message {
                 }
             }
         }
-        self.len = len;
+        self.len = len as u32;
         Ok(())
     }
 
     /// As [`Message::resize`] for a message that holds nothing and a length that needs no frame.
     pub(crate) fn resize_inline(&mut self, len: usize) {
         assert!(len <= PACKET_PAYLOAD && self.is_inline(), "G7: a short message needs no frame");
-        self.len = len;
+        self.len = len as u32;
     }
 
     /// Whether it is longer than a packet's payload.
     pub(crate) const fn is_long(&self) -> bool {
-        self.len > PACKET_PAYLOAD
+        self.len() > PACKET_PAYLOAD
     }
 
     /// Forgets all bytes from `len` on.
     pub(crate) fn shorten(&mut self, len: usize) {
-        assert!(len <= self.len, "G7: a message grows by resizing only");
-        self.len = len;
+        assert!(len <= self.len(), "G7: a message grows by resizing only");
+        self.len = len as u32;
     }
 
     /// Holds the payload of one packet.
@@ -92,12 +97,12 @@ impl Message {
 
     /// Whether the bytes lie in the message itself.
     const fn is_inline(&self) -> bool {
-        self.len <= PACKET_PAYLOAD && self.frames[0].is_none()
+        self.len() <= PACKET_PAYLOAD && self.frames[0].is_none()
     }
 
     /// Stores `bytes` at `at`; the range lies within the length.
     pub(crate) fn write<M: Machine>(&mut self, mem: Memory<'_, '_, M>, at: usize, bytes: &[u8]) {
-        assert!(at + bytes.len() <= self.len, "G7: a message is written beyond its length");
+        assert!(at + bytes.len() <= self.len(), "G7: a message is written beyond its length");
         if self.is_inline() {
             self.inline[at..at + bytes.len()].copy_from_slice(bytes);
             return;
@@ -232,7 +237,7 @@ impl<'a, 's, M: Machine> View<'a, 's, M> {
 
 impl<M: Machine> Bytes for View<'_, '_, M> {
     fn len(&self) -> usize {
-        self.message.len
+        self.message.len()
     }
 
     fn u8_at(&self, at: usize) -> u8 {

@@ -1,17 +1,13 @@
 //! Both ways to the manager, for calls that go now this way and now that.
 //!
-//! The vCPUs of a VM take turns. A VM has one place for a call that takes several steps, and the reply
-//! of such a call, made directly, goes when the VM's next one needs the place before it was fetched.
+//! A VM has one place for a call that takes several steps: while a call of another vCPU has it, a direct
+//! call that needs it is BUSY.
 
-use core::sync::atomic::{AtomicBool, Ordering};
-
+use rm_abi::HypercallError;
 use rm_client::hvc::{Hvc, HvcQueues, Native, Sleep};
 use rm_client::{Direct, Notice, Queues, Transport, TransportError};
 
 use crate::cpu;
-
-/// One of the VM's vCPUs makes a call.
-static IN_USE: AtomicBool = AtomicBool::new(false);
 
 /// A vCPU's lines to the manager: the direct call, and maybe the VM's message queues.
 pub(super) struct Lines {
@@ -41,14 +37,16 @@ impl Lines {
 
 impl Transport for Lines {
     fn exchange(&mut self, request: &[u8], reply: &mut [u8]) -> Result<usize, TransportError> {
-        while IN_USE.swap(true, Ordering::Acquire) {
-            cpu::relax();
+        if let Some(queues) = &mut self.queues
+            && self.by_queue
+        {
+            return queues.exchange(request, reply);
         }
-        let outcome = match &mut self.queues {
-            Some(queues) if self.by_queue => queues.exchange(request, reply),
-            _ => self.direct.exchange(request, reply),
-        };
-        IN_USE.store(false, Ordering::Release);
-        outcome
+        loop {
+            match self.direct.exchange(request, reply) {
+                Err(TransportError::Hypercall(HypercallError::BUSY)) => cpu::relax(),
+                outcome => return outcome,
+            }
+        }
     }
 }
