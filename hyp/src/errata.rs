@@ -16,6 +16,7 @@
 //! | A72 | 1319367 | the same | the same |
 //! | A57 | 834220 | a stage-1 fault reported as one of stage 2 | [`stage2_fault_may_be_of_stage1`] |
 //! | A57 | 832075 | loads of devices among exclusives deadlock | every load of `mmio` is an acquire |
+//! | any other | of late stores | a store outlives the invalidation of what it was translated by | [`stores_may_outlive_invalidation`] |
 //!
 //! The compiler's, the linker's and the walks' are looked for in the finished image
 //! (`tests/tests/errata.rs`). A guest's own code must be compiled and linked with the first two
@@ -138,6 +139,16 @@ pub fn stage2_fault_may_be_of_stage1(core: Core) -> bool {
     core.is_arm() && core.part() == CORTEX_A57 && core.revision() <= (1, 2)
 }
 
+/// Whether a broadcast invalidation and its barrier may end while a store of this core, translated by what
+/// they took away, is still under way; the same once more waits for it (CVE-2025-10263, XSA-493).
+///
+/// Arm names Cortex-A76 to A78, A710, X1 to X4 and X925, C1-Premium and C1-Ultra, Neoverse N1, N2, V1, V2 and V3
+/// (Linux: `ARM64_ERRATUM_4118414`), and before them Cortex-A76 1286807, A55 2441007 and A510 2441009 for loads
+/// too. The list grows, so every core is taken for one of them that is not known not to be.
+pub fn stores_may_outlive_invalidation(core: Core) -> bool {
+    !(core.is_arm() && matches!(core.part(), CORTEX_A53 | CORTEX_A57 | CORTEX_A72))
+}
+
 impl fmt::Display for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (variant, revision) = self.revision();
@@ -166,7 +177,9 @@ impl Errata {
 impl fmt::Display for Errata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "errata worked around:")?;
-        if self.all().next().is_none() {
+        if stores_may_outlive_invalidation(self.core) {
+            write!(f, " late stores")?;
+        } else if self.all().next().is_none() {
             write!(f, " none known")?;
         }
         self.all().try_for_each(|erratum| write!(f, " {}", erratum.number))
@@ -211,7 +224,19 @@ mod tests {
         assert_eq!(said(A72_R0P3), "errata worked around: 1319367");
         assert_eq!(said(A57_R1P2), "errata worked around: 832075 834220 1319537");
         assert_eq!(said(A57_R1P3), "errata worked around: 1319537");
-        assert_eq!(said(QEMU_MAX), "errata worked around: none known");
+        assert_eq!(said(QEMU_MAX), "errata worked around: late stores");
+    }
+
+    #[test]
+    fn xsa_493_stores_may_be_late_on_every_core_that_is_not_known_to_wait_for_them() {
+        for known in [A53_R0P4, A57_R1P2, A72_R0P3] {
+            assert!(!stores_may_outlive_invalidation(known));
+        }
+        let [a76, neoverse_n1] = [core(0x414f_d0b1), core(0x414f_d0c1)];
+        // Another maker's core with the number of a Cortex-A53.
+        for other in [a76, neoverse_n1, QEMU_MAX, core(0x4e0f_d034)] {
+            assert!(stores_may_outlive_invalidation(other));
+        }
     }
 
     #[test]

@@ -1,16 +1,31 @@
 //! Removing translations of guests: one helper for every change of a stage-2 table.
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use aarch64_cpu::asm::barrier::{ISH, ISHST, NSH, SY, dsb, isb};
 use rm::address::Ipa;
 use rm::machine::{IpaRange, Scope, TranslationContext};
 
+use crate::errata::{self, Core};
 use crate::vcpu::context::Visit;
 
 /// From this many pages on, all of the VM's translations are dropped at once: that many single
 /// invalidations cost other CPUs more than walking again does.
 const MOST_PAGES: u64 = 64;
+
+/// A CPU's stores may be under way when an invalidation ends that should have waited for them.
+static REPEATS: AtomicBool = AtomicBool::new(false);
+
+/// Sets this CPU up, before guests run on it: what firmware and reset left goes, and invalidations are made
+/// twice from now on if the core needs it.
+pub(crate) fn configure() {
+    forget_all();
+    let is_needed = errata::stores_may_outlive_invalidation(Core::current());
+    if is_needed && !REPEATS.swap(true, Ordering::Relaxed) {
+        defmt::info!("stores may be late: invalidations are made twice");
+    }
+}
 
 /// What VTTBR_EL2 holds while a VM runs.
 pub(crate) fn vttbr(context: TranslationContext) -> u64 {
@@ -27,6 +42,11 @@ pub(crate) fn invalidate(context: TranslationContext, scope: Scope<'_>) {
         Scope::Ranges(_) | Scope::All => stages_1_and_2(),
     }
     dsb(ISH);
+    // Any invalidation will do, if it goes to all CPUs.
+    if REPEATS.load(Ordering::Relaxed) {
+        stage_1();
+        dsb(ISH);
+    }
     isb(SY);
 }
 
@@ -75,8 +95,8 @@ pub(crate) fn forget_page(at: Ipa) {
     isb(SY);
 }
 
-/// Drops every guest's translations on this CPU. Firmware and reset leave any.
-pub(crate) fn forget_all() {
+/// Drops every guest's translations on this CPU.
+fn forget_all() {
     // SAFETY: no guest runs on this CPU yet.
     unsafe { asm!("tlbi alle1", options(nostack, preserves_flags)) };
     dsb(ISH);

@@ -70,7 +70,7 @@ pub fn configure(features: Features) {
     msr!("mdscr_el1", 0);
     extensions();
     isb(SY);
-    tlb::forget_all();
+    tlb::configure();
 }
 
 /// MDCR_EL2.HPMN: all event counters, which TPM traps anyway. Smaller is reserved on older CPUs.

@@ -323,9 +323,13 @@ const CACHE_POLICY: Scenario = Scenario {
 
 const CACHE_POLICY_MAX: Scenario = Scenario {
     name: "cache-policy-max",
-    about: "the same where stage 2 decides the memory type alone",
+    about: "the same where stage 2 decides the memory type alone, and invalidations are made twice",
     machine: Machine { cpu: "max", ..Machine::TESTS },
-    log: &["write-back is forced", "nothing that was written was lost"],
+    log: &[
+        "invalidations are made twice",
+        "write-back is forced",
+        "nothing that was written was lost",
+    ],
     ..CACHE_POLICY
 };
 
