@@ -380,7 +380,7 @@ fn a_parcel_with_an_attachment_is_not_reclaimed_and_says_which_device_it_is() {
 }
 
 #[test]
-fn a_parcel_has_eight_attachments_and_no_more() {
+fn g6_a_parcel_has_eight_attachments_and_one_of_them_for_each_party() {
     let mut vms: [VmConfig; 3] = [vm(3), vm(4), vm(5)];
     for (index, vm) in (0..).zip(&mut vms) {
         vm.streams =
@@ -393,14 +393,22 @@ fn a_parcel_has_eight_attachments_and_no_more() {
     c.accept_contiguous(handle, SHARED, (WINDOW, 3)).unwrap();
     for n in 0..4 {
         assert_eq!(attach(&a, handle, Stream(0x10 + n)), 0);
+    }
+    for n in 0..3 {
         assert_eq!(attach(&b, handle, Stream(0x20 + n)), 0);
     }
-    let before = state(&world);
-    assert_eq!((attach(&c, handle, Stream(0x30)), rule(&c)), (2, Some(Rule::TooManyAttachments)));
-    assert_eq!(state(&world), before);
+    let refused = |guest: &Guest<'_>, stream| {
+        let before = state(&world);
+        let said = (attach(guest, handle, stream), rule(guest));
+        assert_eq!(said, (2, Some(Rule::TooManyAttachments)), "{stream:?}");
+        assert_eq!(state(&world), before);
+    };
+    refused(&b, Stream(0x23));
+    assert_eq!(attach(&c, handle, Stream(0x30)), 0, "it has none yet");
+    refused(&c, Stream(0x31));
     assert_eq!(holders(&a, handle).len(), 2 + 8);
     assert_eq!(detach(&b, handle, Stream(0x22)), 0);
-    assert_eq!(attach(&c, handle, Stream(0x30)), 0);
+    assert_eq!(attach(&c, handle, Stream(0x31)), 0);
     assert_eq!(revoke(&a, handle), 0);
     assert_eq!(holders(&a, handle).len(), 4, "the owner's own stay");
     world.check();

@@ -27,7 +27,7 @@
 //! | `CALLS + 18` | [`NOTIFY_SET`] | [`NotifySetRequest`] | none | HANDLE_INVALID; MEM_RELEASED: the caller has not mapped the parcel, or the page has left it; ARGUMENT_INVALID: not in the parcel, a byte that the caller may not write or that is of device memory, no such doorbell or flag; NOMEM: no frame for the record; BUSY: a call on it is at work; DENIED: the caller's own, which it has revoked |
 //! | `CALLS + 19` | [`COPY`] | [`CopyRequest`] | u32 count, u32 error word × count | of the whole call only MSG_INVALID and ARGUMENT_INVALID for its form; of a segment HANDLE_INVALID; ARGUMENT_INVALID: both sides are the caller's addresses, not in the parcel or the window, device memory, a donation; DENIED: without the right; MEM_INVALID: not the caller's memory; MEM_RELEASED: a page has left the parcel; BUSY: the parcel is changing |
 //! | `CALLS + 20` | [`SET_WINDOW`] | [`WindowRequest`] | none | HANDLE_INVALID; DENIED: not its owner, it was revoked, or nothing waits for an end; ARGUMENT_INVALID: not in the parcel, a donation, a VM that is not in the access list, the owner; MEM_INUSE: that VM has it; BUSY: a call on it is at work |
-//! | `CALLS + 21` | [`ATTACH`] | [`AttachRequest`] | none | UNIMPLEMENTED: the machine has no SMMU; HANDLE_INVALID: no parcel of the caller's to know of; DENIED: no such device of the caller's, the access list grants the caller nothing, or the owner wants the parcel back; MEM_RELEASED: a borrower has not mapped the parcel; BUSY: the device is attached already, cannot reach the parcel's addresses or is not coherent as asked for, or a call on the parcel is at work; NORESOURCE: the parcel has 8 attachments |
+//! | `CALLS + 21` | [`ATTACH`] | [`AttachRequest`] | none | UNIMPLEMENTED: the machine has no SMMU; HANDLE_INVALID: no parcel of the caller's to know of; DENIED: no such device of the caller's, the access list grants the caller nothing, or the owner wants the parcel back; MEM_RELEASED: a borrower has not mapped the parcel; BUSY: the device is attached already, cannot reach the parcel's addresses or is not coherent as asked for, or a call on the parcel is at work; NORESOURCE: the parcel has 8 attachments, or what is left of them is kept for other parties |
 //! | `CALLS + 22` | [`DETACH`] | [`DetachRequest`] | none | HANDLE_INVALID; DENIED: no such device of the caller's; MEM_RELEASED: it is not attached; BUSY: it has the parcel mapped |
 //! | `CALLS + 23` | [`DMA_MAP`] | [`DmaRequest`] | none | as `DETACH`; ARGUMENT_INVALID: no such direction; DENIED: the access list does not grant what the direction takes, or the parcel was revoked; BUSY: it is mapped already, or a call on the parcel is at work; NOMEM: no tables for the device; NORESOURCE: the parcel lies where the device has something else |
 //! | `CALLS + 24` | [`DMA_UNMAP`] | [`DmaRequest`] | none | as `DETACH`; MEM_RELEASED: it is not mapped; ARGUMENT_INVALID: it was mapped with another direction; BUSY: a call on the mapping is at work |
@@ -156,10 +156,10 @@ pub const COPY: u32 = CALLS + 19;
 /// parcel waits for its last APPEND nobody can have been faster.
 pub const SET_WINDOW: u32 = CALLS + 20;
 /// Lets a device of the caller's be given a parcel, of which the caller is the owner of a share or a
-/// borrower that has mapped it. The device reaches nothing yet. A parcel has at most 8 attachments, and
-/// none can be reclaimed while it has one; a release, and whatever else ends the caller's part in the
-/// parcel, ends them too. On a machine without an SMMU discovery does not announce this call, and its
-/// refusal says why.
+/// borrower that has mapped it. The device reaches nothing yet. A parcel has at most 8 attachments, of which
+/// one is kept for each party that has devices. It cannot be reclaimed while it has one; a release, and
+/// whatever else ends the caller's part in the parcel, ends them too. On a machine without an SMMU
+/// discovery does not announce this call, and its refusal says why.
 pub const ATTACH: u32 = CALLS + 21;
 /// Ends an attachment whose device has nothing mapped.
 pub const DETACH: u32 = CALLS + 22;

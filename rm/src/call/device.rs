@@ -18,7 +18,7 @@ use rm_abi::extension::{
 };
 use rm_abi::{Bytes, Handle, Rights, Transfer};
 
-use crate::address::Ipa;
+use crate::address::{Ipa, VmIndex};
 use crate::call::{Caller, extension as replies, owner};
 use crate::device::Device;
 use crate::frame_pool::NoFrame;
@@ -147,10 +147,28 @@ fn attach<M: Machine>(
         place: Place::START,
         end,
     };
+    if !leaves_room(caller, &parcel) {
+        return Err(Refusal::TooManyAttachments);
+    }
     let inserted = parcel.attachments.insert(attachment).ok_or(Refusal::TooManyAttachments)?;
     device.count_attachment(1);
     let is_short = caller.fits_step(1, parcel.pieces(entry.map(usize::from)), 0);
     Ok((DeviceCall::new(record, handle, inserted, Work::Attach), is_short))
+}
+
+/// Whether every other party with devices and none of them attached has a place left if the caller takes one.
+/// A caller's first attachment takes nobody's place.
+fn leaves_room<M: Machine>(caller: Caller<'_, '_, M>, parcel: &Memparcel) -> bool {
+    let attachments = &parcel.attachments;
+    if attachments.first_of(caller.vm).is_none() {
+        return true;
+    }
+    let waits = |vm: &VmIndex| {
+        parcel.parties >> vm.0 & 1 == 1
+            && !caller.manager.vm(*vm).devices.is_empty()
+            && attachments.first_of(*vm).is_none()
+    };
+    caller.manager.all().filter(waits).count() < attachments.free()
 }
 
 /// The attachment that a request names: its place, and what it is.

@@ -94,6 +94,11 @@ impl Attachments {
         self.all.iter().flatten()
     }
 
+    /// How many more there can be.
+    pub(crate) fn free(&self) -> usize {
+        MAX_ATTACHMENTS - self.iter().count()
+    }
+
     /// Whether there is none at all.
     pub(crate) fn is_empty(&self) -> bool {
         self.iter().next().is_none()
