@@ -89,14 +89,7 @@ impl<T, R: Strategy> Lock<T, R> {
         }
         let inner = self.inner.lock();
         R::taken(self.rank);
-        Guard { held: Some(held), rank: self.rank, inner, _cpu: PhantomData }
-    }
-
-    /// Waits for a second value of the rank that `first` has. The caller takes the two in ascending
-    /// order of their owners.
-    pub fn lock_second<'a>(&'a self, first: &Guard<'_, T, R>) -> Guard<'a, T, R> {
-        assert!(first.rank == self.rank, "lock order: a pair of locks has one rank");
-        Guard { held: None, rank: self.rank, inner: self.inner.lock(), _cpu: PhantomData }
+        Guard { held, rank: self.rank, inner, _cpu: PhantomData }
     }
 }
 
@@ -108,9 +101,8 @@ impl<T, R> fmt::Debug for Lock<T, R> {
 
 /// Shows that the lock is held; frees it when dropped.
 pub struct Guard<'a, T, R: Strategy> {
-    /// Where this CPU notes the ranks it holds; none for the second lock of a pair, which must be
-    /// dropped first.
-    held: Option<&'a AtomicU64>,
+    /// Where this CPU notes the ranks it holds.
+    held: &'a AtomicU64,
     rank: Rank,
     inner: TicketMutexGuard<'a, T, R>,
     /// A guard stays on the CPU that took it.
@@ -132,13 +124,9 @@ impl<T, R: Strategy> DerefMut for Guard<'_, T, R> {
 
 impl<T, R: Strategy> Drop for Guard<'_, T, R> {
     fn drop(&mut self) {
-        if self.held.is_some() {
-            R::freed(self.rank);
-        }
-        if cfg!(debug_assertions)
-            && let Some(held) = self.held
-        {
-            held.fetch_and(!(1 << self.rank as u8), Ordering::Relaxed);
+        R::freed(self.rank);
+        if cfg!(debug_assertions) {
+            self.held.fetch_and(!(1 << self.rank as u8), Ordering::Relaxed);
         }
     }
 }
