@@ -340,3 +340,19 @@ fn a_request_that_finds_no_frames_is_answered() {
     assert_eq!(replies.len(), 1);
     assert_eq!(word(&replies[0], 8), 1, "NOMEM");
 }
+
+#[test]
+fn a_vm_ends_with_the_code_that_it_sends_through_its_queue() {
+    let world = world();
+    let a = world.caller(A);
+    let say = |payload: [u8; 4]| {
+        let packet = Guest::fragments(Header::request(message::VM_EXIT, 1), &payload).concat();
+        a.put_request(&packet);
+        // The fake's guest keeps its request there.
+        let args = [Capability::SEND_QUEUE.0, packet.len() as u64, 0x10_0000, 0, 0];
+        a.hypercall(hypercall::MSGQUEUE_SEND, args).expect("a known call").exit
+    };
+    assert_eq!(say([0, 0, 77, 0]), None, "a code without meaning ends nobody");
+    assert_eq!(word(&a.queue_receive().unwrap().0, Header::SIZE), 4);
+    assert_eq!(say([0, 0, 3, 0]), Some(3));
+}

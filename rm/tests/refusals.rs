@@ -1,12 +1,13 @@
 //! Every refusal of the calls, by its code, in the protocol's order, and that it changes nothing (G4).
 //!
-//! A row names the rule, the request that breaks it and the error word. Where a request breaks two
+//! A row names the rule, the request that breaks it, the error word and the rule as LAST_REFUSAL gives it. Where a request breaks two
 //! rules, the row shows which one wins.
 
 use rm::address::VmIndex;
 use rm::audit::AuditReport;
 use rm::config::VmConfig;
 use rm::machine::fake::world::{Guest, RAM, RAM_PAGES, Turn, World, vm};
+use rm_abi::extension::Rule;
 use rm_abi::{Transfer, message};
 
 const A: VmIndex = VmIndex(0);
@@ -90,17 +91,18 @@ impl Offer {
     }
 }
 
-/// Asserts that A's offer is refused with `error` and changes nothing.
+/// Asserts that A's offer is refused with `error` because of `why`, and changes nothing.
 fn refused(
     world: &World,
     before: &AuditReport,
     rule: &str,
     transfer: Transfer,
     offer: &[u8],
-    error: u32,
+    (error, why): (u32, Rule),
 ) {
     let (said, _) = world.caller(A).words(transfer.message(), offer);
     assert_eq!(said, error, "{rule}");
+    assert_eq!(world.caller(A).last_refusal().rule, why as u16, "{rule}");
     while world.manager.idle(A) {}
     assert_eq!(world.check(), *before, "G4: {rule}");
 }
@@ -110,81 +112,129 @@ fn offers_are_refused_by_the_first_rule_they_break() {
     use Transfer::{Donate, Lend, Share};
     let ok = Offer::to_b(6);
     let many = |count: u64| (0..count).map(|vmid| (vmid + 3, 4)).collect::<Vec<_>>();
-    let rows: &[(&str, Transfer, Offer, u32)] = &[
-        ("seventeen ACL entries", Lend, ok.clone().acl(&many(17)), 2),
+    let rows: &[(&str, Transfer, Offer, u32, Rule)] = &[
+        ("seventeen ACL entries", Lend, ok.clone().acl(&many(17)), 2, Rule::AclTooLong),
         (
             "the ACL's length comes before an empty range list",
             Lend,
             ok.clone().acl(&many(17)).sgl(&[]),
             2,
+            Rule::AclTooLong,
         ),
-        ("an empty ACL", Lend, ok.clone().acl(&[]), 6),
-        ("an empty range list", Lend, ok.clone().sgl(&[]), 6),
-        ("a donation to two", Donate, ok.clone().acl(&[(4, 7), (5, 7)]), 6),
-        ("sanitising device memory", Lend, ok.clone().io().flags(1), 6),
-        ("a VM named twice", Lend, ok.clone().acl(&[(4, 6), (4, 6)]), 6),
-        ("an impossible VM", Lend, ok.clone().acl(&[(77, 6)]), 6),
-        ("no rights", Lend, Offer::to_b(0), 6),
-        ("write without read", Lend, Offer::to_b(2), 6),
-        ("execute without read", Lend, Offer::to_b(3), 6),
-        ("a right that does not exist", Lend, Offer::to_b(0xc), 6),
-        ("executable device memory", Lend, Offer::to_b(7).io(), 6),
-        ("a donation with less than all rights", Donate, ok.clone(), 3),
-        ("a bad VM comes before a donation's rights", Donate, ok.clone().acl(&[(77, 6)]), 6),
-        ("a share without its owner", Share, ok.clone(), 6),
-        ("a lend that names its owner", Lend, ok.clone().acl(&[(3, 6), (4, 6)]), 6),
-        ("a donation to oneself", Donate, ok.clone().acl(&[(3, 7)]), 6),
-        ("an attribute for a VM twice", Lend, ok.clone().attributes(&[(0, 4), (0, 4)]), 6),
-        ("an unknown attribute", Lend, ok.clone().attributes(&[(4, 4)]), 6),
-        ("device memory type for RAM", Lend, ok.clone().attributes(&[(1, 4)]), 6),
-        ("a cached attribute for device memory", Lend, ok.clone().io().attributes(&[(3, 4)]), 6),
-        ("a donation with an attribute", Donate, Offer::to_b(7).attributes(&[(2, 4)]), 6),
-        ("an attribute for a VM outside the ACL", Lend, ok.clone().attributes(&[(0, 5)]), 0xd),
+        ("an empty ACL", Lend, ok.clone().acl(&[]), 6, Rule::EmptyList),
+        ("an empty range list", Lend, ok.clone().sgl(&[]), 6, Rule::EmptyList),
+        ("a donation to two", Donate, ok.clone().acl(&[(4, 7), (5, 7)]), 6, Rule::DonateToMany),
+        ("sanitising device memory", Lend, ok.clone().io().flags(1), 6, Rule::DeviceMemory),
+        ("a VM named twice", Lend, ok.clone().acl(&[(4, 6), (4, 6)]), 6, Rule::AclRepeats),
+        ("an impossible VM", Lend, ok.clone().acl(&[(77, 6)]), 6, Rule::AclVmid),
+        ("no rights", Lend, Offer::to_b(0), 6, Rule::AclRights),
+        ("write without read", Lend, Offer::to_b(2), 6, Rule::AclRights),
+        ("execute without read", Lend, Offer::to_b(3), 6, Rule::AclRights),
+        ("a right that does not exist", Lend, Offer::to_b(0xc), 6, Rule::AclRights),
+        ("executable device memory", Lend, Offer::to_b(7).io(), 6, Rule::DeviceMemory),
+        ("a donation with less than all rights", Donate, ok.clone(), 3, Rule::DonateRights),
+        (
+            "a bad VM comes before a donation's rights",
+            Donate,
+            ok.clone().acl(&[(77, 6)]),
+            6,
+            Rule::AclVmid,
+        ),
+        ("a share without its owner", Share, ok.clone(), 6, Rule::AclOwner),
+        ("a lend that names its owner", Lend, ok.clone().acl(&[(3, 6), (4, 6)]), 6, Rule::AclOwner),
+        ("a donation to oneself", Donate, ok.clone().acl(&[(3, 7)]), 6, Rule::AclOwner),
+        (
+            "an attribute for a VM twice",
+            Lend,
+            ok.clone().attributes(&[(0, 4), (0, 4)]),
+            6,
+            Rule::Attribute,
+        ),
+        ("an unknown attribute", Lend, ok.clone().attributes(&[(4, 4)]), 6, Rule::Attribute),
+        ("device memory type for RAM", Lend, ok.clone().attributes(&[(1, 4)]), 6, Rule::Attribute),
+        (
+            "a cached attribute for device memory",
+            Lend,
+            ok.clone().io().attributes(&[(3, 4)]),
+            6,
+            Rule::Attribute,
+        ),
+        (
+            "a donation with an attribute",
+            Donate,
+            Offer::to_b(7).attributes(&[(2, 4)]),
+            6,
+            Rule::Attribute,
+        ),
+        (
+            "an attribute for a VM outside the ACL",
+            Lend,
+            ok.clone().attributes(&[(0, 5)]),
+            0xd,
+            Rule::AttributeVmid,
+        ),
         (
             "two different memory types",
             Share,
             ok.clone().acl(&[(3, 6), (4, 6)]).attributes(&[(0, 3), (2, 4)]),
             6,
+            Rule::Attribute,
         ),
-        ("an unaligned address", Lend, ok.clone().sgl(&[(PAGE + 8, 4096)]), 6),
-        ("an unaligned size", Lend, ok.clone().sgl(&[(PAGE, 4097)]), 6),
-        ("an address of 45 bits", Lend, ok.clone().sgl(&[(1 << 44, 4096)]), 6),
-        ("a size of 45 bits", Lend, ok.clone().sgl(&[(PAGE, 1 << 44)]), 6),
-        ("the highest address", Lend, ok.clone().sgl(&[(u64::MAX - 4095, 4096)]), 6),
-        ("a size of nothing", Lend, ok.clone().sgl(&[(PAGE, 0)]), 0xa),
+        ("an unaligned address", Lend, ok.clone().sgl(&[(PAGE + 8, 4096)]), 6, Rule::Address),
+        ("an unaligned size", Lend, ok.clone().sgl(&[(PAGE, 4097)]), 6, Rule::Address),
+        ("an address of 45 bits", Lend, ok.clone().sgl(&[(1 << 44, 4096)]), 6, Rule::Address),
+        ("a size of 45 bits", Lend, ok.clone().sgl(&[(PAGE, 1 << 44)]), 6, Rule::Address),
+        ("the highest address", Lend, ok.clone().sgl(&[(u64::MAX - 4095, 4096)]), 6, Rule::Address),
+        ("a size of nothing", Lend, ok.clone().sgl(&[(PAGE, 0)]), 0xa, Rule::NotOwned),
         (
             "a range beyond the address space",
             Lend,
             ok.clone().sgl(&[(PAGE, (1 << 44) - 4096)]),
             0xa,
+            Rule::NotOwned,
         ),
-        ("memory that nobody mapped", Lend, ok.clone().sgl(&[(WINDOW, 4096)]), 0xa),
+        ("memory that nobody mapped", Lend, ok.clone().sgl(&[(WINDOW, 4096)]), 0xa, Rule::NotOwned),
         (
             "the page behind the last",
             Lend,
             ok.clone().sgl(&[(RAM.0 + RAM_PAGES * 4096, 4096)]),
             0xa,
+            Rule::NotOwned,
         ),
         (
             "a range that runs out of RAM",
             Lend,
             ok.clone().sgl(&[(RAM.0 + (RAM_PAGES - 1) * 4096, 8192)]),
             0xa,
+            Rule::NotOwned,
         ),
-        ("one page twice", Lend, ok.clone().sgl(&[(PAGE, 4096), (PAGE, 4096)]), 0xa),
-        ("overlapping ranges", Lend, ok.clone().sgl(&[(PAGE, 8192), (PAGE + 4096, 4096)]), 0xa),
-        ("device memory that the VM does not have", Lend, ok.clone().io(), 0xa),
+        (
+            "one page twice",
+            Lend,
+            ok.clone().sgl(&[(PAGE, 4096), (PAGE, 4096)]),
+            0xa,
+            Rule::NotOwned,
+        ),
+        (
+            "overlapping ranges",
+            Lend,
+            ok.clone().sgl(&[(PAGE, 8192), (PAGE + 4096, 4096)]),
+            0xa,
+            Rule::NotOwned,
+        ),
+        ("device memory that the VM does not have", Lend, ok.clone().io(), 0xa, Rule::NotOwned),
         (
             "addresses come after attributes",
             Lend,
             ok.clone().sgl(&[(1, 1)]).attributes(&[(0, 5)]),
             0xd,
+            Rule::AttributeVmid,
         ),
     ];
     let world = World::new(&[vm(3), vm(4)]);
     let before = world.check();
-    for (rule, transfer, offer, error) in rows {
-        refused(&world, &before, rule, *transfer, &offer.bytes(), *error);
+    for (rule, transfer, offer, error, why) in rows {
+        refused(&world, &before, rule, *transfer, &offer.bytes(), (*error, *why));
     }
 }
 
@@ -200,17 +250,17 @@ fn malformed_payloads_are_refused_before_anything_else() {
         bytes
     };
     let rows = [
-        ("nothing", vec![], 4),
-        ("nineteen bytes", cut(19), 4),
-        ("half an entry", cut(30), 4),
-        ("an ACL that runs past the end", count(8, 100), 4),
-        ("a list of 513", count(8, 513), 2),
-        ("a list of 65535", count(16, u16::MAX), 2),
-        ("bytes behind the last list", [whole.clone(), vec![0; 4]].concat(), 4),
-        ("three bytes of a list", [cut(36), vec![0; 3]].concat(), 4),
+        ("nothing", vec![], 4, Rule::Malformed),
+        ("nineteen bytes", cut(19), 4, Rule::Malformed),
+        ("half an entry", cut(30), 4, Rule::Malformed),
+        ("an ACL that runs past the end", count(8, 100), 4, Rule::Malformed),
+        ("a list of 513", count(8, 513), 2, Rule::ListTooLong),
+        ("a list of 65535", count(16, u16::MAX), 2, Rule::ListTooLong),
+        ("bytes behind the last list", [whole.clone(), vec![0; 4]].concat(), 4, Rule::Malformed),
+        ("three bytes of a list", [cut(36), vec![0; 3]].concat(), 4, Rule::Malformed),
     ];
-    for (rule, payload, error) in rows {
-        refused(&world, &before, rule, Transfer::Lend, &payload, error);
+    for (rule, payload, error, why) in rows {
+        refused(&world, &before, rule, Transfer::Lend, &payload, (error, why));
     }
     for (call, error) in [(0x5100_0016, u32::MAX), (0, u32::MAX), (0x5600_0024, 0)] {
         assert_eq!(world.caller(A).words(call, &[]).0, error, "{call:#x}");
@@ -256,32 +306,48 @@ fn accepts_are_refused_by_the_first_rule_they_break() {
         head.u32(0).0
     };
     let rows = [
-        ("too short", vec![0; 23], 4),
-        ("no such handle", flagged(0x80).into_iter().skip(4).collect::<Vec<_>>(), 4),
-        ("another memory kind", kinds(1, 1), 6),
-        ("another transfer", kinds(0, 2), 6),
-        ("a transfer that does not exist", kinds(0, 9), 6),
-        ("not sanitised at creation", flagged(0x81), 8),
-        ("another label", flagged(0x84), 8),
-        ("an ACL too short", acl(&[[4, 4, 0]]), 8),
-        ("an ACL in another order", acl(&[[5, 6, 0], [4, 4, 0]]), 8),
-        ("an ACL with other rights", acl(&[[4, 6, 0], [5, 6, 0]]), 8),
-        ("mapping for another", for_other(0x88, 5), 3),
-        ("a VM to map for without the flag", for_other(0x80, 5), 6),
-        ("sanitising without the right to write", flagged(0xa0), 6),
-        ("more addresses than runs", at(&[good[0], good[1], good[2], [WINDOW + 0x30000, 4096]]), 6),
-        ("fewer addresses than runs", at(&good[..2]), 6),
-        ("an unaligned address", with(1, [WINDOW + 0x10010, 8192]), 6),
-        ("an address of 45 bits", with(1, [1 << 44, 8192]), 6),
-        ("the highest address", with(1, [u64::MAX - 4095, 8192]), 6),
-        ("another size", with(1, [WINDOW + 0x10000, 4096]), 6),
-        ("the VM's own RAM", with(2, [RAM.0, 4096]), 2),
-        ("an address below what may be accepted", with(0, [0x900_0000, 4096]), 2),
-        ("an address behind the address space", with(0, [(1 << 36) - 4096 + 4096, 4096]), 2),
-        ("a range of the same call", with(2, [WINDOW + 0x11000, 4096]), 2),
+        ("too short", vec![0; 23], 4, Rule::Malformed),
+        (
+            "no such handle",
+            flagged(0x80).into_iter().skip(4).collect::<Vec<_>>(),
+            4,
+            Rule::Malformed,
+        ),
+        ("another memory kind", kinds(1, 1), 6, Rule::Kind),
+        ("another transfer", kinds(0, 2), 6, Rule::Kind),
+        ("a transfer that does not exist", kinds(0, 9), 6, Rule::Kind),
+        ("not sanitised at creation", flagged(0x81), 8, Rule::Validation),
+        ("another label", flagged(0x84), 8, Rule::Validation),
+        ("an ACL too short", acl(&[[4, 4, 0]]), 8, Rule::Validation),
+        ("an ACL in another order", acl(&[[5, 6, 0], [4, 4, 0]]), 8, Rule::Validation),
+        ("an ACL with other rights", acl(&[[4, 6, 0], [5, 6, 0]]), 8, Rule::Validation),
+        ("mapping for another", for_other(0x88, 5), 3, Rule::ForOther),
+        ("a VM to map for without the flag", for_other(0x80, 5), 6, Rule::MapVmid),
+        ("sanitising without the right to write", flagged(0xa0), 6, Rule::SanitizeRights),
+        (
+            "more addresses than runs",
+            at(&[good[0], good[1], good[2], [WINDOW + 0x30000, 4096]]),
+            6,
+            Rule::TooManyAddresses,
+        ),
+        ("fewer addresses than runs", at(&good[..2]), 6, Rule::Unassigned),
+        ("an unaligned address", with(1, [WINDOW + 0x10010, 8192]), 6, Rule::Address),
+        ("an address of 45 bits", with(1, [1 << 44, 8192]), 6, Rule::Address),
+        ("the highest address", with(1, [u64::MAX - 4095, 8192]), 6, Rule::Address),
+        ("another size", with(1, [WINDOW + 0x10000, 4096]), 6, Rule::Address),
+        ("the VM's own RAM", with(2, [RAM.0, 4096]), 2, Rule::NoRange),
+        ("an address below what may be accepted", with(0, [0x900_0000, 4096]), 2, Rule::NoRange),
+        (
+            "an address behind the address space",
+            with(0, [(1 << 36) - 4096 + 4096, 4096]),
+            2,
+            Rule::NoRange,
+        ),
+        ("a range of the same call", with(2, [WINDOW + 0x11000, 4096]), 2, Rule::NoRange),
     ];
-    for (rule, payload, error) in rows {
+    for (rule, payload, error, why) in rows {
         assert_eq!(b.words(message::MEM_ACCEPT, &payload).0, error, "{rule}");
+        assert_eq!(b.last_refusal().rule, why as u16, "{rule}");
         while world.manager.idle(B) {}
         assert_eq!(world.check(), before, "G4: {rule}");
     }
