@@ -117,6 +117,29 @@ pub fn programs(profile: Profile) -> Result<Programs> {
     Ok(Programs(messages.lines().filter_map(executable).collect()))
 }
 
+/// What stands for the tests inside a crate.
+pub(crate) const UNIT: &str = "lib";
+
+/// Builds programs of tests of `rm` with a cargo that is set up for that, or all; gives their names and files.
+pub(crate) fn tests(mut cargo: Command, programs: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+    cargo.args(["test", "--package", "rm", "--no-run", "--message-format=json", "--quiet"]);
+    for program in programs {
+        match *program {
+            UNIT => cargo.arg("--lib"),
+            name => cargo.args(["--test", name]),
+        };
+    }
+    if programs.is_empty() {
+        cargo.args(["--lib", "--tests"]);
+    }
+    let output = cargo.stderr(Stdio::piped()).output().context("cargo could not be started")?;
+    let messages = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        bail!("{}", messages.lines().filter_map(diagnostic).collect::<String>());
+    }
+    Ok(messages.lines().filter_map(executable).collect())
+}
+
 /// What the compiler says to the user, if this message of cargo's is about that.
 pub(crate) fn diagnostic(message: &str) -> Option<String> {
     let message: Value = serde_json::from_str(message).ok()?;

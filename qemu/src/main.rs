@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use package::Board;
 use qemu::scenario;
-use qemu::verb::{bench, check, doctor, flash, image, list, map, monitor, mutate, run};
+use qemu::verb::{bench, check, coverage, doctor, flash, image, list, map, monitor, mutate, run};
 
 /// Runs the resource manager and its VMs under QEMU.
 ///
@@ -117,6 +117,8 @@ enum Verb {
         #[arg(long)]
         write: bool,
     },
+    /// Count which lines of `rm` its tests go through, and list those that are left.
+    Coverage,
     /// Count the instructions of each operation and compare with other hypervisors.
     Bench,
 }
@@ -180,6 +182,7 @@ fn serve(arguments: Arguments) -> Result<ExitCode> {
             monitor::run(&source, &monitor::Options { board, elf, once, save, places })
         }
         Some(Verb::Mutate { filter, write }) => mutate::run(&mutate::Options { filter, write }),
+        Some(Verb::Coverage) => coverage::run(),
         Some(Verb::Bench) => bench::run(),
     }
 }

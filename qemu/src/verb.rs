@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod check;
+pub mod coverage;
 pub mod doctor;
 pub mod flash;
 pub mod image;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::build::{self, workspace};
+use crate::build::{self, UNIT, workspace};
 use crate::launch::Process;
 use crate::mutation::{self, Catchers, Copy, Mutation, TABLE};
 use crate::print::progress;
@@ -21,8 +21,6 @@ use crate::verdict::End;
 const LONGEST: u64 = 150;
 /// What takes longest comes last.
 const SLOW: [&str; 4] = [UNIT, "cells", "faults", "schedules"];
-/// What stands for the tests inside the crate.
-const UNIT: &str = "lib";
 
 /// What a user wants of it.
 #[derive(Debug, Default)]
@@ -165,21 +163,7 @@ impl Bench<'_> {
             cargo.env(format!("CARGO_PROFILE_{profile}_DEBUG"), "0");
             cargo.env(format!("CARGO_PROFILE_{profile}_OPT_LEVEL"), "0");
         }
-        cargo.args(["test", "--package", "rm", "--no-run", "--message-format=json", "--quiet"]);
-        for program in programs {
-            match *program {
-                UNIT => cargo.arg("--lib"),
-                name => cargo.args(["--test", name]),
-            };
-        }
-        let output = cargo.stderr(Stdio::piped()).output().context("cargo could not be started")?;
-        let messages = String::from_utf8_lossy(&output.stdout);
-        ensure!(
-            output.status.success(),
-            "a mistake must compile:\n{}",
-            messages.lines().filter_map(build::diagnostic).collect::<String>()
-        );
-        Ok(messages.lines().filter_map(build::executable).collect())
+        build::tests(cargo, programs).context("a mistake must compile")
     }
 
     /// The first test of a program that fails, as `path::name`.
