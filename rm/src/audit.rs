@@ -5,9 +5,12 @@
 //! for each leaf, so it delays nobody for long, but what it finds is only meaningful in a quiet
 //! system.
 
+use heapless::Vec;
+
 use crate::address::{Ipa, VmIndex};
 use crate::call::Caller;
 use crate::device::Device;
+use crate::heap::View;
 use crate::machine::Machine;
 use crate::manager::Manager;
 use crate::memparcel::attachment::{self, MAX_ATTACHMENTS};
@@ -19,6 +22,9 @@ use crate::operation::budget::Budget;
 use crate::quota::COUNTED;
 use crate::refusal::Resource;
 use crate::stage2::{Next, State};
+
+/// Heaps that one walk over a VM's tables counts.
+const HEAPS: usize = 8;
 
 /// Pages by what they are to the VMs, over all VMs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -96,8 +102,8 @@ impl<M: Machine> Manager<'_, M> {
         let mut report = AuditReport::default();
         let (mut lent_or_shared, mut borrowed, mut charged) = (0, 0, 0);
         let (mut of_devices, mut attachments) = (0, 0);
+        self.count_pages(&mut report)?;
         for vm in self.all() {
-            self.count_leaves(vm, &mut report)?;
             report.frames += u64::from(self.pool().taken(vm));
             let stage2 = self.vm(vm).stage2.lock(self.machine());
             report.tables += u64::from(stage2.tables());
@@ -134,7 +140,6 @@ impl<M: Machine> Manager<'_, M> {
         if lent_or_shared != report.lent + report.shared || borrowed != report.borrowed {
             return Err(Broken::Unaccounted);
         }
-        report.heaps = self.check_heaps()?;
         if of_devices != report.of_devices {
             return Err(Broken::Unaccounted);
         }
@@ -149,47 +154,6 @@ impl<M: Machine> Manager<'_, M> {
         Ok(report)
     }
 
-    /// Each page of a heap is free or in the tables of the VM that is charged for it; the result is how
-    /// many are free.
-    fn check_heaps(&self) -> Result<u64, Broken> {
-        let mut free = 0;
-        for heap in self.heaps().all() {
-            let mut pages = heap.free(self.machine());
-            free += pages;
-            for vm in self.all() {
-                let used = heap.usage(self.machine(), vm).used;
-                if self.pages_of_heap(vm, heap.number) != used {
-                    return Err(Broken::Heap(heap.number));
-                }
-                pages += used;
-            }
-            if pages != heap.pages() {
-                return Err(Broken::Heap(heap.number));
-            }
-        }
-        Ok(free)
-    }
-
-    /// Pages of a heap that the VM owns, whoever else may use them.
-    fn pages_of_heap(&self, vm: VmIndex, number: u32) -> u64 {
-        let (mut at, mut pages) = (Ipa(0), 0);
-        loop {
-            let stage2 = self.vm(vm).stage2.lock(self.machine());
-            match stage2.next_leaf(self.mem(), at, &mut Budget::new(64)) {
-                Next::End => return pages,
-                Next::More(next) => at = next,
-                Next::Leaf(found, leaf) => {
-                    let own = matches!(leaf.state, State::Owned | State::Shared | State::Lent);
-                    let heap = self.heaps().at(leaf.pa).filter(|(heap, _)| heap.number == number);
-                    if own && heap.is_some() {
-                        pages += leaf.pages;
-                    }
-                    at = found.add_pages(leaf.pages);
-                }
-            }
-        }
-    }
-
     fn check_shared(&self) -> Result<(), Broken> {
         for resource in COUNTED {
             let used = self.all().map(|vm| self.vm(vm).meters.of(resource).shared());
@@ -200,24 +164,75 @@ impl<M: Machine> Manager<'_, M> {
         Ok(())
     }
 
-    fn count_leaves(&self, vm: VmIndex, report: &mut AuditReport) -> Result<(), Broken> {
-        let mut at = Ipa(0);
+    /// Counts the pages of all VMs and heaps. Each page of a heap is free or in the tables of the VM that is
+    /// charged for it.
+    fn count_pages(&self, report: &mut AuditReport) -> Result<(), Broken> {
+        let mut heaps = Vec::<_, HEAPS>::new();
+        for heap in self.heaps().all() {
+            if let Err(heap) = heaps.push(heap) {
+                report.heaps += self.count_with(&heaps, &mut AuditReport::default())?;
+                heaps.clear();
+                let _ = heaps.push(heap);
+            }
+        }
+        report.heaps += self.count_with(&heaps, report)?;
+        Ok(())
+    }
+
+    /// Counts the pages of all VMs; the result is how many of these heaps are free.
+    fn count_with(
+        &self,
+        heaps: &[View<'_, M::Relax>],
+        report: &mut AuditReport,
+    ) -> Result<u64, Broken> {
+        let (mut counted, mut free) = ([0; HEAPS], 0);
+        for vm in self.all() {
+            let owned = self.count_leaves(vm, heaps, report)?;
+            for ((heap, owned), counted) in heaps.iter().zip(owned).zip(&mut counted) {
+                if heap.usage(self.machine(), vm).used != owned {
+                    return Err(Broken::Heap(heap.number));
+                }
+                *counted += owned;
+            }
+        }
+        for (heap, counted) in heaps.iter().zip(counted) {
+            let left = heap.free(self.machine());
+            if counted + left != heap.pages() {
+                return Err(Broken::Heap(heap.number));
+            }
+            free += left;
+        }
+        Ok(free)
+    }
+
+    /// Counts the pages of a VM; the result is how many of each heap it owns, whoever else may use them.
+    fn count_leaves(
+        &self,
+        vm: VmIndex,
+        heaps: &[View<'_, M::Relax>],
+        report: &mut AuditReport,
+    ) -> Result<[u64; HEAPS], Broken> {
+        let (mut at, mut of_heaps) = (Ipa(0), [0; HEAPS]);
         loop {
             let stage2 = self.vm(vm).stage2.lock(self.machine());
             match stage2.next_leaf(self.mem(), at, &mut Budget::new(64)) {
-                Next::End => return Ok(()),
+                Next::End => return Ok(of_heaps),
                 Next::More(next) => at = next,
                 Next::Leaf(found, leaf) => {
-                    let count = match leaf.state {
-                        State::Owned => &mut report.owned,
-                        State::Shared => &mut report.shared,
-                        State::Lent => &mut report.lent,
-                        State::Borrowed => &mut report.borrowed,
+                    let (count, is_own) = match leaf.state {
+                        State::Owned => (&mut report.owned, true),
+                        State::Shared => (&mut report.shared, true),
+                        State::Lent => (&mut report.lent, true),
+                        State::Borrowed => (&mut report.borrowed, false),
                         State::Claimed => return Err(Broken::Busy),
                         // Reserved addresses and registers are nobody's RAM.
-                        State::Held | State::Device | State::Absent => &mut 0,
+                        State::Held | State::Device | State::Absent => (&mut 0, false),
                     };
                     *count += leaf.pages;
+                    let mut counts = heaps.iter().zip(&mut of_heaps).filter(|_| is_own);
+                    if let Some((_, pages)) = counts.find(|(heap, _)| heap.has(leaf.pa)) {
+                        *pages += leaf.pages;
+                    }
                     at = found.add_pages(leaf.pages);
                 }
             }

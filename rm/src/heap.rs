@@ -393,6 +393,11 @@ impl<'a, R: lock::Strategy> View<'a, R> {
         true
     }
 
+    /// Whether the page is this heap's.
+    pub(crate) fn has(&self, pa: Pa) -> bool {
+        self.range_of(pa).is_some()
+    }
+
     fn range_of(&self, pa: Pa) -> Option<&'a Blocks> {
         self.heap.ranges.iter().find(|range| {
             pa.page().checked_sub(range.pa.page()).is_some_and(|offset| offset < range.pages)
@@ -475,7 +480,8 @@ impl<'s, R: lock::Strategy> Heaps<'s, R> {
 
     pub(crate) fn all(&self) -> impl Iterator<Item = View<'s, R>> {
         let (places, words) = (self.places, self.words);
-        (0..).zip(places).filter_map(move |(number, place)| {
+        // They are filled in their order.
+        (0..).zip(places).map_while(move |(number, place)| {
             let heap = place.0.get()?;
             Some(View { number, heap, words: &words[heap.words.clone()] })
         })

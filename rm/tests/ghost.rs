@@ -1,24 +1,26 @@
 //! Random histories of all VMs against a specification of ownership that knows nothing of descriptors.
 //!
-//! The specification is `ghost/model.rs`: a map from a VM's page to what the VM may do there and which machine
-//! page it is, a list of parcels, and what was last written to a machine page. Each step of a history is a
-//! call, the death of a VM, or a question that must change nothing. After every step the answer is compared,
-//! and every page of every VM is read back from its tables; the machine is asked for stale translations
-//! (G5) and conservation is checked (G8). Content, memory types and caches take longer and are
-//! compared every eighth step; VMs write between the calls, over caches that lose what they may.
+//! The specification is `ghost/model.rs`, with a page for each concern beside it: a map from a VM's page to
+//! what the VM may do there and which machine page it is, a list of parcels, with who wants what done at the
+//! end of its part and which devices have a part in it, what is taken of heaps, and the bytes of memory. Each
+//! step of a history is a call, the death of a VM, or a question that must change nothing. After every step
+//! the answer is compared, every page of every VM and every device is read back from its tables, and the rings
+//! of every bell are counted; the machine is asked for stale translations (G5) and conservation is checked (G8).
+//! All content, memory types, caches and heaps take longer and are compared every eighth step; VMs and devices
+//! write between the calls, over caches that lose what they may.
 //!
 //! The number of histories grows with the square of `RM_EFFORT`. One that fails is made shorter as long as it still fails, and
 //! what is left is printed with the seed and the steps; `RM_SEED` and `RM_STEPS` play them again.
 
-#[path = "ghost/model.rs"]
-mod model;
-#[path = "ghost/story.rs"]
-mod story;
+mod ghost {
+    pub(crate) mod model;
+    pub(crate) mod story;
+}
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use story::Story;
+use ghost::story::Story;
 
 /// Steps of a history.
 const STEPS: u32 = 4000;

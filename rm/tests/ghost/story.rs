@@ -1,19 +1,25 @@
 //! Random calls to the manager, each told to the model too, and what is compared behind each.
 
-use rm::address::{Ipa, Pa, VmIndex};
+mod compare;
+mod devices;
+mod grants;
+mod heaps;
+
+use std::collections::BTreeSet;
+
+use rm::address::VmIndex;
 use rm::machine::Features;
-use rm::machine::fake::world::{Guest, RAM, World, accept, by_handle, offer, vm};
-use rm::stage2::{Access, MemoryType};
+use rm::machine::fake::world::{Guest, RAM, RAM_PAGES, World, accept, by_handle, offer, vm};
 use rm_abi::extension::{self, Policy, RevokeFlags, SetPolicyRequest, TrimFlags, TrimRequest};
-use rm_abi::{AcceptFlags, CreateFlags, Handle, Transfer, message};
+use rm_abi::{AcceptFlags, CreateFlags, EncodeError, Handle, Transfer, message};
 
-use crate::model::{Answer, Model, Page, Parcel, VMS, Wishes};
+use super::model::wills::CHANNELS;
+use super::model::{Answer, FIRST, Model, PAGE, Page, Parcel, SPAN, VMS, Wishes};
 
-/// The pages of RAM that calls name: some before and some after a block's end.
-const FIRST: u64 = RAM.0 + 0x20_0000 - 8 * 4096;
-const SPAN: u64 = 24;
 /// Where borrowers map, again across a block's end.
-const WINDOW: u64 = 0x8020_0000 - 8 * 4096;
+const WINDOW: u64 = 0x8020_0000 - 8 * PAGE;
+/// Bytes of a page that are written more often than others.
+const SPOTS: [u64; 4] = [0, 0x1ff, 0x7c0, 0xfff];
 /// Calls that move no page, whatever they are answered.
 const QUESTIONS: [u32; 20] = [
     message::MEM_NOTIFY,
@@ -53,6 +59,20 @@ impl Dice {
         self.roll(VMS.into()) as u8
     }
 
+    /// Where a VM may want so many pages. Behind the RAM that is looked at there is more of it.
+    fn place(&mut self, pages: u64) -> u64 {
+        match self.roll(3) {
+            0 if pages <= SPAN => FIRST + self.roll(SPAN + 1 - pages) * PAGE,
+            _ => WINDOW + self.roll(2 * SPAN) * PAGE,
+        }
+    }
+
+    /// A byte of a page.
+    fn spot(&mut self) -> u64 {
+        let spot = self.roll(5) as usize;
+        SPOTS.get(spot).copied().unwrap_or_else(|| self.roll(PAGE))
+    }
+
     fn once_in(&mut self, sides: u64) -> bool {
         self.roll(sides) == 0
     }
@@ -62,6 +82,8 @@ pub(crate) struct Story {
     seed: u64,
     world: World,
     model: Model,
+    /// Where some VM had something that is not looked at anyway.
+    elsewhere: BTreeSet<u64>,
     pub(crate) successes: u64,
     /// Says what it does.
     pub(crate) tells: bool,
@@ -79,15 +101,21 @@ impl Story {
     pub(crate) fn new(seed: u64) -> Self {
         let features =
             Features { forced_write_back: seed.is_multiple_of(2), ..Features::default() };
-        let world = World::with_features(&[vm(3), vm(4), vm(5)], features);
-        let mut model = Model::default();
-        for vm in 0..VMS {
-            let base = World::pa_of(VmIndex(vm)).0 + (FIRST - RAM.0);
-            for page in 0..SPAN {
-                model.pages.insert((vm, FIRST + page * 4096), Page::Owned(base + page * 4096));
-            }
+        let features = Features { smmu: true, ..features };
+        let mut vms = [vm(3), vm(4), vm(5), vm(6)];
+        devices::describe(&mut vms);
+        let world = World::without_memory(&vms, features);
+        for vm in (0..VMS).map(VmIndex) {
+            world.manager.give(vm, RAM, World::pa_of(vm), RAM_PAGES).expect("the range is free");
         }
-        Self { seed, world, model, successes: 0, tells: false }
+        for ((one, at_one), (other, at_other)) in CHANNELS {
+            let ends = ((VmIndex(one), at_one), (VmIndex(other), at_other));
+            world.manager.connect_doorbells(ends.0, ends.1);
+        }
+        let mut model = Model::new();
+        heaps::make(&world, &mut model);
+        let elsewhere = BTreeSet::new();
+        Self { seed, world, model, elsewhere, successes: 0, tells: false }
     }
 
     /// The step with this number. Its dice are its own, so it can be played without those before it.
@@ -95,7 +123,7 @@ impl Story {
         let mixed = (self.seed << 32 | u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut dice = Dice(mixed | 1);
         dice.roll(2);
-        let what = dice.roll(30);
+        let what = dice.roll(50);
         let (said, expected) = match what {
             0..7 => self.offer(&mut dice),
             7..13 => self.accept(&mut dice),
@@ -105,7 +133,17 @@ impl Story {
             21..23 => self.set_policy(&mut dice),
             23..26 => self.trim(&mut dice),
             26..28 => self.revoke(&mut dice),
-            28 => self.ask(&mut dice),
+            28..31 => self.set_will(&mut dice),
+            31..35 => self.copy(&mut dice),
+            35..37 => self.set_window(&mut dice),
+            37..40 => self.attach(&mut dice),
+            40..42 => self.map(&mut dice),
+            42 => self.unmap(&mut dice),
+            43 => self.detach(&mut dice),
+            44 => self.access(&mut dice),
+            45..47 => self.alloc(&mut dice),
+            47 => self.free(&mut dice),
+            48 => self.ask(&mut dice),
             _ if dice.once_in(3) => self.die(&mut dice),
             _ => self.ask(&mut dice),
         };
@@ -187,19 +225,22 @@ impl Story {
         flags.set(AcceptFlags::VALIDATE_SANITIZED, wiped);
         flags.set(AcceptFlags::SANITIZE, wipe);
         let all = units.iter().sum::<usize>() as u64;
-        // Behind what is looked at there is more of the VM's RAM.
-        let mut place = || match dice.roll(3) {
-            0 if all <= SPAN => FIRST + dice.roll(SPAN + 1 - all) * 4096,
-            _ => WINDOW + dice.roll(2 * SPAN) * 4096,
-        };
-        let ranges = if all.is_multiple_of(2) {
+        let mut place = || dice.place(all);
+        let (asked, ranges) = if all.is_multiple_of(2) {
             flags |= AcceptFlags::MAP_CONTIGUOUS;
-            vec![(place(), all)]
+            let asked = vec![(place(), all)];
+            // The manager finds the address, or the VM says it.
+            if dice.once_in(3) {
+                (vec![], vec![(self.model.room(vm, all), all)])
+            } else {
+                (asked.clone(), asked)
+            }
         } else {
-            units.iter().map(|&unit| (place(), unit as u64)).collect()
+            let asked: Vec<_> = units.iter().map(|&unit| (place(), unit as u64)).collect();
+            (asked.clone(), asked)
         };
-        self.tell(format_args!("VM {vm}: accept {handle:#x} {transfer:?} {ranges:x?} {flags:?}"));
-        let request = accept(handle, transfer, flags, &ranges);
+        self.tell(format_args!("VM {vm}: accept {handle:#x} {transfer:?} {asked:x?} {flags:?}"));
+        let request = accept(handle, transfer, flags, &asked);
         let said = self.caller(vm, dice).words(message::MEM_ACCEPT, &request).0;
         let at = each(&ranges).concat();
         (answer(said), self.model.accept(vm, handle, transfer, &at, (wiped, wipe)))
@@ -236,9 +277,8 @@ impl Story {
         let uncached = dice.once_in(2);
         let policy = if uncached { Policy::Uncached } else { Policy::Cached };
         self.tell(format_args!("VM {vm}: policy of {handle:#x} is {policy:?}"));
-        let mut payload = [0; SetPolicyRequest::SIZE];
         let request = SetPolicyRequest { handle: Handle(handle), policy };
-        request.encode(&mut payload).expect("it fits");
+        let payload = encoded(|into| request.encode(into));
         let said = self.caller(vm, dice).words(extension::SET_POLICY, &payload).0;
         (answer(said), self.model.set_policy(vm, handle, uncached))
     }
@@ -252,10 +292,9 @@ impl Story {
         let wipe = dice.once_in(4);
         let flags = if wipe { TrimFlags::SANITIZE } else { TrimFlags::empty() };
         self.tell(format_args!("VM {vm}: trim {handle:#x} at {first}, {count} pages, {flags:?}"));
-        let mut payload = [0; TrimRequest::SIZE];
-        let (offset, size) = (first * 4096, count * 4096);
+        let (offset, size) = (first * PAGE, count * PAGE);
         let request = TrimRequest { handle: Handle(handle), flags, offset, size };
-        request.encode(&mut payload).expect("it fits");
+        let payload = encoded(|into| request.encode(into));
         let said = self.caller(vm, dice).words(extension::TRIM, &payload).0;
         (answer(said), self.model.trim(vm, handle, first as usize, count as usize, wipe))
     }
@@ -298,15 +337,16 @@ impl Story {
     /// Ranges of pages, mostly such that the VM owns them.
     fn random_ranges(&self, vm: u8, dice: &mut Dice) -> Vec<(u64, u64)> {
         let owned = |at: u64| matches!(self.model.pages.get(&(vm, at)), Some(Page::Owned(_)));
-        let own: Vec<_> = ram().chain(window()).filter(|&at| owned(at)).collect();
+        let all = self.model.pages.range((vm, 0)..=(vm, u64::MAX)).map(|((_, at), _)| *at);
+        let own: Vec<_> = all.filter(|&at| owned(at)).collect();
         let ranges = (0..1 + dice.roll(3)).map(|_| {
             if own.is_empty() || dice.once_in(6) {
                 let first = dice.roll(SPAN);
-                return (FIRST + first * 4096, 1 + dice.roll((SPAN - first).min(6)));
+                return (FIRST + first * PAGE, 1 + dice.roll((SPAN - first).min(6)));
             }
             let at = own[dice.roll(own.len() as u64) as usize];
             let most = 1 + dice.roll(6);
-            let run = (0..most).take_while(|page| owned(at + page * 4096)).count() as u64;
+            let run = (0..most).take_while(|page| owned(at + page * PAGE)).count() as u64;
             (at, run)
         });
         ranges.collect()
@@ -333,76 +373,27 @@ impl Story {
             index => parcels.get(index).map_or(0x1234, |parcel| parcel.handle),
         }
     }
+}
 
-    fn compare(&mut self, number: u32, dice: &mut Dice) {
-        for vm in (0..VMS).map(VmIndex) {
-            self.world.manager.with_page(vm, |page| {
-                for at in ram().chain(window()) {
-                    let reach = self.model.pages.get(&(vm.0, at)).and_then(|page| page.reach());
-                    for (access, bit) in
-                        [(Access::Read, 4), (Access::Write, 2), (Access::Execute, 1)]
-                    {
-                        let found = page(Ipa(at), access).map(|page| page.pa);
-                        let expected = reach.filter(|(_, rights)| rights & bit != 0);
-                        let expected = expected.map(|(pa, _)| Pa(pa));
-                        assert_eq!(found, expected, "{vm:?} at {at:#x}, {access:?}");
-                    }
-                }
-            });
-        }
-        self.world.manager.machine().check_no_stale();
-        let report = self.world.manager.audit().expect("G8: nothing is lost");
-        assert_eq!(report.parcels, self.model.parcels.len() as u64, "step {number}");
-        if number.is_multiple_of(8) {
-            self.compare_content();
-            self.world.check();
-        }
-        if number.is_multiple_of(3) {
-            self.write(dice);
-        }
-    }
-
-    /// What every VM reads, and how it may cache it.
-    fn compare_content(&self) {
-        for (&(vm, at), page) in &self.model.pages {
-            let Some((pa, rights)) = page.reach() else { continue };
-            if rights & 4 == 0 {
-                continue;
-            }
-            let vm = VmIndex(vm);
-            let found = self.world.manager.with_page(vm, |page| page(Ipa(at), Access::Read));
-            let uncached = self.model.uncached.contains(&pa);
-            let memory = if uncached { MemoryType::NonCacheable } else { MemoryType::WriteBack };
-            assert_eq!(found.map(|page| page.memory), Some(memory), "{vm:?} at {at:#x}");
-            let content = self.model.content.get(&pa).copied().unwrap_or(0);
-            assert_eq!(self.world.cpu(vm).read(Ipa(at)), Ok(content), "{vm:?} at {at:#x}");
-        }
-    }
-
-    /// VMs write to some of the pages that they may write to.
-    fn write(&mut self, dice: &mut Dice) {
-        let spots: Vec<_> = self.model.pages.iter().map(|(spot, page)| (*spot, *page)).collect();
-        for _ in 0..6 {
-            let ((vm, at), page) = spots[dice.roll(spots.len() as u64) as usize];
-            let Some((pa, rights)) = page.reach() else { continue };
-            if rights & 2 != 0 {
-                let (cpu, value) = (self.world.cpu(VmIndex(vm)), dice.roll(256) as u8);
-                let allows = |at, access| self.world.manager.allows(VmIndex(vm), at, access);
-                assert_eq!(cpu.retrying(Ipa(at), Access::Write, allows), Ok(Pa(pa)));
-                cpu.write(Ipa(at), value).expect("it was just allowed");
-                self.model.content.insert(pa, value);
-            }
-        }
-    }
+/// The bytes of a request.
+fn encoded(encode: impl FnOnce(&mut [u8]) -> Result<usize, EncodeError>) -> Vec<u8> {
+    let mut payload = vec![0; 256];
+    let length = encode(&mut payload).expect("it fits");
+    payload.truncate(length);
+    payload
 }
 
 fn ram() -> impl Iterator<Item = u64> {
-    (0..SPAN).map(|page| FIRST + page * 4096)
+    (0..SPAN).map(|page| FIRST + page * PAGE)
 }
 
-/// Where accepts of parcels can reach.
+/// Where accepts of parcels can reach, if they choose.
 fn window() -> impl Iterator<Item = u64> {
-    (0..4 * SPAN).map(|page| WINDOW + page * 4096)
+    (0..4 * SPAN).map(|page| WINDOW + page * PAGE)
+}
+
+fn is_usual(at: u64) -> bool {
+    (FIRST..FIRST + SPAN * PAGE).contains(&at) || (WINDOW..WINDOW + 4 * SPAN * PAGE).contains(&at)
 }
 
 /// Other VMs with rights, and the owner of a share.
@@ -422,6 +413,6 @@ fn random_list(dice: &mut Dice, vm: u8, transfer: Transfer) -> Vec<(u8, u8)> {
 
 /// Every page of each range.
 fn each(ranges: &[(u64, u64)]) -> Vec<Vec<u64>> {
-    let pages = |&(at, pages): &(u64, u64)| (0..pages).map(|page| at + page * 4096).collect();
+    let pages = |&(at, pages): &(u64, u64)| (0..pages).map(|page| at + page * PAGE).collect();
     ranges.iter().map(pages).collect()
 }
