@@ -23,7 +23,7 @@ use rm::machine::fake::world::{Guest, RAM, Said, Turn, World, by_handle, offer, 
 use rm::machine::fake::{Point, schedule_with};
 use rm::operation::STEP;
 use rm::operation::budget::Budget;
-use rm::quota::Quotas;
+use rm::quota::{Amounts, Quotas};
 use rm::stage2::Access;
 use rm_abi::extension::{Policy, REVOKE, SET_POLICY, TRIM, TrimFlags, TrimRequest};
 use rm_abi::hypercall::{DOORBELL_RECEIVE, DOORBELL_SEND};
@@ -194,7 +194,11 @@ struct Play {
 }
 
 fn world(vms: usize) -> World {
-    let quotas = Quotas { frames: 20, frames_reserved: 20, parcels: 2, ..vm(3).quotas };
+    world_with(vms, Amounts::ALL)
+}
+
+fn world_with(vms: usize, guaranteed: Amounts) -> World {
+    let quotas = Quotas { frames: 20, frames_reserved: 20, parcels: 2, guaranteed, ..vm(3).quotas };
     let all = [3, 4, 5].map(|vmid| VmConfig { quotas, ..vm(vmid) });
     World::small(&all[..vms])
 }
@@ -212,6 +216,13 @@ fn offered(vms: usize, transfer: Transfer, step: u32) -> Scene {
         (Transfer::Lend, _) => &[(4, 6), (5, 6)],
     };
     let handle = world.caller(A).offer(transfer, acl, &RUNS).unwrap();
+    Scene { world, handle, step }
+}
+
+/// A donation to B, in a world where the next parcel, whoever makes it, has the record of one that ends.
+fn donated(step: u32) -> Scene {
+    let world = world_with(3, Amounts { parcels: 0, ..Amounts::ALL });
+    let handle = world.caller(A).offer(Transfer::Donate, &[(4, 7)], &RUNS).unwrap();
     Scene { world, handle, step }
 }
 
@@ -385,7 +396,7 @@ const PLAYS: &[Play] = &[
     },
     Play {
         name: "a lookup while another VM takes the record",
-        setup: |step| offered(3, Transfer::Donate, step),
+        setup: donated,
         cpus: &[look_up, |scene| {
             scene.caller(B).accept(scene.handle, Transfer::Donate, &PLACES)?;
             scene.caller(C).offer(Transfer::Donate, &[(4, 7)], &RUNS)

@@ -17,10 +17,12 @@ use crate::mutation::{self, Catchers, Copy, Mutation, TABLE};
 use crate::print::progress;
 use crate::verdict::End;
 
-/// How long a program of tests may take, in seconds; without a mistake the longest takes half a minute.
+/// How long a program of tests may take, in seconds. What ends by this is taken to have noticed something,
+/// so it is much more than a program takes without a mistake: then half a minute at most.
 const LONGEST: u64 = 150;
-/// What takes longest comes last.
+/// What takes longest comes last, and may take longer: without a mistake four minutes of a processor.
 const SLOW: [&str; 4] = [UNIT, "cells", "faults", "schedules"];
+const LONGEST_OF_SLOW: u64 = 1200;
 
 /// What a user wants of it.
 #[derive(Debug, Default)]
@@ -174,7 +176,9 @@ impl Bench<'_> {
         command.args(only);
         command.stdout(File::create(&output)?).stderr(Stdio::null()).stdin(Stdio::null());
         let mut process = Process::start(&mut command)?;
-        let end = process.end(Instant::now() + Duration::from_secs(LONGEST), LONGEST)?;
+        let is_slow = SLOW.contains(&name) || name == "rm";
+        let longest = if is_slow { LONGEST_OF_SLOW } else { LONGEST };
+        let end = process.end(Instant::now() + Duration::from_secs(longest), longest)?;
         if end == End::Code(0) {
             return Ok(None);
         }
