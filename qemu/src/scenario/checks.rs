@@ -11,6 +11,7 @@ use super::{Guest, Machine, Scenario, guest, link};
 /// All of them.
 pub const ALL: &[Scenario] = &[
     HOSTILE,
+    GRANT_BUFFERS,
     VECTORS,
     FORGE,
     SMP,
@@ -349,6 +350,24 @@ pub(super) const CLOCK: Scenario = Scenario {
         edge: false,
     }],
     log: &["alarm 1 rang while I slept", "a masked alarm waited"],
+    ..Scenario::USUAL
+};
+
+const GRANT_BUFFERS: Scenario = Scenario {
+    name: "grant-buffers",
+    about: "a buffer becomes grants and grants a buffer, with limits, and nobody waits for who has them",
+    guests: &[
+        Guest { program: "grant_buffer_owner", vm: guest("A", VMID_A) },
+        Guest { program: "grant_buffer_user", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
+    ],
+    channels: &[link(0, 1, LINK_AB)],
+    log: &[
+        "my limit, which is set first",
+        "my peer has every page still",
+        "I waited 3 ms for the buffer to be closed, in vain",
+        "each page came home as soon as my peer had released it",
+        "conservation holds",
+    ],
     ..Scenario::USUAL
 };
 

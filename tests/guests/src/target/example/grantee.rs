@@ -4,18 +4,17 @@
 use rm_client::Handle;
 use rm_client::front::Errno;
 use rm_client::front::gntdev::{
-    Buffers, COPY_DEST_GRANT, COPY_SOURCE_GRANT, CopySegment, CopySide, Done, GRANT_COPY, GntDev,
-    GrantCopy, GrantPlace, GrantRef, MAP_GRANT_REF, MapGrantRef, NOTIFY_CLEAR_BYTE,
-    NOTIFY_SEND_EVENT, Place, Program, SET_UNMAP_NOTIFY, UNMAP_GRANT_REF, UnmapGrantRef,
-    UnmapNotify,
+    COPY_DEST_GRANT, COPY_SOURCE_GRANT, CopySegment, CopySide, GRANT_COPY, GrantCopy, GrantPlace,
+    NOTIFY_CLEAR_BYTE, NOTIFY_SEND_EVENT, SET_UNMAP_NOTIFY, UnmapNotify,
 };
 use rm_client::hvc::Hvc;
-use rm_client::{Acceptance, ErrorCode, Session, Transfer, pages};
-use zerocopy::{FromBytes, IntoBytes};
+use rm_client::{Acceptance, ErrorCode, Transfer, pages};
+use zerocopy::IntoBytes;
 
 use super::granter::{READABLE, TEXT, WINDOW_AT, WINDOWED};
 use crate::channel::Channel;
 use crate::demo::refused;
+use crate::gntdev::{ARG, Open, done};
 use crate::layout::{LINK_AB, PAGE, PAGES, VMID_A, WINDOW};
 use crate::{life, memory, probe};
 
@@ -29,110 +28,21 @@ pub(crate) const ALIVE_AT: u64 = 0x7f8;
 /// The flag of the granter's doorbell.
 pub(crate) const FLAG: u32 = 5;
 
-/// Where the program's struct is, in addresses of its own.
-const ARG: u64 = 0xffff_0000_0000;
-
-/// A program that calls the driver: its struct, and memory that it has where the VM has it.
-struct Task([u8; 256]);
-
-impl Task {
-    fn part(&mut self, at: u64, length: usize) -> Result<&mut [u8], Errno> {
-        let first = at.checked_sub(ARG).ok_or(Errno::EFAULT)? as usize;
-        let end = first.checked_add(length).ok_or(Errno::EFAULT)?;
-        self.0.get_mut(first..end).ok_or(Errno::EFAULT)
-    }
-}
-
-impl Program for Task {
-    fn read(&mut self, at: u64, into: &mut [u8]) -> Result<(), Errno> {
-        into.copy_from_slice(self.part(at, into.len())?);
-        Ok(())
-    }
-
-    fn write(&mut self, at: u64, from: &[u8]) -> Result<(), Errno> {
-        self.part(at, from.len())?.copy_from_slice(from);
-        Ok(())
-    }
-
-    fn address(&mut self, at: u64, _: bool) -> Result<u64, Errno> {
-        Ok(at)
-    }
-}
-
-/// This VM has no descriptors for buffers.
-impl Buffers for Task {
-    fn room(&mut self, _: u32) -> Result<u64, Errno> {
-        Err(Errno::ENOMEM)
-    }
-    fn free(&mut self, _: u64, _: u32) {}
-    fn install(&mut self, _: u64, _: u32) -> Result<u32, Errno> {
-        Err(Errno::ENOMEM)
-    }
-    fn size(&mut self, _: u32) -> Result<u64, Errno> {
-        Err(Errno::EBADF)
-    }
-    fn page(&mut self, _: u32, _: u32) -> Result<u64, Errno> {
-        Err(Errno::EBADF)
-    }
-}
-
-/// The device, and who uses it.
-struct Open {
-    session: Session<Hvc>,
-    device: GntDev<8>,
-    task: Task,
-}
-
-impl Open {
-    fn ioctl(&mut self, number: u32, parts: &[&[u8]]) -> Result<(), Errno> {
-        let mut at = 0;
-        for part in parts {
-            self.task.0[at..at + part.len()].copy_from_slice(part);
-            at += part.len();
-        }
-        let done = self.device.ioctl(&mut self.session, &mut self.task, number, ARG)?;
-        assert!(done == Done::Now);
-        Ok(())
-    }
-
-    fn map(&mut self, handles: &[Handle]) -> Result<u64, Errno> {
-        let mut refs = [GrantRef { domid: VMID_A.into(), grant: 0 }; GRANTS as usize];
-        refs.iter_mut().zip(handles).for_each(|(place, handle)| place.grant = handle.0);
-        let count = handles.len() as u32;
-        let head = MapGrantRef { count, pad: 0, index: 0 };
-        self.ioctl(MAP_GRANT_REF, &[head.as_bytes(), refs.as_bytes()])?;
-        let MapGrantRef { index, .. } =
-            MapGrantRef::read_from_prefix(&self.task.0).expect("the buffer is longer").0;
-        let place = Place { vaddr: WINDOW, ipa: WINDOW, writable: true };
-        let mapped = self.device.map(&mut self.session, (index, count), place);
-        mapped.map(|()| index).inspect_err(|_| {
-            let back = self.unreserve(index, count);
-            assert!(back.is_ok());
-        })
-    }
-
-    fn unreserve(&mut self, index: u64, count: u32) -> Result<(), Errno> {
-        self.ioctl(UNMAP_GRANT_REF, &[UnmapGrantRef { index, count, pad: 0 }.as_bytes()])
-    }
-
-    /// Copies segments one after the other; the status of each.
-    fn copy<const N: usize>(&mut self, segments: [CopySegment; N]) -> Result<[i16; N], Errno> {
-        let head = GrantCopy { count: N as u32, pad: 0, segments: ARG + 16 };
-        self.ioctl(GRANT_COPY, &[head.as_bytes(), segments.as_bytes()])?;
-        let size = size_of::<CopySegment>();
-        let done = |n| CopySegment::read_from_prefix(&self.task.0[16 + n * size..]);
-        Ok(core::array::from_fn(|n| done(n).expect("the buffer is longer").0.status))
-    }
-}
-
-fn done<T>(what: &str, outcome: Result<T, Errno>) -> T {
-    outcome.unwrap_or_else(|errno| panic!("{what}: {errno}"))
+/// Copies segments one after the other; the status of each.
+fn copy<const N: usize>(
+    open: &mut Open<Hvc>,
+    segments: [CopySegment; N],
+) -> Result<[i16; N], Errno> {
+    let head = GrantCopy { count: N as u32, pad: 0, segments: ARG + 16 };
+    open.ioctl(GRANT_COPY, &[head.as_bytes(), segments.as_bytes()])?;
+    let segment = |n| open.task.answer::<CopySegment>(16 + n * size_of::<CopySegment>());
+    Ok(core::array::from_fn(|n| segment(n).status))
 }
 
 /// The program.
 pub fn main() {
     let peer = Channel::peer(LINK_AB);
-    let mut open = Open { session: life::session(), device: GntDev::new(), task: Task([0; 256]) };
+    let mut open = Open::new(life::session());
     let mut handles: [Handle; GRANTS as usize] = core::array::from_fn(|_| peer.hear_handle());
     let mut wrong = handles;
     wrong[2] = Handle(wrong[2].0 ^ 1 << 20);
@@ -176,7 +86,7 @@ pub fn main() {
 }
 
 /// What the peer lets this VM copy, and what it does not.
-fn copies(open: &mut Open, peer: &Channel) {
+fn copies(open: &mut Open<Hvc>, peer: &Channel) {
     let (readable, windowed) = (peer.hear_handle(), peer.hear_handle());
     let own = PAGES + READABLE * PAGE;
     let of = |handle: Handle, offset: u64| {
@@ -190,14 +100,17 @@ fn copies(open: &mut Open, peer: &Channel) {
     let (first, size) = WINDOW_AT;
     let statuses = done(
         "copying",
-        open.copy([
-            segment(of(readable, 0), CopySide(own), PAGE, COPY_SOURCE_GRANT),
-            segment(CopySide(own), of(readable, 0), 8, COPY_DEST_GRANT),
-            segment(of(windowed, first), CopySide(own + PAGE), size, COPY_SOURCE_GRANT),
-            segment(of(windowed, first - 1), CopySide(own + PAGE), size, COPY_SOURCE_GRANT),
-            segment(of(windowed, first), CopySide(own + PAGE), size + 1, COPY_SOURCE_GRANT),
-            segment(CopySide(own), of(windowed, first), size, COPY_DEST_GRANT),
-        ]),
+        copy(
+            open,
+            [
+                segment(of(readable, 0), CopySide(own), PAGE, COPY_SOURCE_GRANT),
+                segment(CopySide(own), of(readable, 0), 8, COPY_DEST_GRANT),
+                segment(of(windowed, first), CopySide(own + PAGE), size, COPY_SOURCE_GRANT),
+                segment(of(windowed, first - 1), CopySide(own + PAGE), size, COPY_SOURCE_GRANT),
+                segment(of(windowed, first), CopySide(own + PAGE), size + 1, COPY_SOURCE_GRANT),
+                segment(CopySide(own), of(windowed, first), size, COPY_DEST_GRANT),
+            ],
+        ),
     );
     println!("six copies without a mapping, each with a status of its own: {statuses:?}");
     assert!(statuses == [0, -8, 0, -10, -10, 0]);
