@@ -164,7 +164,7 @@ fn leaves_room<M: Machine>(caller: Caller<'_, '_, M>, parcel: &Memparcel) -> boo
         return true;
     }
     let waits = |vm: &VmIndex| {
-        parcel.parties >> vm.0 & 1 == 1
+        parcel.is_party(*vm)
             && !caller.manager.vm(*vm).devices.is_empty()
             && attachments.first_of(*vm).is_none()
     };
