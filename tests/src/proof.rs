@@ -26,12 +26,17 @@ pub fn doubt(proof: &str) -> Option<String> {
     (!is_test(&source, test)).then(|| format!("{path} has no test {test}"))
 }
 
-/// Whether a source has a function of this name that is a test.
+/// Whether a source has a function of this name that is a test, or a scene of which `scenes!` makes one.
 fn is_test(source: &str, name: &str) -> bool {
     let lines: Vec<_> = source.lines().map(str::trim).collect();
     let is_head = |line: &str| {
         line.strip_prefix("fn ").is_some_and(|rest| rest.split('(').next() == Some(name))
     };
+    let scene = format!("{name}: \"");
+    let mut scenes = lines.iter().skip_while(|line| **line != "scenes! {");
+    if scenes.any(|line| line.starts_with(&scene)) {
+        return true;
+    }
     lines.iter().enumerate().any(|(index, line)| {
         let marks = lines[..index].iter().rev().take_while(|line| line.starts_with("#["));
         is_head(line) && marks.into_iter().any(|mark| *mark == "#[test]")
