@@ -11,6 +11,7 @@ pub mod console;
 pub mod demo;
 pub mod el2;
 pub mod examples;
+pub mod hostile;
 pub mod mailbox;
 pub mod manifest;
 pub mod map;
@@ -159,6 +160,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         .into_iter()
         .chain(&bench::RESIDENCY[..2])
         .chain(examples::ALL)
+        .chain(hostile::ALL)
         .chain(checks::ALL)
         .chain(mailbox::ALL)
         .chain(console::ALL)

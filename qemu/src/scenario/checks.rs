@@ -10,7 +10,6 @@ use super::{Guest, Machine, Scenario, guest, link};
 
 /// All of them.
 pub const ALL: &[Scenario] = &[
-    HOSTILE,
     GRANT_BUFFERS,
     VECTORS,
     FORGE,
@@ -39,20 +38,6 @@ pub const ALL: &[Scenario] = &[
     ON_A57,
     ON_MAX,
 ];
-
-const HOSTILE: Scenario = Scenario {
-    name: "hostile",
-    about: "VMs send every malformed call and touch what is not theirs; EL2 does not mind",
-    guests: &[
-        Guest { program: "hostile", vm: guest("A", VMID_A) },
-        Guest { program: "hostile", vm: Vm { cpus: [1, 0], ..guest("B", VMID_B) } },
-    ],
-    channels: &[link(0, 1, LINK_AB)],
-    // Semihosting would serve a guest as well: it could end the machine.
-    semihosting: false,
-    log: &[" malformed calls were refused, each with its code"],
-    ..Scenario::USUAL
-};
 
 const VECTORS: Scenario = Scenario {
     name: "vectors-replay",

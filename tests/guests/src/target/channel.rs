@@ -58,10 +58,15 @@ impl Channel {
         self.out.sent.store(sent + 1, Ordering::Release);
     }
 
+    /// Whether a word has come.
+    pub fn has_word(&self) -> bool {
+        self.into.sent.load(Ordering::Acquire) != self.into.heard.load(Ordering::Relaxed)
+    }
+
     /// The next word.
     pub fn hear(&self) -> u64 {
+        self.wait(|| self.has_word());
         let heard = self.into.heard.load(Ordering::Relaxed);
-        self.wait(|| self.into.sent.load(Ordering::Acquire) != heard);
         let word = self.into.word.load(Ordering::Relaxed);
         self.into.heard.store(heard + 1, Ordering::Release);
         word

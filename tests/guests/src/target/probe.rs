@@ -11,6 +11,9 @@ use crate::vectors::Frame;
 pub const DATA_ABORT: u64 = 0x9600_0010;
 /// The same for a fetch (EC 0x21).
 pub const FETCH_ABORT: u64 = 0x8600_0010;
+const CLASS_FETCH: u64 = FETCH_ABORT >> 26;
+/// A fetch from an address that is no multiple of four.
+const CLASS_UNALIGNED_FETCH: u64 = 0x22;
 /// An undefined instruction (EC 0).
 pub const UNDEFINED: u64 = 0x0200_0000;
 
@@ -51,7 +54,7 @@ pub(crate) fn caught(frame: &mut Frame) -> bool {
     probe.esr.store(esr, Ordering::Relaxed);
     probe.far.store(far, Ordering::Relaxed);
     probe.met.store(true, Ordering::Relaxed);
-    let fetch = esr >> 26 == FETCH_ABORT >> 26;
+    let fetch = matches!(esr >> 26, CLASS_FETCH | CLASS_UNALIGNED_FETCH);
     frame.elr = if fetch { frame.fp_lr[1] } else { frame.elr + 4 };
     true
 }

@@ -8,7 +8,7 @@
 //! `word`); what is refused is refused for a reason that can come up.
 
 mod borrower;
-mod lines;
+pub(crate) mod lines;
 mod owner;
 mod word;
 

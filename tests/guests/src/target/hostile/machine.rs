@@ -5,6 +5,7 @@
 
 use core::arch::asm;
 
+use crate::instruction::{execute, unusual};
 use crate::layout::{CONSOLE, DISTRIBUTOR, PAGE, RAM, REDISTRIBUTOR, WINDOW};
 use crate::probe::{self, Abort, catch};
 use crate::{cpu, gic, memory, raw, timer};
@@ -80,63 +81,15 @@ fn answers_or_undefined(name: &str, outcome: Result<u64, Abort>) {
     }
 }
 
-macro_rules! poke {
-    ($($what:literal $register:literal,)*) => {
-        $(
-            let read = catch(|| crate::read_register!($register));
-            answers_or_undefined($what, read);
-            let written = catch(|| {
-                crate::write_register!($register, read.unwrap_or(0));
-                0
-            });
-            answers_or_undefined($what, written);
-        )*
-    };
-}
-
 fn system_registers() {
-    poke! {
-        "ZCR_EL1" "S3_0_C1_C2_0",
-        "SMCR_EL1" "S3_0_C1_C2_6",
-        "SVCR" "S3_3_C4_C2_2",
-        "PMCR_EL0" "S3_3_C9_C12_0",
-        "PMCNTENSET_EL0" "S3_3_C9_C12_1",
-        "PMCCNTR_EL0" "S3_3_C9_C13_0",
-        "PMINTENSET_EL1" "S3_0_C9_C14_1",
-        "PMSCR_EL1" "S3_0_C9_C9_0",
-        "TRBLIMITR_EL1" "S3_0_C9_C11_0",
-        "TRCPRGCTLR" "S2_1_C0_C1_0",
-        "AMCR_EL0" "S3_3_C13_C2_0",
-        "MDSCR_EL1" "S2_0_C0_C2_2",
-        "DBGBVR0_EL1" "S2_0_C0_C0_4",
-        "DBGBCR0_EL1" "S2_0_C0_C0_5",
-        "DBGWCR0_EL1" "S2_0_C0_C0_7",
-        "OSDLR_EL1" "S2_0_C1_C3_4",
-        "MDCCINT_EL1" "S2_0_C0_C2_0",
-        "ACTLR_EL1" "S3_0_C1_C0_1",
-        "an implementation's own" "S3_0_C15_C0_0",
-        "an implementation's own" "S3_1_C15_C2_1",
-        "APIAKEYLO_EL1" "S3_0_C2_C1_0",
-        "TFSR_EL1" "S3_0_C5_C6_0",
-        "LORC_EL1" "S3_0_C10_C4_3",
-        "CNTP_CTL_EL0" "S3_3_C14_C2_1",
-        "CNTP_CVAL_EL0" "S3_3_C14_C2_2",
-        "HCR_EL2" "S3_4_C1_C1_0",
-        "VTTBR_EL2" "S3_4_C2_C1_0",
-        "ELR_EL2" "S3_4_C4_C0_1",
-        "ICC_SRE_EL2" "S3_4_C12_C9_5",
-        "ICH_HCR_EL2" "S3_4_C12_C11_0",
-        "SCR_EL3" "S3_6_C1_C1_0",
-        "nothing" "S3_7_C15_C15_7",
-        "nothing" "S3_0_C0_C7_7",
+    for (name, register) in unusual::REGISTERS {
+        let read = execute(register.read(), [0; 6]).map(|[value, ..]| value);
+        answers_or_undefined(name, read);
+        let written = execute(register.write(), [read.unwrap_or(0), 0, 0, 0, 0, 0]);
+        answers_or_undefined(name, written.map(|_| 0));
     }
-    for outcome in [
-        catch(|| crate::read_register!("S3_3_C14_C0_1")), // CNTPCT_EL0
-        catch(|| crate::read_register!("S3_0_C0_C4_4")),  // ID_AA64ZFR0_EL1
-        catch(|| crate::read_register!("S2_0_C1_C1_4")),  // OSLSR_EL1
-        catch(|| crate::read_register!("S3_0_C12_C8_2")), // ICC_HPPIR0_EL1
-    ] {
-        answers_or_undefined("a register to read", outcome);
+    for (name, register) in unusual::TO_READ {
+        answers_or_undefined(name, execute(register.read(), [0; 6]).map(|[value, ..]| value));
     }
 }
 

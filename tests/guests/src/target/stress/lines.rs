@@ -10,7 +10,7 @@ use rm_client::{Direct, Notice, Queues, Transport, TransportError};
 use crate::cpu;
 
 /// A vCPU's lines to the manager: the direct call, and maybe the VM's message queues.
-pub(super) struct Lines {
+pub(crate) struct Lines {
     direct: Hvc,
     queues: Option<HvcQueues<Sleep>>,
     by_queue: bool,
@@ -18,18 +18,18 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Only one vCPU of a VM may have the queues.
-    pub(super) fn new(with_queues: bool) -> Self {
+    pub(crate) fn new(with_queues: bool) -> Self {
         let queues = with_queues.then(|| Queues::new(Native, Sleep::default()));
         Self { direct: Direct(Native), queues, by_queue: false }
     }
 
     /// Which way the next calls go, if there are both.
-    pub(super) fn choose(&mut self, by_queue: bool) {
+    pub(crate) fn choose(&mut self, by_queue: bool) {
         self.by_queue = by_queue;
     }
 
     /// The next notice, if one has come.
-    pub(super) fn poll_notice(&mut self) -> Option<Notice<'_>> {
+    pub(crate) fn poll_notice(&mut self) -> Option<Notice<'_>> {
         let notice = self.queues.as_mut()?.poll_notice();
         notice.unwrap_or_else(|error| panic!("asking for notices: {error}"))
     }
