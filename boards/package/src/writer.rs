@@ -169,7 +169,8 @@ pub fn seal(bytes: &mut [u8]) -> Result<(), PackageError> {
         sections.push(entry);
     }
     let digest = check::header_digest(&header, &sections);
-    bytes[table].copy_from_slice(sections.as_bytes());
+    let table = bytes.get_mut(table).ok_or(PackageError::SectionTable)?;
+    table.copy_from_slice(sections.as_bytes());
     Header { digest: digest.0, ..header }
         .write_to_prefix(bytes)
         .map_err(|_| PackageError::Truncated)

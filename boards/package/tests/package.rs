@@ -1,55 +1,10 @@
 //! What a written package says when it is read, and which packages are refused.
 
-use package::{
-    Amounts, Board, Channel, Device, Heap, Interrupt, Load, Name, Package, PackageError, Part,
-    Quotas, Vm, Writer, seal,
-};
-use proptest::prelude::*;
+mod common;
 
-fn two_vms() -> Writer {
-    let vm = |name: &str, vmid| Vm { name: Name::new(name), vmid, ..Vm::SMALL };
-    let tree = Load { image: 2, at: 0x4000_0000 };
-    let second = Vm {
-        may_supply: false,
-        image: 1,
-        vcpus: 2,
-        cpus: [1, 0],
-        device_tree: Some(tree),
-        ..vm("b", 4)
-    };
-    let vms = vec![Vm { may_consume: false, ..vm("a", 3) }, second];
-    Writer {
-        hlt_allowed: true,
-        gic: 3,
-        shared: Amounts::enough_for(&vms),
-        vms,
-        channels: vec![Channel {
-            owner: 0,
-            peer: 1,
-            label: 9,
-            owner_ipa: 0x4020_0000,
-            peer_ipa: 0x8000_0000,
-            pages: 2,
-        }],
-        devices: vec![
-            Device { vm: 0, pa: 0x0a00_0000, ipa: 0x0a00_0000, pages: 1 },
-            Device { vm: 1, pa: 0x0a01_0000, ipa: 0x0a00_0000, pages: 2 },
-        ],
-        interrupts: vec![
-            Interrupt { vm: 0, physical: 48, virtual_: 43, edge: true },
-            Interrupt { vm: 1, physical: 49, virtual_: 43, edge: false },
-        ],
-        heaps: vec![Heap {
-            name: Name::new("video"),
-            size: 8 << 20,
-            guaranteed: 4 << 20,
-            limit: 6 << 20,
-            vms: 0b11,
-        }],
-        images: vec![vec![0xaa; 100], vec![0xbb; 5000], vec![0xcc; 200]],
-        ..Writer::new(Board::QEMU_VIRT, 2, [7; 16])
-    }
-}
+use common::{read_all, two_vms};
+use package::{Amounts, Board, Load, Name, Package, PackageError, Part, Quotas, Vm, Writer, seal};
+use proptest::prelude::*;
 
 fn refused(change: impl FnOnce(&mut Writer)) -> PackageError {
     let mut writer = two_vms();
@@ -274,23 +229,10 @@ fn two_packages_do_not_mix() {
     assert_eq!(Package::parse(&mixed).unwrap_err(), PackageError::Digest(Part::Section(1)));
 }
 
-/// Reads everything there is to read.
-fn read_all(bytes: &[u8]) {
-    if let Ok(package) = Package::parse(bytes) {
-        for vm in package.vms() {
-            assert!(!package.image(&vm).is_empty());
-        }
-        assert!(package.channels().all(|channel| channel.pages > 0));
-        assert!(package.devices().all(|device| device.pages > 0));
-        assert!(package.interrupts().all(|interrupt| interrupt.physical >= 32));
-        assert!(package.heaps().all(|heap| !heap.name.as_str().is_empty()));
-    }
-}
-
 proptest! {
     #[test]
     fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
-        read_all(&bytes);
+        let _ = read_all(&bytes);
     }
 
     #[test]
@@ -304,10 +246,10 @@ proptest! {
             let at = if at % 2 == 0 { at % 300 } else { (4096 + at % 900) % length };
             bytes[at] = value;
         }
-        read_all(&bytes);
+        let _ = read_all(&bytes);
         // And once more with digests that fit, so that the rules behind them are asked too.
         if seal(&mut bytes).is_ok() {
-            read_all(&bytes);
+            let _ = read_all(&bytes);
         }
     }
 }
