@@ -1,14 +1,14 @@
 //! A VM that does anything, at random and on two vCPUs at once, while two others share memory.
 //!
 //! Cast: this program as third VM, linked with the first, which plays [`steady`](crate::steady). Each vCPU
-//! makes [`STEPS`] steps: hypercalls of any number, requests that are half right, packets that do not fit
+//! makes `STEPS` steps: hypercalls of any number, requests that are half right, packets that do not fit
 //! together, accesses to any address, registers and instructions that a VM does not have. It uses handles
 //! that it was told, that it sees posted and that there are none of, and both vCPUs write into both's
 //! messages while they are on their way.
 //!
 //! What comes of a step is not looked at, as long as the program goes on: an answer, an abort, an undefined
 //! instruction. It is left to the two others, to the hypervisor's own checks and to the count of pages at the
-//! end to say that no harm was done. What the program must not do lest it end itself is in [`spared`].
+//! end to say that no harm was done. What the program must not do lest it end itself is in `spared`.
 
 mod choice;
 mod machine;
