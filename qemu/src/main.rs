@@ -7,7 +7,9 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use package::Board;
 use qemu::scenario;
-use qemu::verb::{bench, check, coverage, doctor, flash, image, list, map, monitor, mutate, run};
+use qemu::verb::{
+    bench, check, coverage, doctor, flash, image, list, map, miri, monitor, mutate, run,
+};
 
 /// Runs the resource manager and its VMs under QEMU.
 ///
@@ -119,6 +121,8 @@ enum Verb {
     },
     /// Count which lines of `rm` its tests go through, and list those that are left.
     Coverage,
+    /// Run tests of `rm` under Miri, an interpreter that notices undefined behaviour.
+    Miri,
     /// Count the instructions of each operation and compare with other hypervisors.
     Bench,
 }
@@ -183,6 +187,7 @@ fn serve(arguments: Arguments) -> Result<ExitCode> {
         }
         Some(Verb::Mutate { filter, write }) => mutate::run(&mutate::Options { filter, write }),
         Some(Verb::Coverage) => coverage::run(),
+        Some(Verb::Miri) => miri::run(),
         Some(Verb::Bench) => bench::run(),
     }
 }

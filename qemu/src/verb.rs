@@ -8,6 +8,7 @@ pub mod flash;
 pub mod image;
 pub mod list;
 pub mod map;
+pub mod miri;
 pub mod monitor;
 pub mod mutate;
 pub mod run;

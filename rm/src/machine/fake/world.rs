@@ -43,6 +43,11 @@ pub const HEAPS: usize = 16;
 /// How many pages they may have together.
 pub const HEAP_PAGES: u64 = 4 << 18;
 
+/// Frames that a VM may use. An interpreter is slow to make them.
+const FRAMES: u32 = if cfg!(miri) { 50 } else { 200 };
+
+const PARCELS: u32 = if cfg!(miri) { 8 } else { Quotas::USUAL.parcels };
+
 /// VMs at a manager.
 pub struct World {
     /// The manager under test. Its storage lives as long as the process, as at EL2.
@@ -53,7 +58,12 @@ pub struct World {
 pub fn vm(vmid: u16) -> VmConfig {
     VmConfig {
         accept_from: RAM,
-        quotas: Quotas { frames: 200, frames_reserved: 40, ..Quotas::USUAL },
+        quotas: Quotas {
+            frames: FRAMES,
+            frames_reserved: FRAMES / 5,
+            parcels: PARCELS,
+            ..Quotas::USUAL
+        },
         ..VmConfig::new(Vmid(vmid), TlbTag(vmid))
     }
 }
@@ -147,6 +157,8 @@ impl World {
     }
 
     fn with_room(vms: &[VmConfig], features: Features, handles: usize, heaps: usize) -> Self {
+        // An interpreter takes minutes to make storage that hardly any test uses.
+        let (handles, heaps) = if cfg!(miri) { (handles.min(256), 0) } else { (handles, heaps) };
         let frames = vms.iter().map(|vm| vm.quotas.frames as usize).sum();
         let parcels = vms.iter().map(|vm| vm.quotas.parcels as usize).sum();
         let storage = storage(vms.len(), handles, parcels, frames, heaps);

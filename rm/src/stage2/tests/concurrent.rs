@@ -5,6 +5,9 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::lock::{Lock, Rank};
 
+/// How often the one CPU changes what the other uses.
+const ROUNDS: u64 = if cfg!(miri) { 8 } else { 200 };
+
 /// Ends the other thread's loop, also when the story fails.
 struct Story<'a>(&'a AtomicBool);
 
@@ -34,7 +37,7 @@ fn a_cpu_that_reads_a_block_never_notices_what_happens_to_its_pages() {
             }
         });
         let _story = Story(&done);
-        for round in 0..200 {
+        for round in 0..ROUNDS {
             let page = RAM.add_pages(round % 16);
             let share = match round % 3 {
                 0 => (Rights::RWX, MemoryType::WriteBack),
@@ -68,7 +71,7 @@ fn a_lent_page_is_out_of_reach_of_a_cpu_that_keeps_trying() {
             }
         });
         let _story = Story(&done);
-        for _ in 0..200 {
+        for _ in 0..ROUNDS {
             lock.lock(mem.machine).cut_and_change(RAM, 1, Change::Lend { parcel: 1 });
             lent.store(true, Ordering::SeqCst);
             std::thread::yield_now();
