@@ -7,12 +7,37 @@ use crate::stage2::Access;
 
 const TAG: TlbTag = TlbTag(9);
 const ROOT: FrameIndex = FrameIndex(0);
-const LOWER: FrameIndex = FrameIndex(1);
-const LOWEST: FrameIndex = FrameIndex(2);
+pub(super) const LOWER: FrameIndex = FrameIndex(1);
+pub(super) const LOWEST: FrameIndex = FrameIndex(2);
 const PAGE: Ipa = Ipa(0);
 /// Valid, accessed, read and write, write-back.
 const ATTRIBUTES: u64 = 1 | 1 << 10 | 3 << 8 | 3 << 6 | 0xf << 2;
 const LEAF: u64 = ATTRIBUTES | 2 | 0x8000_0000;
+
+/// Writes tables of three levels, which map the first page by `leaf`.
+pub(super) fn map_first(machine: &FakeMachine, user: FrameUse, leaf: u64) {
+    for frame in [ROOT, LOWER, LOWEST] {
+        machine.frame_use(frame, Some(user));
+    }
+    write(machine, LOWEST, 0, leaf);
+    write(machine, LOWER, 0, table(machine, LOWEST));
+    machine.publish();
+    write(machine, ROOT, 0, table(machine, LOWER));
+    machine.publish();
+    machine.check_no_stale();
+}
+
+/// Writes an entry of a table, as the manager does.
+pub(super) fn write(machine: &FakeMachine, frame: FrameIndex, index: usize, new: u64) {
+    let table = &machine.frames()[frame.0 as usize];
+    machine.table_write(frame, index, table.read(index), new);
+    table.write(index, new);
+}
+
+/// The descriptor of a table.
+fn table(machine: &FakeMachine, frame: FrameIndex) -> u64 {
+    machine.frames_base().add_pages(frame.0.into()).0 | 3
+}
 
 /// A machine in which [`PAGE`] is mapped through three tables.
 struct Hand(FakeMachine);
@@ -24,26 +49,16 @@ impl Hand {
 
     fn with(features: Features, leaf: u64) -> Self {
         let hand = Self(FakeMachine::with_features(8, features));
-        for frame in [ROOT, LOWER, LOWEST] {
-            hand.0.frame_use(frame, Some(FrameUse::Table(TAG)));
-        }
-        hand.write(LOWEST, 0, leaf);
-        hand.write(LOWER, 0, hand.table(LOWEST));
-        hand.0.publish();
-        hand.write(ROOT, 0, hand.table(LOWER));
-        hand.0.publish();
-        hand.0.check_no_stale();
+        map_first(&hand.0, FrameUse::Table(TAG), leaf);
         hand
     }
 
     fn write(&self, frame: FrameIndex, index: usize, new: u64) {
-        let table = &self.0.frames()[frame.0 as usize];
-        self.0.table_write(frame, index, table.read(index), new);
-        table.write(index, new);
+        write(&self.0, frame, index, new);
     }
 
     fn table(&self, frame: FrameIndex) -> u64 {
-        self.0.frames_base().add_pages(frame.0.into()).0 | 3
+        table(&self.0, frame)
     }
 
     fn context(&self) -> TranslationContext {

@@ -46,6 +46,7 @@ pub const HEAP_PAGES: u64 = 4 << 18;
 /// Frames that a VM may use. An interpreter is slow to make them.
 const FRAMES: u32 = if cfg!(miri) { 50 } else { 200 };
 
+/// Parcels that it may have, for the same reason.
 const PARCELS: u32 = if cfg!(miri) { 8 } else { Quotas::USUAL.parcels };
 
 /// VMs at a manager.

@@ -1,13 +1,11 @@
 //! Deliberately wrong orders for the tree of a device, written by hand: each must be noticed.
 
 use super::*;
+use crate::machine::fake::tests::{LOWER, LOWEST, map_first, write};
 use crate::machine::{IpaRange, Machine};
 
 const STREAM: Stream = Stream(7);
 const OTHER: Stream = Stream(8);
-const ROOT: FrameIndex = FrameIndex(0);
-const LOWER: FrameIndex = FrameIndex(1);
-const LOWEST: FrameIndex = FrameIndex(2);
 const AT: Ipa = Ipa(0x10);
 /// Valid, accessed, read and write, write-back, not to execute.
 const ATTRIBUTES: u64 = 1 | 1 << 10 | 3 << 8 | 3 << 6 | 0xf << 2 | 1 << 54;
@@ -20,26 +18,12 @@ struct Hand(FakeMachine);
 impl Hand {
     fn new() -> Self {
         let hand = Self(FakeMachine::new(8));
-        for frame in [ROOT, LOWER, LOWEST] {
-            hand.0.frame_use(frame, Some(FrameUse::StreamTable(STREAM)));
-        }
-        hand.write(LOWEST, 0, LEAF);
-        hand.write(LOWER, 0, hand.table(LOWEST));
-        hand.0.publish();
-        hand.write(ROOT, 0, hand.table(LOWER));
-        hand.0.publish();
-        hand.0.check_no_stale();
+        map_first(&hand.0, FrameUse::StreamTable(STREAM), LEAF);
         hand
     }
 
     fn write(&self, frame: FrameIndex, index: usize, new: u64) {
-        let table = &self.0.frames()[frame.0 as usize];
-        self.0.table_write(frame, index, table.read(index), new);
-        table.write(index, new);
-    }
-
-    fn table(&self, frame: FrameIndex) -> u64 {
-        self.0.frames_base().add_pages(frame.0.into()).0 | 3
+        write(&self.0, frame, index, new);
     }
 
     fn invalidate(&self, stream: Stream) {
