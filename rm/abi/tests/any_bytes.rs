@@ -1,22 +1,17 @@
 //! Whatever bytes arrive, decoding answers; and what it accepts lies within the payload.
 
+mod decode;
+
+use std::fs;
+use std::path::Path;
+
+use decode::decode;
 use proptest::prelude::*;
-use rm_abi::extension::{
-    self, CopyRequest, CopySegment, Discovery, Holder, LastRefusal, Limit, LimitsRequest,
-    ListRequest, NameRequest, NotifySetRequest, ParcelEntry, ParcelEvent, ParcelInfo,
-    ParcelRequest, SubscribeRequest, WindowRequest,
-};
-use rm_abi::memparcel::accept::{AcceptRequest, Accepted};
-use rm_abi::memparcel::append::AppendRequest;
+use rm_abi::extension::{Discovery, LastRefusal, ParcelEvent};
 use rm_abi::memparcel::create::{Create, CreateRequest};
-use rm_abi::memparcel::handle::HandleRequest;
-use rm_abi::memparcel::lookup::LookupRequest;
-use rm_abi::memparcel::notice::{BorrowerNews, Offer, Recall};
-use rm_abi::memparcel::notify::NotifyRequest;
-use rm_abi::vm::{VmExitRequest, decode_empty};
 use rm_abi::{
-    AclEntry, AttributeEntry, Bytes, CreateFlags, EncodeError, Entry, ErrorCode, Header, List,
-    MemoryKind, Rights, SglEntry, Vmid, hypercall, reply,
+    AclEntry, AttributeEntry, Bytes, CreateFlags, EncodeError, ErrorCode, Header, MemoryKind,
+    Rights, SglEntry, Vmid, hypercall,
 };
 
 /// Payloads: any bytes, and bytes whose counts are small enough to lead deep into the lists.
@@ -27,69 +22,10 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Reads every entry, which is out of bounds if the list is.
-fn read_all<E: Entry>(list: &List<E>, payload: &[u8]) {
-    assert_eq!(list.iter(payload).count(), list.len());
-    assert!(list.at + list.len() * E::SIZE <= payload.len());
-}
-
 proptest! {
     #[test]
     fn no_payload_makes_decoding_panic(payload in payload()) {
-        let bytes = &payload[..];
-        if let Ok(request) = CreateRequest::decode(bytes) {
-            read_all(&request.acl, bytes);
-            read_all(&request.sgl, bytes);
-            read_all(&request.attributes, bytes);
-        }
-        if let Ok(request) = AcceptRequest::decode(bytes) {
-            read_all(&request.acl, bytes);
-            read_all(&request.sgl, bytes);
-            read_all(&request.attributes, bytes);
-        }
-        if let Ok(request) = LookupRequest::decode(bytes) {
-            read_all(&request.acl, bytes);
-            read_all(&request.sgl, bytes);
-            read_all(&request.attributes, bytes);
-        }
-        if let Ok(request) = AppendRequest::decode(bytes) {
-            read_all(&request.sgl, bytes);
-        }
-        if let Ok(targets) = NotifyRequest::targets(bytes) {
-            read_all(&targets, bytes);
-        }
-        if let Some((_, lists)) = Offer::decode(bytes) {
-            read_all(&lists.acl, bytes);
-            read_all(&lists.sizes, bytes);
-            read_all(&lists.attributes, bytes);
-        }
-        if let Some(accepted) = Accepted::decode(bytes) {
-            read_all(&accepted.sgl, bytes);
-        }
-        let _ = (NotifyRequest::decode(bytes), HandleRequest::decode(bytes));
-        let _ = (VmExitRequest::decode(bytes), decode_empty(bytes), reply::decode(bytes));
-        let _ = (BorrowerNews::decode(bytes), Recall::decode(bytes));
-        let _ = (Discovery::decode(bytes), ParcelEvent::decode(bytes));
-        let _ = LastRefusal::decode(bytes).map(|refusal| refusal.holders().len());
-        let _ = (ParcelInfo::decode(bytes), ParcelRequest::decode(bytes));
-        let _ = (ListRequest::decode(bytes), LimitsRequest::decode(bytes));
-        let _ = (NotifySetRequest::decode(bytes), WindowRequest::decode(bytes));
-        if let Ok(CopyRequest { count }) = CopyRequest::decode(bytes) {
-            let segments = (0..count as usize).map(|n| CopySegment::decode(bytes, n));
-            assert_eq!(segments.count(), count as usize);
-        }
-        let _ = (ParcelEntry::decode(bytes, 8), Holder::decode(bytes, 4), Limit::decode(bytes, 8));
-        if let Ok(request) = NameRequest::decode(bytes) {
-            prop_assert!(request.name.as_str().is_some());
-        }
-        // A longer request asks for nothing more than a shorter one, or is refused.
-        if extension::decode_empty(bytes).is_ok() {
-            prop_assert!(bytes.iter().all(|byte| *byte == 0));
-        }
-        if let Ok(request) = SubscribeRequest::decode(bytes) {
-            prop_assert_eq!(SubscribeRequest::decode(&bytes[..4]), Ok(request));
-            prop_assert!(bytes[4..].iter().all(|byte| *byte == 0));
-        }
+        decode(&payload);
     }
 
     #[test]
@@ -210,4 +146,38 @@ fn list_rules_are_checked_in_their_order() {
     // An entry that ends behind the payload.
     assert_eq!(error(&[&empty[..], &[1, 0, 0, 0], &[0; 15]].concat()), MessageInvalid);
     assert!(create_with(&[&empty[..], &[1, 0, 0, 0], &[0; 16]].concat()).is_ok());
+}
+
+/// The types of a source that can be decoded.
+fn decoded(source: &str) -> Vec<String> {
+    let mut name = "";
+    let mut names = vec![];
+    for line in source.lines() {
+        if let Some(type_) = line.strip_prefix("impl ").and_then(|rest| rest.strip_suffix(" {")) {
+            name = type_;
+        }
+        if line.trim_start().starts_with("pub fn decode<") {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+#[test]
+fn every_decoder_is_asked() {
+    fn read(folder: &Path, names: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => read(&path, names),
+                false => names.extend(decoded(&fs::read_to_string(path).unwrap())),
+            }
+        }
+    }
+    let mut names = vec![];
+    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut names);
+    assert!(names.len() > 40, "{names:?}");
+    let asked = include_str!("decode/mod.rs");
+    names.retain(|name| !asked.contains(&format!("{name}::decode(")));
+    assert!(names.is_empty(), "decode/mod.rs does not ask {names:?}");
 }
