@@ -9,14 +9,16 @@ mod emulator;
 mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 pub use emulator::Version;
 
 use crate::machine::Machine;
+use crate::print::progress;
 use crate::scenario;
 
 /// What was found.
@@ -53,6 +55,21 @@ pub fn ensure_all_models() -> Result<Tools> {
 /// Finds or installs what a build needs, for who runs nothing here.
 pub fn ensure_target() -> Result<()> {
     target::ensure()
+}
+
+/// Finds or installs a compiler of C++, for who fuzzes.
+pub fn ensure_cxx() -> Result<()> {
+    let name = env::var("CXX").unwrap_or_else(|_| "c++".into());
+    let is_there = || output(Command::new(&name).arg("--version")).is_some();
+    if !is_there() && debian::may_install() {
+        progress("Installing", "a C++ compiler by apt (once)");
+        debian::install_cxx()?;
+    }
+    ensure!(
+        is_there(),
+        "there is no {name}, which libFuzzer is compiled by; on Debian type: sudo apt-get install g++"
+    );
+    Ok(())
 }
 
 /// One line for each thing that is needed, installed or not, and for each board.

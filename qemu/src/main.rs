@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use package::Board;
 use qemu::scenario;
 use qemu::verb::{
-    bench, check, coverage, doctor, flash, image, list, map, miri, monitor, mutate, run,
+    bench, check, coverage, doctor, flash, fuzz, image, list, map, miri, monitor, mutate, run,
 };
 
 /// Runs the resource manager and its VMs under QEMU.
@@ -123,6 +123,20 @@ enum Verb {
     Coverage,
     /// Run tests of `rm` under Miri, an interpreter that notices undefined behaviour.
     Miri,
+    /// Try bytes that a hostile VM or a broken image may contain, guided by what they reach.
+    Fuzz {
+        /// What is fuzzed; without a name, each in turn.
+        target: Option<String>,
+        /// For how long each, in seconds.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Play what was found once more.
+        #[arg(long, value_name = "FILE", requires = "target")]
+        replay: Option<PathBuf>,
+        /// Keep what reaches most in the corpus that `cargo test` plays.
+        #[arg(long, conflicts_with = "replay")]
+        write: bool,
+    },
     /// Count the instructions of each operation and compare with other hypervisors.
     Bench,
 }
@@ -188,6 +202,9 @@ fn serve(arguments: Arguments) -> Result<ExitCode> {
         Some(Verb::Mutate { filter, write }) => mutate::run(&mutate::Options { filter, write }),
         Some(Verb::Coverage) => coverage::run(),
         Some(Verb::Miri) => miri::run(),
+        Some(Verb::Fuzz { target, seconds, replay, write }) => {
+            fuzz::run(target.as_deref(), &fuzz::Options { seconds, replay, write })
+        }
         Some(Verb::Bench) => bench::run(),
     }
 }

@@ -5,6 +5,7 @@ pub mod check;
 pub mod coverage;
 pub mod doctor;
 pub mod flash;
+pub mod fuzz;
 pub mod image;
 pub mod list;
 pub mod map;

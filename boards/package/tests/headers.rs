@@ -5,11 +5,12 @@
 //! they are changed at random, `RM_EFFORT` times as often as by default. `RM_BLESS=1` writes what is said.
 
 mod common;
+mod head;
 
 use std::fmt::Write;
 
 use common::{read_all, two_vms};
-use package::seal;
+use head::with_head;
 
 const CORPUS: &str = include_str!("corpus/headers.txt");
 
@@ -32,14 +33,6 @@ fn lines() -> Vec<Line> {
         Line { name, said, bytes: digits.as_bytes().chunks(2).map(byte).collect() }
     };
     CORPUS.lines().map(line).collect()
-}
-
-/// The package with these first bytes, sealed if there is anything to seal.
-fn with_head(whole: &[u8], head: &[u8]) -> Vec<u8> {
-    let mut bytes = whole.to_vec();
-    bytes[..head.len()].copy_from_slice(head);
-    let _ = seal(&mut bytes);
-    bytes
 }
 
 fn said(bytes: &[u8]) -> String {

@@ -48,6 +48,12 @@ pub(super) fn install_qemu() -> Result<()> {
     apt(&[&install[..], &["qemu-system-arm"]].concat())
 }
 
+/// Installs a compiler of C++.
+pub(super) fn install_cxx() -> Result<()> {
+    apt(&["update"])?;
+    apt(&["install", "-y", "--no-install-recommends", "g++"])
+}
+
 /// Adds the backports of the release, unless the machine knows them already.
 fn add_backports(suite: &str) -> Result<()> {
     let known = output(Command::new("apt-cache").arg("policy"));

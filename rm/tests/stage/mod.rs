@@ -2,6 +2,7 @@
 //! what the tests of every cell, every failure and every end share.
 #![allow(dead_code, unreachable_pub, reason = "each test has its own copy and uses a part of it")]
 
+pub mod bytes;
 pub mod calls;
 pub mod picture;
 pub mod set;

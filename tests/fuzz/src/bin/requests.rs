@@ -1,0 +1,7 @@
+//! Stories that VMs tell by requests.
+#![no_main]
+
+use fuzz::{Way, story};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| story(Way::Requests, bytes));
