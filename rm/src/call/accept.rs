@@ -161,6 +161,10 @@ fn check<M: Machine>(
         return Err(Refusal::DeviceMemory);
     }
     if state.addresses.len() > 0 && state.contiguous != contiguous {
+    // By a trim; others still hold the rest of it.
+    if parcel.poisoned {
+        return Err(Refusal::Poisoned);
+    }
         return Err(Refusal::MixedAccept);
     }
     if flags.contains(AcceptFlags::SANITIZE) {

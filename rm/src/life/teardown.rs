@@ -177,7 +177,7 @@ impl Teardown {
         match parcel.phase {
             Phase::Vacant => self.next_record(budget),
             // What cannot be vouched for stays.
-            _ if parcel.owner != caller.vm || parcel.poisoned => self.next_record(budget),
+            _ if parcel.owner != caller.vm => self.next_record(budget),
             Phase::Initial | Phase::Offered | Phase::Closing => {
                 if will::end_owners_part(&mut parcel, caller, budget) == Walk::More {
                     return Walk::More;
@@ -190,6 +190,7 @@ impl Teardown {
                     let walk = revoke_from(&mut parcel, record, caller, &mut entry, budget);
                     self.part = entry as u32;
                     if walk == Walk::End {
+                        // What cannot be vouched for it leaves where it is.
                         let reclaim = Reclaim::of_dead_owner::<M>(&mut parcel, record);
                         self.going = Going::Parcel(reclaim);
                     }
