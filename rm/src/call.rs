@@ -31,7 +31,7 @@ pub(crate) mod window;
 
 use core::hint::black_box;
 
-use rm_abi::{Bytes, Handle, Vmid, extension as extensions, message};
+use rm_abi::{Bytes, Handle, MAX_ENTRIES, Vmid, extension as extensions, message};
 
 use crate::address::VmIndex;
 use crate::frame_pool::NoFrame;
@@ -128,8 +128,11 @@ impl<'a, 's, M: Machine> Caller<'a, 's, M> {
     }
 }
 
-/// Decodes a request and does its checks. `room` is how many ranges the reply can carry. Work that
-/// is left goes to `operation`.
+/// The most data that a reply through the queue can have behind its error word: all ranges of an accept.
+pub(crate) const QUEUE_ROOM: usize = accept::data_size(MAX_ENTRIES);
+
+/// Decodes a request and does its checks. `room` is how many bytes of data the reply can carry behind its
+/// error word. Work that is left goes to `operation`.
 pub(crate) fn begin<M: Machine>(
     caller: Caller<'_, '_, M>,
     message: u32,

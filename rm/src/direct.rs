@@ -8,7 +8,9 @@
 
 use core::sync::atomic::Ordering;
 
-use rm_abi::extension::{self, Discovery, LastRefusal, ParcelInfo};
+use rm_abi::extension::{
+    self, Discovery, HeapAllocRequest, HeapInfo, LastRefusal, LeafInfo, ParcelInfo,
+};
 use rm_abi::hypercall::HypercallError;
 use rm_abi::memparcel::accept;
 use rm_abi::vm::VmExitRequest;
@@ -126,6 +128,10 @@ const fn shortest_room(message: u32) -> u64 {
         extension::DEVICES => reply::SIZE + call::info::DEVICES_SIZE,
         _ => reply::SIZE,
     };
+        extension::COUNTERS => reply::SIZE + call::inspect::COUNTERS_SIZE,
+        extension::LEAF => reply::SIZE + LeafInfo::SIZE,
+        extension::HEAP => reply::SIZE + HeapInfo::SIZE,
+        extension::HEAP_ALLOC => reply::SIZE + HeapAllocRequest::REPLY,
     size as u64
 }
 
@@ -189,7 +195,7 @@ impl<M: Machine> Manager<'_, M> {
         if call.reply.checked_add(call.capacity).is_none() {
             return Err(HypercallError::ADDR_INVALID);
         }
-        let room = usize::try_from(call.capacity).unwrap_or(usize::MAX);
+        let room = usize::try_from(call.capacity).unwrap_or(usize::MAX) - reply::SIZE;
         let payload = &packet[Header::SIZE..];
         let turn = Turn { caller, header, call, guest };
         if header.message == message::VM_EXIT {
@@ -205,12 +211,11 @@ impl<M: Machine> Manager<'_, M> {
         if length > PACKET {
             turn.load(slot, payload)?;
             let view = View::new(self.mem(), &slot.request);
-            let begun = call::begin(caller, header.message, &view, ranges_in(room), &mut operation);
+            let begun = call::begin(caller, header.message, &view, room, &mut operation);
             turn.begun(slot, begun, &mut operation, None)
         } else {
             let packet = Packet(payload);
-            let begun =
-                call::begin(caller, header.message, &packet, ranges_in(room), &mut operation);
+            let begun = call::begin(caller, header.message, &packet, room, &mut operation);
             turn.begun(slot, begun, &mut operation, Some(packet))
         }
     }
@@ -233,11 +238,6 @@ impl<M: Machine> Manager<'_, M> {
         // A long reply is copied in a stay of its own.
         if was_running && slot.data.is_long() { turn.retry(slot) } else { turn.outcome(slot) }
     }
-}
-
-/// Ranges that a reply of at most `room` bytes can name.
-const fn ranges_in(room: usize) -> usize {
-    room.saturating_sub(accept::REPLY_HEAD) / RANGE
 }
 
 /// One call and where its reply goes.

@@ -16,10 +16,10 @@ mod reply;
 use core::sync::atomic::Ordering;
 
 use rm_abi::vm::VmExitRequest;
-use rm_abi::{Header, MAX_ENTRIES, message};
+use rm_abi::{Header, message};
 
 use crate::address::VmIndex;
-use crate::call::{self, Caller};
+use crate::call::{self, Caller, QUEUE_ROOM};
 use crate::doorbell::{Doorbell, MAX_DOORBELLS};
 use crate::link::fragment::Arrival;
 use crate::link::notice::{Node, NodeId, OWN_NODES, Offering, Waiting};
@@ -390,7 +390,7 @@ impl<M: Machine> Manager<'_, M> {
                     Err(code) => Err(Refusal::Malformed(code)),
                 }
             } else {
-                call::begin(caller, header.message, payload, MAX_ENTRIES, &mut operation)
+                call::begin(caller, header.message, payload, QUEUE_ROOM, &mut operation)
             }
         };
         let Some(work) = &mut operation else {

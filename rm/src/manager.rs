@@ -364,7 +364,7 @@ impl<'s, M: Machine> Manager<'s, M> {
     /// The rule that refused it.
     pub fn perform(&self, vm: VmIndex, message: u32, payload: &[u8]) -> Answer {
         let caller = Caller { manager: self, vm, step: u32::MAX, at_boot: true };
-        let room = rm_abi::PACKET_PAYLOAD / call::accept::RANGE;
+        let room = rm_abi::PACKET_PAYLOAD;
         let mut operation = None;
         match call::begin(caller, message, &Packet(payload), room, &mut operation)? {
             Begun::Answer(reply) => return Ok(reply),

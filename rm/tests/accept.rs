@@ -1,12 +1,17 @@
 //! MEM_ACCEPT in several calls: units get their addresses bit by bit, and nothing is mapped until the
 //! last call says DONE.
 
-use rm::address::{Ipa, VmIndex};
+use rm::address::{Ipa, Pa, VmIndex};
 use rm::audit::AuditReport;
-use rm::machine::fake::world::{Guest, RAM, World, accept, append, offer, vm};
+use rm::config::VmConfig;
+use rm::machine::Features;
+use rm::machine::fake::world::{Guest, RAM, RAM_PAGES, Turn, World, accept, append, offer, vm};
+use rm::operation::STEP;
+use rm::quota::Quotas;
 use rm::stage2::Access;
+use rm_abi::extension::Rule;
 use rm_abi::memparcel::accept::Accepted;
-use rm_abi::{AcceptFlags, AppendFlags, CreateFlags, SglEntry, Transfer, message};
+use rm_abi::{AcceptFlags, AppendFlags, CreateFlags, Header, SglEntry, Transfer, message};
 
 const A: VmIndex = VmIndex(0);
 const B: VmIndex = VmIndex(1);
@@ -78,7 +83,7 @@ fn settled(world: &World) -> AuditReport {
 
 #[test]
 fn a_parcel_of_many_units_is_accepted_in_portions_of_512() {
-    for (step, queued) in [(rm::operation::STEP, false), (rm::operation::STEP, true), (1, false)] {
+    for (step, queued) in [(STEP, false), (STEP, true), (1, false)] {
         let world = world();
         let handle = long_share(&world, 1299);
         let before = settled(&world);
@@ -236,4 +241,105 @@ fn a_donation_can_be_accepted_in_several_calls() {
     let after = world.check();
     assert_eq!((after.owned, after.lent, after.parcels), (total.owned, 0, 0));
     assert!(world.manager.allows(B, Ipa(PLACES[1].0 + 4096), Access::Execute).is_some());
+}
+
+#[test]
+fn ranges_that_the_caller_has_no_room_for_are_not_taken() {
+    let world = world();
+    let (a, b) = (world.caller(A), world.caller(B));
+    let runs: Vec<_> = (0..3).map(run).collect();
+    let handle = a.offer(Transfer::Share, &[(3, 6), (4, 6)], &runs).unwrap();
+    let payload = accept(handle, Transfer::Share, DONE, &[]);
+    let bytes = [&Header::request(message::MEM_ACCEPT, 1).encode()[..], &payload].concat();
+    let before = settled(&world);
+    let ask = |capacity| {
+        b.put_request(&bytes);
+        b.direct(bytes.len() as u64, capacity, 0)
+    };
+    // A head of 16 bytes, and as much for each of the three.
+    for capacity in [12, 16, 48, 63] {
+        assert_eq!(ask(capacity), Turn::Error(2, 0), "{capacity} bytes");
+        assert_eq!(settled(&world), before, "G4: {capacity} bytes");
+    }
+    let Turn::Reply(reply) = ask(64) else { panic!("there is room") };
+    assert_eq!(taken(&reply).unwrap().0.len(), 3);
+    // Who names its addresses needs no room for them.
+    b.release(handle, 0).unwrap();
+    let places: Vec<_> = (0..3).map(|n| (WINDOW + n * 0x4000, run(n).1)).collect();
+    assert_eq!(name(&b, handle, DONE, &places), 0);
+    settled(&world);
+}
+
+#[test]
+fn where_there_is_no_room_at_all_nothing_is_taken() {
+    for step in [1, STEP] {
+        // One page at the end of the address space.
+        let small = VmConfig { accept_from: Ipa((1 << 36) - 0x1000), ..vm(4) };
+        let world = World::new(&[vm(3), small]);
+        let (a, b) = (world.caller(A), world.caller(B));
+        b.step.set(step);
+        let two = a.offer(Transfer::Share, &[(3, 6), (4, 6)], &[run(1)]).unwrap();
+        let one = a.offer(Transfer::Share, &[(3, 6), (4, 6)], &[run(2), run(4)]).unwrap();
+        let before = settled(&world);
+        for flags in [DONE, DONE | CONTIGUOUS] {
+            for handle in [two, one] {
+                assert_eq!(choose(&b, handle, flags), Err(2));
+                assert_eq!(b.last_refusal().rule, Rule::NoRange as u16);
+                assert_eq!(settled(&world), before, "G4");
+            }
+        }
+        let page = a.offer(Transfer::Share, &[(3, 6), (4, 6)], &[run(6)]).unwrap();
+        let (ranges, _) = choose(&b, page, DONE).unwrap();
+        assert_eq!(ranges, [SglEntry { ipa: (1 << 36) - 0x1000, size: 0x1000 }]);
+        settled(&world);
+    }
+}
+
+#[test]
+fn an_accept_without_a_frame_for_its_reply_changes_nothing() {
+    let quotas = Quotas { frames: 10, frames_reserved: 10, ..vm(4).quotas };
+    let vms = [vm(3), VmConfig { quotas, ..vm(4) }];
+    let world = World::without_memory(&vms, Features::default());
+    world.manager.give(A, RAM, World::pa_of(A), RAM_PAGES).unwrap();
+    // Pages everywhere, whose tables leave B fewer frames than the reply of many ranges takes.
+    let mut at = RAM;
+    while world.manager.give(B, at, Pa(World::pa_of(B).0 + at.0), 1).is_ok() {
+        at = Ipa(at.0 + (1 << 30));
+    }
+    let (a, b) = (world.caller(A), world.caller(B));
+    let runs: Vec<_> = (0..500).map(|n| (RAM.0 + n * 0x2000, 1)).collect();
+    let handle = a.offer(Transfer::Share, &[(3, 6), (4, 6)], &runs).unwrap();
+    let before = settled(&world);
+    assert_eq!(choose(&b, handle, DONE), Err(1));
+    assert_eq!(b.last_refusal().rule, Rule::NoFrame as u16);
+    assert_eq!(settled(&world), before, "G4: not even its charge");
+    assert_eq!(a.reclaim(handle, 0), Ok(0), "it has never held it");
+    // Through the queue too.
+    let handle = a.offer(Transfer::Share, &[(3, 6), (4, 6)], &runs).unwrap();
+    let before = settled(&world);
+    let request = accept(handle, Transfer::Share, DONE, &[]);
+    assert_eq!(taken(&b.queue_call(message::MEM_ACCEPT, &request)), Err(1));
+    assert_eq!(settled(&world), before);
+    assert_eq!(a.reclaim(handle, 0), Ok(0));
+}
+
+#[test]
+fn a_donation_in_many_pieces_ends_the_same_in_steps_of_any_size() {
+    // More places than fit one frame, so that giving them back takes many units of work.
+    let runs: Vec<_> = (0..512).map(|n| (RAM.0 + n * 0x2000, 1)).collect();
+    let mut wanted = None;
+    for step in [1, 3, STEP] {
+        let world = world();
+        let (a, b) = (world.caller(A), world.caller(B));
+        b.step.set(step);
+        let handle = a.offer(Transfer::Donate, &[(4, 7)], &runs).unwrap();
+        let places: Vec<_> = (0..512).map(|n| (WINDOW + n * 0x3000, 1)).collect();
+        b.accept(handle, Transfer::Donate, &places).unwrap();
+        assert_eq!(b.release(handle, 0), Err(7), "there is no parcel any more");
+        let counts = settled(&world);
+        assert_eq!(*wanted.get_or_insert(counts), counts, "steps of {step}");
+        assert_eq!((counts.parcels, counts.owned), (0, 2 * RAM_PAGES));
+        assert!(world.cpu(B).write(Ipa(WINDOW + 511 * 0x3000), 1).is_ok());
+        assert!(world.cpu(A).write(Ipa(runs[511].0), 1).is_err());
+    }
 }

@@ -1,10 +1,12 @@
 //! The calls that Gunyah does not have: discovery, last refusals, events.
 
 use rm::address::VmIndex;
+use rm::config::{Roles, VmConfig};
 use rm::machine::Features;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, append, by_handle, offer, vm};
 use rm_abi::extension::{
-    self, Discovery, EventKind, EventReason, LastRefusal, ParcelEvent, Policies, Resource, Rule,
+    self, CopyRequest, CopySegment, CopySide, Discovery, EventKind, EventReason, LastRefusal,
+    ParcelEvent, Policies, Resource, Rule,
 };
 use rm_abi::{
     AcceptFlags, AppendFlags, CreateFlags, Handle, Header, Kind, Transfer, Vmid, message,
@@ -60,25 +62,39 @@ fn a_longer_request_may_only_bring_zeros() {
 
 #[test]
 fn a_direct_caller_without_room_for_the_data_is_told_so() {
-    let world = world();
+    let world = World::new(&[VmConfig { roles: Roles::INSPECT, ..vm(3) }, vm(4)]);
+    world.add_heap("all", 0b1, 1);
     let a = world.caller(A);
     let handle = a.offer(Transfer::Lend, &[(4, 6)], &[(PAGE, 1)]).unwrap();
     let about = [&handle.to_le_bytes()[..], &[0; 4]].concat();
-    let calls: [(u32, &[u8], u64); 7] = [
+    let one_page = [0, 4096, u64::MAX].map(u64::to_le_bytes).concat();
+    let (own, of) = (CopySide::Own(RAM.0), CopySide::Parcel(Handle(handle), 0));
+    let mut copy = [0; 8 + CopySegment::SIZE];
+    let segment = CopySegment { source: of, dest: own, length: 1 };
+    CopyRequest::encode(&[segment], &mut copy).unwrap();
+    let calls: [(u32, &[u8], u64); 13] = [
         (extension::DISCOVER, &[], 48),
         (extension::LAST_REFUSAL, &[], 76),
         (extension::INFO, &about, 92),
         (extension::HOLDERS, &about, 400),
         (extension::LIMITS, &[0; 8], 308),
         (extension::DEVICES, &[], 148),
-        // As many parcels as there is room for, in units of 16 bytes.
-        (extension::LIST, &[0, 0, 0, 0, 100, 0, 0, 0], 80),
+        (extension::COUNTERS, &[0; 8], 212),
+        (extension::LEAF, &[0; 16], 44),
+        (extension::HEAP, &[0; 8], 92),
+        (extension::HEAP_ALLOC, &one_page, 28),
+        (extension::COPY, &copy, 20),
+        // One entry: as many are told as there is room for.
+        (extension::LIST, &[0, 0, 0, 0, 100, 0, 0, 0], 76),
+        (extension::VMS, &[0, 0, 0, 0, 100, 0, 0, 0], 52),
     ];
     for (call, payload, room) in calls {
         let request = [&Header::request(call, 1).encode()[..], payload].concat();
         a.put_request(&request);
         let length = request.len() as u64;
+        let before = world.check();
         assert_eq!(a.direct(length, room - 1, 0), Turn::Error(2, 0), "{call:#x}");
+        assert_eq!(world.check(), before, "G4: {call:#x}");
         match a.direct(length, room, 0) {
             Turn::More(token) => assert!(matches!(a.direct(0, room, token), Turn::Reply(_))),
             turn => assert!(matches!(turn, Turn::Reply(_)), "{call:#x}: {turn:?}"),

@@ -416,8 +416,8 @@ fn a_caller_without_room_for_one_run_is_told_so() {
     let mut bytes = rm_abi::Header::request(MAP, 1).encode().to_vec();
     bytes.extend(encoded(|into| request.encode(into)));
     d.put_request(&bytes);
-    assert_eq!(d.direct(bytes.len() as u64, 63, 0), Turn::Error(2, 0));
-    let reply = d.direct(bytes.len() as u64, 64, 0);
+    assert_eq!(d.direct(bytes.len() as u64, 59, 0), Turn::Error(2, 0));
+    let reply = d.direct(bytes.len() as u64, 60, 0);
     assert!(matches!(reply, Turn::Reply(data) if data.len() == 4 + 16 + 32));
 }
 

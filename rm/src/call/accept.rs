@@ -6,8 +6,8 @@
 //! ends the parcel.
 
 use rm_abi::extension::{EventKind, EventReason};
-use rm_abi::memparcel::accept::AcceptRequest;
-use rm_abi::{AcceptFlags, Bytes, Handle, List, MAX_ENTRIES, SglEntry, Transfer, Vmid};
+use rm_abi::memparcel::accept::{AcceptRequest, REPLY_HEAD};
+use rm_abi::{AcceptFlags, Bytes, Handle, List, MAX_ENTRIES, SglEntry, Transfer, Vmid, reply};
 
 use crate::address::{Ipa, PAGE_SIZE, PAGES_PER_2M};
 use crate::call::{Caller, extension, owner, release};
@@ -29,6 +29,11 @@ use crate::stage2::{Batch, Change, FreeCursor, HoldError, Search, Stage2};
 pub(crate) const RANGE: usize = 16;
 /// Ranges that a short call's reply can carry.
 const SHORT_RANGES: u32 = (rm_abi::PACKET_PAYLOAD / RANGE) as u32;
+
+/// Bytes of a reply's data that names so many ranges: their number, and they.
+pub(crate) const fn data_size(ranges: usize) -> usize {
+    REPLY_HEAD - reply::SIZE + ranges * RANGE
+}
 
 /// An accept at work.
 #[derive(Debug)]
@@ -82,7 +87,7 @@ pub(crate) fn begin<M: Machine>(
     }
     let chooses = request.sgl.is_empty();
     let wanted = if chooses { left.min(MAX_ENTRIES as u32) } else { request.sgl.len() as u32 };
-    if chooses && wanted as usize > room {
+    if chooses && data_size(wanted as usize) > room {
         return Ok(Begun::ReplyTooLarge);
     }
     let before = (state.stage, state.place, state.addresses.mark(), state.contiguous);
@@ -156,15 +161,15 @@ fn check<M: Machine>(
     if matches!(parcel.phase, Phase::Retyping | Phase::Trimming) {
         return Err(Refusal::InProgress);
     }
+    // By a trim; others still hold the rest of it.
+    if parcel.poisoned {
+        return Err(Refusal::Poisoned);
+    }
     let contiguous = flags.contains(AcceptFlags::MAP_CONTIGUOUS);
     if contiguous && parcel.is_device() {
         return Err(Refusal::DeviceMemory);
     }
     if state.addresses.len() > 0 && state.contiguous != contiguous {
-    // By a trim; others still hold the rest of it.
-    if parcel.poisoned {
-        return Err(Refusal::Poisoned);
-    }
         return Err(Refusal::MixedAccept);
     }
     if flags.contains(AcceptFlags::SANITIZE) {

@@ -9,7 +9,6 @@ use rm_abi::extension::{CopyRequest, CopySegment, CopySide};
 use rm_abi::{Bytes, Handle, Rights, Transfer};
 
 use crate::address::{Ipa, PAGE_SIZE, Pa};
-use crate::call::accept::RANGE;
 use crate::call::{Caller, extension};
 use crate::machine::Machine;
 use crate::memparcel::borrower::Place;
@@ -46,7 +45,7 @@ pub(crate) fn begin(
     let CopyRequest { count } = CopyRequest::decode(payload).map_err(extension::refusal)?;
     let (source, dest) = (Place::START, Place::START);
     let copy = Copy { count, segment: 0, done: 0, source, dest };
-    if copy.data_size() > room * RANGE {
+    if copy.data_size() > room {
         return Ok(Begun::ReplyTooLarge);
     }
     *operation = Some(Operation::Copy(copy));

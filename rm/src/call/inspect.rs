@@ -6,7 +6,6 @@ use rm_abi::extension::{
 use rm_abi::{Bytes, EncodeError};
 
 use crate::address::{Ipa, VmIndex};
-use crate::call::accept::RANGE;
 use crate::call::{Caller, extension as replies};
 use crate::config::Roles;
 use crate::machine::Machine;
@@ -25,7 +24,8 @@ pub(crate) enum Inspect {
     Leaf(VmIndex, Ipa),
 }
 
-const COUNTERS_SIZE: usize = Count::HEAD + Counter::ALL.len() * Count::SIZE;
+/// Bytes of what COUNTERS tells.
+pub(crate) const COUNTERS_SIZE: usize = Count::HEAD + Counter::ALL.len() * Count::SIZE;
 const _: () = assert!(COUNTERS_SIZE <= rm_abi::PACKET_PAYLOAD);
 
 pub(crate) fn begin<M: Machine>(
@@ -40,7 +40,7 @@ pub(crate) fn begin<M: Machine>(
             let VmsRequest { cursor, most } =
                 VmsRequest::decode(payload).map_err(replies::refusal)?;
             caller.check_role(Roles::INSPECT)?;
-            let fits = (room * RANGE).saturating_sub(VmEntry::HEAD) / VmEntry::SIZE;
+            let fits = room.saturating_sub(VmEntry::HEAD) / VmEntry::SIZE;
             let most = fits.min(most.into()).min(caller.manager.vm_count()) as u16;
             if most == 0 {
                 return Ok(Begun::ReplyTooLarge);

@@ -7,7 +7,6 @@
 use rm_abi::Bytes;
 use rm_abi::extension::{ListFlags, ListRequest, ParcelEntry};
 
-use crate::call::accept::RANGE;
 use crate::call::{Caller, extension, info};
 use crate::config::Roles;
 use crate::machine::Machine;
@@ -43,7 +42,7 @@ pub(crate) fn begin<M: Machine>(
     if all {
         caller.check_role(Roles::INSPECT)?;
     }
-    let fits = (room * RANGE).saturating_sub(ParcelEntry::HEAD) / ParcelEntry::SIZE;
+    let fits = room.saturating_sub(ParcelEntry::HEAD) / ParcelEntry::SIZE;
     let most = request.most.min(fits.min(u16::MAX.into()) as u16);
     if most == 0 {
         return Ok(Begun::ReplyTooLarge);

@@ -7,7 +7,6 @@ use rm_abi::extension::{MapEntry, MapRequest, PageState, Policy};
 use rm_abi::{Bytes, Handle};
 
 use crate::address::{Ipa, PAGE_SIZE, VmIndex};
-use crate::call::accept::RANGE;
 use crate::call::{Caller, extension};
 use crate::config::Roles;
 use crate::machine::Machine;
@@ -69,7 +68,7 @@ pub(crate) fn begin<M: Machine>(
             Source::Parcel { handle, place: Place::START, from: request.cursor }
         }
     };
-    let fits = (room * RANGE).saturating_sub(MapEntry::HEAD) / MapEntry::SIZE;
+    let fits = room.saturating_sub(MapEntry::HEAD) / MapEntry::SIZE;
     let most = request.most.min(fits.min(u16::MAX.into()) as u16);
     if most == 0 {
         return Ok(Begun::ReplyTooLarge);
