@@ -24,7 +24,9 @@ use crate::machine::Machine;
 use crate::manager::Manager;
 use crate::operation::budget::Budget;
 use crate::operation::message::{Message, Packet, View};
-use crate::operation::{Answer, Begun, Claim, Operation, Origin, Reply, STEP, Slot, Step, Work};
+use crate::operation::{
+    Answer, Begun, Claim, Operation, Origin, Reply, STEP, Slot, Step, Work, refusal_of,
+};
 use crate::refusal::Refusal;
 
 /// Bytes of a long message that are copied at once: the guest's address is translated once for each.
@@ -126,12 +128,12 @@ const fn shortest_room(message: u32) -> u64 {
         extension::HOLDERS => reply::SIZE + call::info::HOLDERS_SIZE,
         extension::LIMITS => reply::SIZE + call::info::LIMITS_SIZE,
         extension::DEVICES => reply::SIZE + call::info::DEVICES_SIZE,
-        _ => reply::SIZE,
-    };
         extension::COUNTERS => reply::SIZE + call::inspect::COUNTERS_SIZE,
         extension::LEAF => reply::SIZE + LeafInfo::SIZE,
         extension::HEAP => reply::SIZE + HeapInfo::SIZE,
         extension::HEAP_ALLOC => reply::SIZE + HeapAllocRequest::REPLY,
+        _ => reply::SIZE,
+    };
     size as u64
 }
 
@@ -447,7 +449,7 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
                 head = reply::word(&self.header, word);
                 &head[..]
             }
-            Ok(Reply::Empty | Reply::Data { .. }) => {
+            Ok(Reply::Empty | Reply::Data { .. } | Reply::Partly { .. }) => {
                 head[..reply::SIZE].copy_from_slice(&reply::status(&self.header, Ok(())));
                 &head[..reply::SIZE]
             }
@@ -459,7 +461,6 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
                 &told[..reply::SIZE + length]
             }
             Err(refusal) => {
-                self.caller.note_refusal(Origin::Direct, &self.header, refusal);
                 let status = reply::status(&self.header, Err(refusal.code()));
                 head[..reply::SIZE].copy_from_slice(&status);
                 &head[..reply::SIZE]
@@ -467,7 +468,7 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
         };
         let size = match *answer {
             Ok(Reply::Ranges { count, .. }) => usize::from(count) * RANGE,
-            Ok(Reply::Data { length }) => length.into(),
+            Ok(Reply::Data { length } | Reply::Partly { length, .. }) => length.into(),
             _ => 0,
         };
         let length = (head.len() + size) as u64;
@@ -475,6 +476,10 @@ impl<M: Machine, G: GuestMemory> Turn<'_, '_, M, G> {
             return Err(HypercallError::ARGUMENT_SIZE);
         }
         self.copy_out(head, (data, size)).map_err(|_| HypercallError::ADDR_INVALID)?;
+        // Not before, or a reply that is written at the second try would count twice.
+        if let Some(refusal) = refusal_of(answer) {
+            self.caller.note_refusal(Origin::Direct, &self.header, refusal);
+        }
         Ok(length)
     }
 

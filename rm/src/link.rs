@@ -30,7 +30,7 @@ use crate::manager::Manager;
 use crate::memparcel::table::RecordIndex;
 use crate::operation::budget::{Budget, weight};
 use crate::operation::message::{Packet, View};
-use crate::operation::{Begun, Origin, Slot, Step, Work};
+use crate::operation::{Begun, Origin, Slot, Step, Work, refusal_of};
 use crate::refusal::Refusal;
 
 /// The mailbox of one VM, as the manager stores it.
@@ -271,9 +271,10 @@ impl<M: Machine> Manager<'_, M> {
     fn deliver(&self, caller: Caller<'_, '_, M>, slot: &mut Slot, budget: &mut Budget) {
         let (vm, machine) = (caller.vm, self.machine());
         if slot.stamp == 0
-            && let (Work::Answered(Err(refusal)), Origin::Queue) = (&slot.work, slot.origin)
+            && let (Work::Answered(answer), Origin::Queue) = (&slot.work, slot.origin)
+            && let Some(refusal) = refusal_of(answer)
         {
-            caller.note_refusal(Origin::Queue, &slot.header, *refusal);
+            caller.note_refusal(Origin::Queue, &slot.header, refusal);
         }
         let mut link = self.link(vm).lock(machine);
         if slot.awaits_queue() && slot.stamp == 0 {

@@ -78,6 +78,13 @@ pub enum Reply {
         /// How many.
         length: u16,
     },
+    /// As [`Reply::Data`], of a call some parts of which were refused.
+    Partly {
+        /// How many bytes.
+        length: u16,
+        /// Why the first of those parts was.
+        refusal: Refusal,
+    },
     /// Something about the caller itself, read when the reply is sent.
     Told(Topic),
 }
@@ -97,6 +104,14 @@ pub enum Topic {
 
 /// How a call ended.
 pub type Answer = Result<Reply, Refusal>;
+
+/// Why a call was refused, or the first refused part of one.
+pub(crate) const fn refusal_of(answer: &Answer) -> Option<Refusal> {
+    match *answer {
+        Err(refusal) | Ok(Reply::Partly { refusal, .. }) => Some(refusal),
+        Ok(_) => None,
+    }
+}
 
 /// What a call's checks led to. Nothing that a VM can notice has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,10 +5,15 @@
 
 use rm::address::VmIndex;
 use rm::audit::AuditReport;
-use rm::config::VmConfig;
-use rm::machine::fake::world::{Guest, RAM, RAM_PAGES, Turn, World, vm};
-use rm_abi::extension::Rule;
-use rm_abi::{Transfer, message};
+use rm::config::{Roles, VmConfig};
+use rm::life::VmState;
+use rm::machine::fake::world::{Guest, RAM, RAM_PAGES, Turn, World, accept, append, vm};
+use rm::operation::budget::Budget;
+use rm_abi::extension::{
+    COPY, COUNTERS, CopyRequest, CopySegment, CopySide, Count, Counter, LAST_REFUSAL, LastRefusal,
+    Rule,
+};
+use rm_abi::{AcceptFlags, AppendFlags, Handle, Transfer, message};
 
 const A: VmIndex = VmIndex(0);
 const B: VmIndex = VmIndex(1);
@@ -442,4 +447,155 @@ fn a_vm_without_frames_is_told_so_and_loses_nothing() {
     assert_eq!(a.offer(Transfer::Lend, &[(4, 6)], &apart[7..]), Err(1), "in a short call too");
     a.reclaim(handle, 0).unwrap();
     a.offer(Transfer::Lend, &[(4, 6)], &apart[7..]).expect("the tables are merged when wanted");
+}
+
+/// Rules that only calls break which come when others have been made.
+#[test]
+fn the_rule_is_told_of_every_refusal_about_a_parcel_that_there_is() {
+    let manages = VmConfig { roles: Roles::MANAGE, ..vm(3) };
+    let world = World::new(&[manages, vm(4), vm(5)]);
+    let (a, b) = (world.caller(A), world.caller(B));
+    let runs = [(PAGE, 1), (PAGE + 0x4000, 1)];
+    let shared = a.offer(Transfer::Share, &[(3, 6), (4, 6)], &runs).unwrap();
+    let lent = a.offer(Transfer::Lend, &[(4, 4)], &[(PAGE + 0x8000, 1)]).unwrap();
+    let notify = |flag: u8, tag: u32, targets: &[u16]| {
+        let head = Bytes::default().u32(shared).u8(flag).u8(0).u16(0).u32(tag);
+        let head = head.u8(targets.len() as u8).u8(0).u16(0);
+        (message::MEM_NOTIFY, targets.iter().fold(head, |list, vmid| list.u16(*vmid).u16(0)).0)
+    };
+    let accepts = |flags, ranges: &[(u64, u64)]| {
+        (message::MEM_ACCEPT, accept(shared, Transfer::Share, flags, ranges))
+    };
+    let lookup = {
+        let head = Bytes::default().u8(0).u8(0).u16(0).u32(0x11);
+        let acl = head.list(&[[3, 6, 0], [4, 4, 0]], [2, 1, 1]);
+        (message::MEM_LOOKUP, acl.list(&[[PAGE, 4096]], [8, 8]).u32(0).0)
+    };
+    let copies = |source, dest| {
+        let mut payload = vec![0; 64];
+        let segment = CopySegment { source, dest, length: 1 };
+        let length = CopyRequest::encode(&[segment], &mut payload).unwrap();
+        payload.truncate(length);
+        (COPY, payload)
+    };
+    let of_lent = CopySide::Parcel(Handle(lent), 0);
+    let append = append(shared, AppendFlags::END, &[(PAGE + 0x9000, 1)]);
+    let piecewise = accepts(AcceptFlags::empty(), &[(WINDOW, 1)]);
+    let whole = accepts(AcceptFlags::MAP_CONTIGUOUS, &[(WINDOW, 2)]);
+    let rest = accepts(AcceptFlags::DONE, &[(WINDOW + 0x4000, 1)]);
+    let vm_reset = (message::VM_RESET, 4_u32.to_le_bytes().to_vec());
+    // Who asks, what, and the error word with its rule, or that it is done; one after the other.
+    let story = [
+        (&a, rest.clone(), Some((3, Rule::IsOwner))),
+        (&a, (message::MEM_APPEND, append), Some((3, Rule::NotAppending))),
+        (&a, lookup, Some((0xe, Rule::NoMatch))),
+        (&a, notify(1, 7, &[4]), None),
+        (&a, notify(1, 8, &[4]), Some((6, Rule::OtherTag))),
+        (&a, notify(0x10, 7, &[4]), Some((6, Rule::NotifyFlag))),
+        (&a, notify(1, 7, &[4, 5, 4]), Some((6, Rule::TooManyTargets))),
+        (&a, notify(1, 7, &[0x90]), Some((0xd, Rule::NoVm))),
+        (&a, notify(1, 7, &[5]), Some((6, Rule::TargetOutsideAcl))),
+        (&a, vm_reset, Some((0x14, Rule::VmState))),
+        (&b, piecewise, None),
+        (&b, whole, Some((6, Rule::MixedAccept))),
+        (&b, rest.clone(), None),
+        (&b, rest, Some((3, Rule::Mapped))),
+        (
+            &b,
+            (message::MEM_NOTIFY, notify(2, 7, &[]).1[..12].to_vec()),
+            Some((0xb, Rule::StillHeld)),
+        ),
+        (&b, copies(of_lent, CopySide::Own(RAM.0)), None),
+    ];
+    for (guest, (message, payload), refused) in story {
+        let (before, was) = (world.check(), guest.last_refusal());
+        let said = guest.words(message, &payload).0;
+        let last = guest.last_refusal();
+        let Some((error, why)) = refused else {
+            assert_eq!((said, last), (0, was), "{message:#x}");
+            continue;
+        };
+        assert_eq!(said, error, "{why:?}");
+        assert_eq!((last.rule, last.message), (why as u16, message), "{why:?}");
+        assert_eq!(world.check(), before, "G4: {why:?}");
+    }
+}
+
+#[test]
+fn a_copy_says_why_the_first_of_its_refused_segments_was_refused() {
+    let world = World::new(&[vm(3), vm(4)]);
+    let (a, b) = (world.caller(A), world.caller(B));
+    let lent = a.offer(Transfer::Lend, &[(4, 4)], &[(PAGE, 1)]).unwrap();
+    let (own, of) = (CopySide::Own(RAM.0), CopySide::Parcel(Handle(lent), 0));
+    let request = |segments: &[(CopySide, CopySide)]| {
+        let segment = |&(source, dest)| CopySegment { source, dest, length: 1 };
+        let segments: Vec<_> = segments.iter().map(segment).collect();
+        let mut payload = vec![0; 256];
+        let length = CopyRequest::encode(&segments, &mut payload).unwrap();
+        payload.truncate(length);
+        payload
+    };
+    for (segments, statuses, why) in [
+        (&[(of, own), (own, own), (own, of)][..], &[0, 6, 3][..], Rule::CopyOwn),
+        (&[(own, of), (own, own)], &[3, 6], Rule::CopyRights),
+    ] {
+        let wanted = [&[0, statuses.len() as u32][..], statuses].concat();
+        let wanted: Vec<_> = wanted.iter().flat_map(|word| word.to_le_bytes()).collect();
+        assert_eq!(b.call(COPY, &request(segments)), wanted);
+        let last = b.last_refusal();
+        assert_eq!((last.message, last.rule), (COPY, why as u16));
+        // What came by the queue is told there.
+        let none = LastRefusal::decode(&b.queue_call(LAST_REFUSAL, &[])[4..]).unwrap();
+        assert_eq!(b.queue_call(COPY, &request(segments)), wanted);
+        let queued = LastRefusal::decode(&b.queue_call(LAST_REFUSAL, &[])[4..]).unwrap();
+        assert_eq!((queued.message, queued.rule), (COPY, why as u16));
+        assert_ne!(queued, none);
+    }
+    let before = b.last_refusal();
+    assert_eq!(b.call(COPY, &request(&[(of, own)])), [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(b.last_refusal(), before, "nothing of it was refused");
+}
+
+#[test]
+fn a_refusal_that_is_written_at_the_second_try_counts_once() {
+    let world = World::new(&[vm(3), vm(4)]);
+    let a = world.caller(A);
+    a.step.set(1);
+    // Refused at its last range, so that the reply waits in the slot.
+    let request = Offer::to_b(6).sgl(&[(PAGE, 4096), (PAGE, 4096)]).bytes();
+    let Turn::More(token) = a.send(message::MEM_LEND, &request) else { panic!("not long") };
+    while world.manager.pending(A) {
+        world.manager.step(A, &mut Budget::new(100));
+    }
+    a.lose_reply_page(true);
+    assert_eq!(a.resume(token), Turn::Error(22, token));
+    a.lose_reply_page(false);
+    assert_eq!(a.direct(0, 11, token), Turn::Error(2, token), "too small to say it");
+    assert_eq!(a.last_refusal(), LastRefusal::NONE, "it has not been told yet");
+    assert_eq!(a.resume(token), Turn::Reply(vec![0xa, 0, 0, 0]));
+    assert_eq!(a.last_refusal().rule, Rule::NotOwned as u16);
+    let reply = a.call(COUNTERS, &[0; 8]);
+    let counts =
+        (0..Counter::ALL.len()).map(|n| Count::decode(&reply[4..], Count::HEAD + n * Count::SIZE));
+    let refusals = counts.flatten().find(|count| count.counter == Counter::Refusals as u16);
+    assert_eq!(refusals.unwrap().value, 1);
+    world.check();
+}
+
+#[test]
+fn an_exit_that_is_malformed_ends_nobody() {
+    let world = World::new(&[vm(3), vm(4)]);
+    let a = world.caller(A);
+    for payload in [&[][..], &[0; 3], &[0; 5], &[0, 0, 77, 0]] {
+        assert_eq!(a.send(message::VM_EXIT, payload), Turn::Reply(vec![4, 0, 0, 0]), "{payload:?}");
+        assert_eq!(a.last_refusal().rule, Rule::Malformed as u16);
+    }
+    // Longer than the packet that is read of it.
+    let long = [&[0, 0, 3, 0][..], &[0; 1000]].concat();
+    assert_eq!(a.send(message::VM_EXIT, &long), Turn::Reply(vec![4, 0, 0, 0]));
+    a.lose_reply_page(true);
+    assert_eq!(a.send(message::VM_EXIT, &[]), Turn::Error(22, 0), "nor one that cannot be told so");
+    assert_eq!(world.manager.state(A), VmState::Running);
+    a.lose_reply_page(false);
+    assert_eq!(a.send(message::VM_EXIT, &[0, 0, 3, 0]), Turn::Exit(3));
 }

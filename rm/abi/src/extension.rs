@@ -93,7 +93,8 @@ pub const NOTICES: u32 = 0x5e10_0000;
 
 /// What the manager offers beyond Gunyah's.
 pub const DISCOVER: u32 = CALLS;
-/// Why the caller's last refused call was refused.
+/// Why the caller's last refused call was refused. A [`COPY`] counts if a segment of it was, and what is told
+/// is why the first of those was.
 pub const LAST_REFUSAL: u32 = CALLS + 1;
 /// Says what the caller wants to be told of its own parcels, instead of what it said before.
 pub const SUBSCRIBE: u32 = CALLS + 2;

@@ -3,7 +3,7 @@
 //! Each piece goes through EL2's stack: read while one side is locked, written while the other is. So
 //! no two parcels are ever locked at once, and what a side allows is asked anew for each piece: when a
 //! revocation has been answered, nothing of the parcel is read or written any more. A segment that fails
-//! leaves its error word and the next one begins.
+//! leaves its error word and the next one begins; LAST_REFUSAL tells of the first one.
 
 use rm_abi::extension::{CopyRequest, CopySegment, CopySide};
 use rm_abi::{Bytes, Handle, Rights, Transfer};
@@ -35,6 +35,8 @@ pub(crate) struct Copy {
     done: u32,
     source: Place,
     dest: Place,
+    /// Why the first refused segment was.
+    refused: Option<Refusal>,
 }
 
 pub(crate) fn begin(
@@ -44,7 +46,7 @@ pub(crate) fn begin(
 ) -> Result<Begun, Refusal> {
     let CopyRequest { count } = CopyRequest::decode(payload).map_err(extension::refusal)?;
     let (source, dest) = (Place::START, Place::START);
-    let copy = Copy { count, segment: 0, done: 0, source, dest };
+    let copy = Copy { count, segment: 0, done: 0, source, dest, refused: None };
     if copy.data_size() > room {
         return Ok(Begun::ReplyTooLarge);
     }
@@ -80,7 +82,10 @@ impl Copy {
             let status = match copied {
                 Ok(Walk::More) => return Step::More,
                 Ok(Walk::End) => 0,
-                Err(refusal) => refusal.code() as u32,
+                Err(refusal) => {
+                    let _ = self.refused.get_or_insert(refusal);
+                    refusal.code() as u32
+                }
             };
             let at = CopyRequest::REPLY_HEAD + index * CopyRequest::STATUS;
             data.write(caller.mem(), at, &status.to_le_bytes());
@@ -89,7 +94,11 @@ impl Copy {
             let _ = budget.spend(weight::REGION);
         }
         data.write(caller.mem(), 0, &self.count.to_le_bytes());
-        Step::Done(Ok(Reply::Data { length: self.data_size() as u16 }))
+        let length = self.data_size() as u16;
+        Step::Done(Ok(match self.refused {
+            None => Reply::Data { length },
+            Some(refusal) => Reply::Partly { length, refusal },
+        }))
     }
 
     /// Goes on with a segment.

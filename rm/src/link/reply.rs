@@ -33,7 +33,7 @@ impl Head {
                 head.bytes = reply::word(header, word);
                 head.len = reply::SIZE_WITH_WORD;
             }
-            Ok(Reply::Data { length }) => {
+            Ok(Reply::Data { length } | Reply::Partly { length, .. }) => {
                 head.bytes[..reply::SIZE].copy_from_slice(&reply::status(header, Ok(())));
                 head.data = length.into();
             }

@@ -295,7 +295,7 @@ impl CountersRequest {
 pub enum Counter {
     /// Requests that it made, by either transport. Rises.
     Calls = 1,
-    /// Those of them that were refused. Rises.
+    /// Those of them that were refused, or a segment of them. Rises.
     Refusals = 2,
     /// Invalidations of its translations. Rises.
     Invalidations = 3,
