@@ -12,6 +12,7 @@ use rm_abi::extension::Rule;
 use crate::address::VmIndex;
 use crate::config::MAX_VMS;
 use crate::frame_pool::NoFrame;
+use crate::stage2::ClaimError;
 
 /// VMs, as a set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -195,6 +196,15 @@ impl From<NoFrame> for Refusal {
         match none {
             NoFrame::Quota => Self::NoFrame,
             NoFrame::Empty => Self::SharedQuota(Resource::Frames),
+        }
+    }
+}
+
+impl From<ClaimError> for Refusal {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::NoFrame(none) => none.into(),
+            ClaimError::NotOwned | ClaimError::Claimed => Self::NotOwned,
         }
     }
 }

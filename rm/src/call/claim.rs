@@ -15,7 +15,7 @@ use crate::memparcel::units::Walk;
 use crate::operation::STEP;
 use crate::operation::budget::{Budget, weight};
 use crate::refusal::{Refusal, Resource};
-use crate::stage2::{Batch, ClaimError, Stage2, State};
+use crate::stage2::{Batch, Stage2, State};
 
 /// Addresses and sizes of the wire end here.
 const LIMIT: u64 = 1 << 44;
@@ -179,10 +179,7 @@ impl Claim {
         if let Some(open) = &mut self.open {
             open.pages += done;
         }
-        claimed.map_err(|error| match error {
-            ClaimError::NoFrame(none) => none.into(),
-            ClaimError::NotOwned | ClaimError::Claimed => Refusal::NotOwned,
-        })
+        Ok(claimed?)
     }
 
     /// Notes the claimed run as an extent of the parcel.

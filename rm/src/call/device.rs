@@ -395,7 +395,9 @@ fn hold<M: Machine>(
         drop(tree);
         match held {
             Ok(walk) => return Ok(walk),
-            Err(HoldError::Taken) => return Err(Refusal::NoRange),
+            Err(HoldError::Taken) => {
+                panic!("G3: a device has what its VM has, and where it has it")
+            }
             // A table that the VM's own tree does not need makes room.
             Err(HoldError::NoFrame(NoFrame::Empty)) if caller.manager.idle(caller.vm) => {
                 if !budget.spend(weight::TABLE) {

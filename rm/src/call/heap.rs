@@ -21,7 +21,7 @@ use crate::operation::budget::{Budget, weight};
 use crate::operation::message::Message;
 use crate::operation::{Begun, Operation, Reply, Step};
 use crate::refusal::Refusal;
-use crate::stage2::{Batch, Change, ClaimError, FreeCursor, HoldError, Search, State};
+use crate::stage2::{Batch, Change, FreeCursor, HoldError, Search, State};
 
 /// Addresses of the wire end here.
 const LIMIT: u64 = 1 << 44;
@@ -384,20 +384,16 @@ impl Free {
         let (at, rest) = (self.at.add_pages(self.done), self.pages - self.done);
         // Looking is paid for like claiming what was seen.
         let (state, pa, run) = stage2.run(mem, at, rest, &mut Budget::new(budget.left()));
-        match state {
-            State::Owned => {}
-            State::Claimed => return Err(Refusal::InProgress),
-            _ => return Err(Refusal::NotOwned),
+        // None is claimed: the VM's one slot is this call's, and no page of its range comes twice.
+        if state != State::Owned {
+            return Err(Refusal::NotOwned);
         }
         let (_, span) = caller.manager.heaps().at(pa).ok_or(Refusal::NotOfHeap)?;
         let run = span.min(run);
         if M::MAY_POISON && !caller.machine().is_sound(pa, run) {
             return Err(Refusal::Poisoned);
         }
-        stage2.claim(mem, at, run, budget).map_err(|error| match error {
-            ClaimError::NoFrame(none) => none.into(),
-            ClaimError::NotOwned | ClaimError::Claimed => Refusal::NotOwned,
-        })
+        Ok(stage2.claim(mem, at, run, budget)?)
     }
 }
 

@@ -64,8 +64,8 @@ enum Stage {
     /// Zero them, or clean them where their policy is not write-back.
     Maintain,
     Restore,
-    /// A borrower's.
-    Unmap,
+    /// A borrower's, by its ACL entry.
+    Unmap(usize),
     Wipe,
 }
 
@@ -235,14 +235,13 @@ impl Trim {
                 (Stage::Restore, _) => {
                     owner::change_until(parcel, caller, self.end(), Change::Restore, budget)
                 }
-                (Stage::Unmap, Side::Borrower(entry, _)) => {
+                (Stage::Unmap(entry), _) => {
                     let (end, unmap) = (self.end(), Change::Unmap);
                     match change_borrower(parcel, caller, entry, end, unmap, budget) {
                         Walk::End => self.end_parts(parcel, caller, budget),
                         Walk::More => Walk::More,
                     }
                 }
-                (Stage::Unmap, Side::Owner(_)) => unreachable!("an owner maps nothing"),
                 (Stage::Wipe, _) => self.wipe(parcel, caller, budget),
             };
             if walk == Walk::More {
@@ -283,14 +282,14 @@ impl Trim {
                 let state = &mut parcel.borrowers[entry];
                 (state.stage, state.place, state.end) = (Progress::Trimming, self.first, end);
                 state.trimmed = (self.range, self.wipe);
-                Some(Stage::Unmap)
+                Some(Stage::Unmap(entry))
             }
             (Stage::Maintain, _) => {
                 parcel.place = self.first;
                 Some(Stage::Restore)
             }
-            (Stage::Unmap, _) if self.wipe => Some(Stage::Wipe),
-            (Stage::Unmap | Stage::Restore | Stage::Wipe, _) => None,
+            (Stage::Unmap(_), _) if self.wipe => Some(Stage::Wipe),
+            (Stage::Unmap(_) | Stage::Restore | Stage::Wipe, _) => None,
         }
     }
 

@@ -68,14 +68,13 @@ fn ask<M: Machine>(caller: Caller<'_, '_, M>, message: u32, payload: &dyn Bytes)
             let vm = acquaintance(caller, payload)?;
             Ok(Reply::Word(caller.manager.state(vm) as u32))
         }
-        message::VM_GET_ID => {
+        _ => {
             let vm = acquaintance(caller, payload)?;
             match caller.manager.state(vm) {
                 VmState::Ready | VmState::Running => Ok(Reply::Told(Topic::Name(vm))),
                 _ => Err(Refusal::VmState),
             }
         }
-        _ => Err(Refusal::UnknownCall),
     }
 }
 

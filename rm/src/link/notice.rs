@@ -65,19 +65,6 @@ impl News {
         matches!(self, Self::Shared | Self::Recall)
     }
 
-    const fn message(self) -> u32 {
-        match self {
-            Self::Shared => message::MEM_SHARED,
-            Self::Recall => message::MEM_RECALL,
-            Self::Accepted => message::MEM_ACCEPTED,
-            Self::Released => message::MEM_RELEASED,
-            Self::Event { .. } => extension::NOTICES + 1,
-            Self::Status { .. } => message::VM_STATUS,
-            Self::Exited { .. } => message::VM_EXITED,
-            Self::Shutdown => message::VM_SHUTDOWN,
-        }
-    }
-
     /// Never zero, which is a node without news.
     const fn encode(self) -> u32 {
         match self {
@@ -211,28 +198,30 @@ impl Letter {
     /// Writes its one packet. MEM_SHARED is not written so.
     fn write(&self, sequence: u16, into: &mut [u8; PACKET]) -> usize {
         let Self { handle, tag, vmid: borrower, .. } = *self;
-        let message = self.news.message();
-        let header = Header { kind: Kind::Notification, fragments: 0, sequence, message };
-        into[..Header::SIZE].copy_from_slice(&header.encode());
-        let payload = &mut into[Header::SIZE..];
-        let length = match self.news {
+        let (head, payload) = into.split_at_mut(Header::SIZE);
+        let mut writer = Writer::new(payload);
+        let news = || BorrowerNews { handle, borrower, tag };
+        let (message, length) = match self.news {
             News::Shared => panic!("G7: an offer is not one packet"),
-            News::Recall => Recall { handle, tag }.encode(payload),
-            News::Accepted | News::Released => {
-                BorrowerNews { handle, borrower, tag }.encode(payload)
-            }
+            News::Recall => (message::MEM_RECALL, Recall { handle, tag }.encode(payload)),
+            News::Accepted => (message::MEM_ACCEPTED, news().encode(payload)),
+            News::Released => (message::MEM_RELEASED, news().encode(payload)),
             News::Event { what, reason } => {
-                let mut writer = Writer::new(payload);
-                writer.u32(handle.0).u16(borrower.0).u8(what).u8(reason).u32(tag).finish()
+                writer.u32(handle.0).u16(borrower.0).u8(what).u8(reason).u32(tag);
+                (extension::PARCEL_EVENT, writer.finish())
             }
             News::Status { state } => {
-                Writer::new(payload).u16(borrower.0).u16(0).u8(state).u8(0).u16(0).finish()
+                writer.u16(borrower.0).u16(0).u8(state).u8(0).u16(0);
+                (message::VM_STATUS, writer.finish())
             }
             News::Exited { kind } => {
-                Writer::new(payload).u16(borrower.0).u16(kind.into()).u32(4).u32(tag).finish()
+                writer.u16(borrower.0).u16(kind.into()).u32(4).u32(tag);
+                (message::VM_EXITED, writer.finish())
             }
-            News::Shutdown => Writer::new(payload).u32(tag).finish(),
+            News::Shutdown => (message::VM_SHUTDOWN, writer.u32(tag).finish()),
         };
+        let header = Header { kind: Kind::Notification, fragments: 0, sequence, message };
+        head.copy_from_slice(&header.encode());
         Header::SIZE + length.expect("a notice fits a packet")
     }
 }

@@ -230,9 +230,7 @@ impl Stage2 {
         let record = mem.pool.record(slot.table);
         let mut uses = record.uses();
         let mut deviants = record.deviants();
-        if old == 0 {
-            uses += edit.count as u32;
-        }
+        // No change starts from Absent: a hold fills it, and counts what it fills.
         if new == 0 {
             uses -= edit.count as u32;
         }
