@@ -1,6 +1,6 @@
 //! MEM_APPEND: parcels that are made in several calls.
 
-use rm::address::{Ipa, VmIndex};
+use rm::address::{Ipa, Pa, VmIndex};
 use rm::config::VmConfig;
 use rm::machine::fake::world::{Guest, RAM, World, append, offer, vm};
 use rm::quota::Quotas;
@@ -243,5 +243,63 @@ fn an_append_zeroes_its_own_pages_only() {
         }
         a.append(handle, true, &[(PAGE + 0x2000, 1)]).unwrap();
         assert_eq!((written(PAGE), written(PAGE + 0x2000)), (Ok(7), Ok(0)), "step {step}");
+    }
+}
+
+#[test]
+fn a_range_that_lies_in_many_places_of_the_machine_is_offered_piece_by_piece() {
+    for pieces in 3..8 {
+        let world = world();
+        let (a, b) = (world.caller(A), world.caller(B));
+        let apart: Vec<_> = (0..pieces).map(|page| (PAGE + page * 0x2000, 1)).collect();
+        let given = a.offer(Transfer::Donate, &[(4, 7)], &apart).unwrap();
+        b.accept_contiguous(given, Transfer::Donate, (WINDOW, pieces)).unwrap();
+        for page in 0..pieces {
+            world.cpu(B).write(Ipa(WINDOW + page * 0x1000), 10 + page as u8).unwrap();
+        }
+        let before = world.check();
+        let lent = b.offer(Transfer::Lend, &[(3, 6)], &[(WINDOW, pieces)]).unwrap();
+        let report = world.check();
+        assert_eq!((report.lent, report.parcels), (pieces, 1));
+        assert!(world.manager.allows(B, Ipa(WINDOW), Access::Read).is_none());
+        // As many units as there are pieces.
+        let places: Vec<_> = (0..pieces).map(|page| (WINDOW + page * 0x2000, 1)).collect();
+        assert_eq!(a.accept(lent, Transfer::Lend, &places[1..]), Err(6), "one is missing");
+        a.accept(lent, Transfer::Lend, &places).unwrap();
+        for (value, (at, _)) in (10..).zip(places) {
+            assert_eq!(world.cpu(A).read(Ipa(at)), Ok(value));
+        }
+        a.release(lent, 0).unwrap();
+        b.reclaim(lent, 0).unwrap();
+        while world.manager.idle(A) || world.manager.idle(B) {}
+        assert_eq!(world.check().owned, before.owned);
+        // A donation of two of its pages, which is no longer.
+        let back = b.offer(Transfer::Donate, &[(3, 7)], &[(WINDOW + 0x1000, 2)]).unwrap();
+        a.accept_contiguous(back, Transfer::Donate, (WINDOW, 2)).unwrap();
+        assert_eq!(world.cpu(A).read(Ipa(WINDOW)), Ok(11));
+        world.check();
+    }
+}
+
+#[test]
+fn the_last_pages_of_an_address_space_are_offered_like_any_others() {
+    const END: u64 = 1 << 36;
+    for (first, pages) in [(END - 0x1000, 1), (END - 0x3000, 3), (END - 0x20_0000, 512)] {
+        let world = world();
+        let (a, b) = (world.caller(A), world.caller(B));
+        let pa = Pa(World::pa_of(A).0 + 0x8000_0000);
+        world.manager.give(A, Ipa(END - 0x40_0000), pa, 1024).unwrap();
+        let before = world.check();
+        assert_eq!(a.offer(Transfer::Lend, &[(4, 6)], &[(first, pages + 1)]), Err(0xa));
+        let handle = a.offer(Transfer::Lend, &[(4, 6)], &[(first, pages)]).unwrap();
+        assert!(!reach(&world, END - 0x1000).0);
+        assert!(reach(&world, first - 0x1000).1, "what is before them stays");
+        b.accept_contiguous(handle, Transfer::Lend, (first, pages)).unwrap();
+        assert!(world.cpu(B).write(Ipa(END - 1), 7).is_ok());
+        b.release(handle, 0).unwrap();
+        a.reclaim(handle, 0).unwrap();
+        assert_eq!(world.cpu(A).read(Ipa(END - 1)), Ok(7));
+        while world.manager.idle(A) || world.manager.idle(B) {}
+        assert_eq!(world.check(), before);
     }
 }

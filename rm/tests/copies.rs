@@ -409,3 +409,27 @@ fn who_may_not_take_memory_of_others_does_not_copy_it_either() {
     assert_eq!(copy_one(&b, own(OWN), of(handle, 0), 1), 3);
     assert_eq!(copy_one(&world.caller(A), of(handle, 0), own(OWN), 1), 0, "an owner may");
 }
+
+#[test]
+fn a_copy_far_into_two_parcels_ends_the_same_in_steps_of_any_size() {
+    let pages = |at: u64| (0..20).map(|page| (at + page * 0x2000, 1)).collect::<Vec<_>>();
+    for step in (1..12).chain([200, STEP]) {
+        let world = world();
+        let (a, b) = (world.caller(A), world.caller(B));
+        let [from, to] = [PAGE, PAGE + 0x10_0000].map(pages);
+        let [source, dest] =
+            [&from, &to].map(|pages| a.offer(SHARED, &[(3, 6), (4, 6)], pages).unwrap());
+        for (value, at) in (1..).zip(0x1_2ffe..0x1_3003_u64) {
+            world.cpu(A).write(Ipa(from[(at >> 12) as usize].0 + at % 0x1000), value).unwrap();
+        }
+        b.step.set(step);
+        let before = world.check();
+        // Looking for a page takes a step or more on either side.
+        assert_eq!(copy_one(&b, of(source, 0x1_2ffe), of(dest, 0x1_1ffd), 5), 0, "by {step}");
+        let seen =
+            |at: u64| world.cpu(A).read(Ipa(to[(at >> 12) as usize].0 + at % 0x1000)).unwrap();
+        let seen: Vec<_> = (0x1_1ffc..0x1_2003).map(seen).collect();
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5, 0], "by {step}");
+        assert_eq!(world.check(), before);
+    }
+}

@@ -592,25 +592,34 @@ fn scattered(world: &World, pages: u64) -> u32 {
 #[test]
 fn a_call_on_a_device_is_taken_over_wherever_it_stands() {
     // What B is at, and what comes between two of its steps.
-    for (is_map, stream) in [(true, B_DEVICE), (true, B_BLIND), (false, B_DEVICE), (false, B_BLIND)]
+    let calls = [ATTACH, DMA_MAP, DMA_UNMAP];
+    for (call, stream) in calls.into_iter().flat_map(|call| [B_DEVICE, B_BLIND].map(|d| (call, d)))
     {
         for loss in [Loss::Revoke, Loss::Death] {
             for steps in 1.. {
                 let world = world();
                 let handle = scattered(&world, 4);
                 let (a, b) = (world.caller(A), world.caller(B));
-                assert_eq!(attach(&b, handle, stream), 0);
-                let call = if is_map { DMA_MAP } else { DMA_UNMAP };
-                if !is_map {
+                if call != ATTACH {
+                    assert_eq!(attach(&b, handle, stream), 0);
+                }
+                if call == DMA_UNMAP {
                     assert_eq!(map(&b, handle, stream, BOTH), 0);
                 }
                 b.step.set(1);
-                let mut turn = b.send(call, &dma(handle, stream, BOTH));
+                let payload = match call {
+                    ATTACH => attach_request(handle, stream, AttachFlags::empty()),
+                    _ => dma(handle, stream, BOTH),
+                };
+                let mut turn = b.send(call, &payload);
                 for _ in 1..steps {
                     let Turn::More(token) = turn else { break };
                     turn = b.resume(token);
                 }
-                let Turn::More(token) = turn else { break };
+                let Turn::More(token) = turn else {
+                    assert!(steps > 3, "{call:#x} took {steps} steps");
+                    break;
+                };
                 match loss {
                     Loss::Death => {
                         world.end(B);
@@ -694,7 +703,8 @@ fn g7_tables_of_a_device_are_its_vm_s_and_a_map_without_them_changes_nothing() {
 #[test]
 fn g7_a_table_that_the_vm_does_not_need_makes_room_for_one_of_its_device() {
     // As many frames as B takes for all of it, and none that it shares with others.
-    for (reserved, error) in [(20, 0), (19, 1)] {
+    let worlds = STEPS.into_iter().flat_map(|step| [(step, 20, 0), (step, 19, 1)]);
+    for (step, reserved, error) in worlds {
         let mut vms = configs();
         vms[1].quotas.frames_reserved = reserved;
         let world = World::with_shared(&vms, Amounts::NONE, 0).unwrap();
@@ -705,7 +715,8 @@ fn g7_a_table_that_the_vm_does_not_need_makes_room_for_one_of_its_device() {
         assert_eq!(world.check().mergeable, 1);
         let handle = scattered(&world, 6);
         assert_eq!(attach(&b, handle, B_DEVICE), 0);
-        assert_eq!(map(&b, handle, B_DEVICE, TO), error, "of {reserved}");
+        b.step.set(step);
+        assert_eq!(map(&b, handle, B_DEVICE, TO), error, "of {reserved}, by {step}");
         if error == 0 {
             assert_eq!(world.device(B_DEVICE).pages().len(), 6);
         } else {

@@ -6,7 +6,9 @@ use rm::life::VmState;
 use rm::machine::fake::Wish;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
 use rm::operation::STEP;
-use rm_abi::extension::{EventKind, EventReason, Events, ParcelEvent, SUBSCRIBE, SubscribeRequest};
+use rm_abi::extension::{
+    EventKind, EventReason, Events, ParcelEvent, Rule, SUBSCRIBE, SubscribeRequest,
+};
 use rm_abi::vm::{
     ExitKind, StopFlags, VmExitRequest, VmExited, VmRequest, VmStatus, VmStopRequest,
 };
@@ -368,7 +370,10 @@ fn a_manager_stops_resets_and_starts_a_vm() {
     assert_eq!(a.words(message::VM_START, &about(4)).0, 0x14);
     assert_eq!(a.words(message::VM_STOP, &stop(4, StopFlags::FORCE)), (0, 0));
     assert_eq!(machine.wishes(), [(B, Wish::Stop)]);
+    assert_eq!(a.words(message::VM_GET_ID, &about(4)).0, 0);
     world.end(B);
+    assert_eq!(a.words(message::VM_GET_ID, &about(4)).0, 0x14, "the name of one that has ended");
+    assert_eq!(a.last_refusal().rule, Rule::VmState as u16);
     assert_eq!(a.words(message::VM_STOP, &stop(4, StopFlags::FORCE)).0, 0x14);
     assert_eq!(a.words(message::VM_RESET, &about(4)), (0, 0));
     world.settle(B, STEP);

@@ -1,11 +1,14 @@
 //! MEM_NOTIFY and what becomes of news while its receiver does not read.
 
 use rm::address::VmIndex;
+use rm::config::{AfterEnd, Roles, VmConfig};
+use rm::life::{ExitKind, VmState};
 use rm::machine::Line;
 use rm::machine::fake::world::{self, Guest, LABEL, RAM, World, by_handle, offer};
 use rm::operation::budget::Budget;
 use rm_abi::memparcel::notice::{BorrowerNews, Offer, Recall};
 use rm_abi::memparcel::notify::Notify;
+use rm_abi::vm::{StopFlags, VmExitRequest, VmExited, VmStatus, VmStopRequest};
 use rm_abi::{
     AclEntry, Bytes, CreateFlags, Handle, Header, Kind, MemoryKind, NotifyFlag, Rights, Transfer,
     Vmid, VmidEntry, message,
@@ -313,4 +316,64 @@ fn many_targets_are_told_in_steps() {
         assert_eq!(packets.len(), usize::from(fragments) + 1);
     }
     assert_eq!(owner.call(message::MEM_RECLAIM, &by_handle(handle, 0)), [0; 4]);
+}
+
+#[test]
+fn news_of_an_accept_and_of_vms_waits_while_the_queue_is_full() {
+    let world = World::new(&[
+        VmConfig { roles: Roles::MANAGE, ..world::vm(3) },
+        VmConfig { after_end: AfterEnd::Wait, ..world::vm(4) },
+    ]);
+    let (a, b) = (world.caller(A), world.caller(B));
+    let handle = shared(&world, PAGE, 1);
+    b.accept_contiguous(handle, Transfer::Share, (WINDOW, 1)).unwrap();
+    (0..8).for_each(|sequence| assert_eq!(a.queue_send(&get_vmid(sequence), true).0, 0));
+    assert_eq!(told(&b, handle, NotifyFlag::Accepted, 0x55, &[]), 0);
+    // It is asked to end itself, twice: one is enough.
+    let stop = |reason| {
+        let mut payload = vec![0; VmStopRequest::SIZE];
+        let flags = StopFlags::empty();
+        VmStopRequest { vmid: Vmid(3), flags, reason }.encode(&mut payload).unwrap();
+        assert_eq!(a.words(message::VM_STOP, &payload).0, 0);
+    };
+    stop(8);
+    stop(9);
+    let mut exit = [0; VmExitRequest::SIZE];
+    VmExitRequest { flags: 0x12, code: 2 }.encode(&mut exit).unwrap();
+    assert_eq!(b.send(message::VM_EXIT, &exit), world::Turn::Exit(2));
+    world.manager.ended(B, ExitKind::Call);
+    let request = 4_u32.to_le_bytes();
+    assert_eq!(a.words(message::VM_RESET, &request).0, 0);
+    // Its own parcels are none, and what it had of A's it gives up: that replaces what it accepted.
+    world.settle(B, 100);
+    assert_eq!(world.manager.state(B), VmState::Reset);
+    let packets = a.packets();
+    let heard: Vec<_> = packets[8..].iter().map(|packet| news(packet)).collect();
+    let ids: Vec<_> = heard.iter().map(|(message, _)| *message).collect();
+    let (status, exited) = (message::VM_STATUS, message::VM_EXITED);
+    assert_eq!(ids, [message::MEM_RELEASED, message::VM_SHUTDOWN, status, exited]);
+    let about = BorrowerNews { handle: Handle(handle), borrower: Vmid(4), tag: 0 };
+    assert_eq!(BorrowerNews::decode(heard[0].1), Some(about));
+    assert_eq!(heard[1].1, 9_u32.to_le_bytes(), "the younger reason");
+    let told = VmStatus::decode(heard[2].1).unwrap();
+    assert_eq!((told.vmid, told.state), (Vmid(4), VmState::Reset), "the last of its states");
+    let told = VmExited::decode(heard[3].1).unwrap();
+    assert_eq!((told.vmid, told.kind), (Vmid(4), ExitKind::Call));
+    assert_eq!((told.flags, told.code), (0x12, 2));
+    world.check();
+}
+
+#[test]
+fn an_accept_that_was_told_while_the_queue_was_full_is_told_when_there_is_room() {
+    let world = world();
+    let (owner, borrower) = (world.caller(A), world.caller(B));
+    let handle = shared(&world, PAGE, 1);
+    borrower.accept_contiguous(handle, Transfer::Share, (WINDOW, 1)).unwrap();
+    (0..8).for_each(|sequence| assert_eq!(owner.queue_send(&get_vmid(sequence), true).0, 0));
+    assert_eq!(told(&borrower, handle, NotifyFlag::Accepted, 0x55, &[]), 0);
+    let packets = owner.packets();
+    assert_eq!(packets.len(), 9);
+    let (message, payload) = news(&packets[8]);
+    let about = BorrowerNews { handle: Handle(handle), borrower: Vmid(4), tag: 0 };
+    assert_eq!((message, BorrowerNews::decode(payload)), (message::MEM_ACCEPTED, Some(about)));
 }

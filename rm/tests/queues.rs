@@ -356,3 +356,63 @@ fn a_vm_ends_with_the_code_that_it_sends_through_its_queue() {
     assert_eq!(word(&a.queue_receive().unwrap().0, Header::SIZE), 4);
     assert_eq!(say([0, 0, 3, 0]), Some(3));
 }
+
+/// A share of `count` scattered pages that B accepts by its queue where the manager finds room, without
+/// reading the reply.
+fn with_long_reply(world: &World, count: u64) -> u32 {
+    let (a, b) = (world.caller(A), world.caller(B));
+    let handle = word(&a.call(message::MEM_LEND, &scattered(count)), 4);
+    let wanted = accept(handle, Transfer::Lend, AcceptFlags::DONE, &[]);
+    for packet in Guest::fragments(Header::request(message::MEM_ACCEPT, 1), &wanted) {
+        send(&b, &packet);
+    }
+    settle(world, B);
+    handle
+}
+
+#[test]
+fn a_flush_in_the_middle_of_a_reply_drops_all_of_it_and_what_waits_comes() {
+    let world = world();
+    let b = world.caller(B);
+    // 400 ranges are 28 packets, of which eight are in the queue.
+    let handle = with_long_reply(&world, 400);
+    let held = world.check().frames - world.check().tables;
+    send(&b, &get_vmid(9));
+    for _ in 0..3 {
+        let (packet, more) = b.queue_receive().unwrap();
+        assert_eq!(Header::decode(&packet[..]).unwrap().sequence, 1);
+        assert!(more);
+    }
+    let args = [Capability::RECEIVE_QUEUE.0, 0, 0, 0, 0];
+    assert_eq!(b.hypercall(hypercall::MSGQUEUE_FLUSH, args).unwrap().x[0], 0);
+    settle(&world, B);
+    let packets = b.packets();
+    let headers: Vec<_> =
+        packets.iter().map(|packet| Header::decode(&packet[..]).unwrap()).collect();
+    assert_eq!(headers.len(), 1, "no packet of the reply that was cut off: {headers:?}");
+    assert_eq!((headers[0].kind, headers[0].sequence), (Kind::Reply, 9));
+    let left = world.check();
+    assert!(left.frames - left.tables < held, "the reply's frames are free");
+    // What the call did is done, whoever has heard of it.
+    assert_eq!(b.queue_call(message::MEM_RELEASE, &by_handle(handle, 0)), [0; 4]);
+    assert_eq!(world.caller(A).reclaim(handle, 0), Ok(0));
+    world.check();
+}
+
+#[test]
+fn a_packet_may_lie_in_two_pages_and_is_written_to_both_or_neither() {
+    let world = world();
+    let guest = world.caller(A);
+    let receive = |buffer| {
+        let args = [Capability::RECEIVE_QUEUE.0, buffer, PACKET as u64, 0, 0];
+        guest.hypercall(hypercall::MSGQUEUE_RECEIVE, args).unwrap().x
+    };
+    send(&guest, &get_vmid(1));
+    // The fake's guest has four pages for replies, and behind them none.
+    let last = 0x20_0000 + 0x4000 - 8;
+    assert_eq!(receive(last), [22, 0, 1]);
+    assert_eq!(guest.reply(0x4000 - 8, 8), [0; 8], "nothing before the page that is not there");
+    assert_eq!(receive(0x20_1000 - 10), [0, 16, 0]);
+    assert_eq!(guest.reply(0x1000 - 10, 16)[12..], [3, 0, 0, 0], "the VMID");
+    assert_eq!(receive(last), [60, 0, 0]);
+}

@@ -11,13 +11,13 @@ use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, append, by_handl
 use rm::operation::budget::Budget;
 use rm::stage2::Access;
 use rm_abi::extension::{
-    HEAP, HEAP_ALLOC, HEAP_FREE, HeapAllocRequest, HeapFreeRequest, HeapRequest, Policy,
+    HEAP, HEAP_ALLOC, HEAP_FREE, HeapAllocRequest, HeapFreeRequest, HeapRequest, Policy, Rule,
     SET_POLICY, SetPolicyRequest,
 };
 use rm_abi::memparcel::lookup::Lookup;
 use rm_abi::{
-    AcceptFlags, AclEntry, AppendFlags, CreateFlags, Handle, HypercallError, MemoryKind, Rights,
-    SglEntry, Transfer, Vmid, message,
+    AcceptFlags, AclEntry, AppendFlags, CreateFlags, Handle, Header, HypercallError, MemoryKind,
+    Rights, SglEntry, Transfer, Vmid, message,
 };
 
 const A: VmIndex = VmIndex(0);
@@ -583,6 +583,7 @@ fn claimed_pages_stay_the_vms_own_until_the_commit() {
     world.cpu(A).write(Ipa(PAGE), 1).expect("a claim is invisible");
     let second = world.caller(A);
     assert_eq!(second.offer(Transfer::Lend, &[(5, 4)], &[(PAGE, 1)]), Err(5), "claimed by a call");
+    assert_eq!(second.last_refusal().rule, Rule::InProgress as u16);
     finish(&guest, guest.resume(token));
     assert!(world.cpu(A).write(Ipa(PAGE), 1).is_err());
     world.check();
@@ -668,4 +669,66 @@ fn a_reply_that_its_caller_could_not_take_twice_gives_way_at_once() {
     finish(&second, second.send(message::MEM_LEND, &other));
     assert_eq!(first.resume(token), Turn::Error(HypercallError::ARGUMENT_INVALID, 0));
     world.check();
+}
+
+/// A request to lend a hundred pages, which is longer than a packet.
+fn long_lend() -> Vec<u8> {
+    let ranges: Vec<_> = (0..100).map(|page| (RAM.0 + 0xc0_0000 + page * 0x2000, 1)).collect();
+    offer(CreateFlags::empty(), &[(4, 6)], &ranges, &[])
+}
+
+#[test]
+fn a_long_request_beside_a_call_at_work_is_busy_and_leaves_nothing() {
+    let world = world();
+    let first = world.caller(A);
+    first.step.set(1);
+    let Turn::More(token) = first.send(message::MEM_LEND, &lend(PAGE, 40)) else {
+        panic!("not long")
+    };
+    let second = world.caller(A);
+    let before = world.manager.frames_used(A);
+    let busy = Turn::Error(HypercallError::BUSY, 0);
+    assert_eq!(second.send(message::MEM_LEND, &long_lend()), busy);
+    assert_eq!(world.manager.frames_used(A), before, "it keeps no frames");
+    while world.manager.pending(A) {
+        world.manager.step(A, &mut Budget::new(1000));
+    }
+    assert_eq!(second.send(message::MEM_LEND, &long_lend()), busy, "the reply waits");
+    let Turn::Reply(reply) = first.resume(token) else { panic!("the reply is gone") };
+    assert_eq!(reply[..4], [0; 4]);
+    assert_eq!(finish(&second, second.send(message::MEM_LEND, &long_lend()))[..4], [0; 4]);
+    world.check();
+}
+
+#[test]
+fn a_request_whose_pages_are_gone_half_way_is_no_request() {
+    let world = world();
+    let a = world.caller(A);
+    let before = world.check();
+    let bytes = [&Header::request(message::MEM_LEND, 1).encode()[..], &long_lend()].concat();
+    // What the guest has of it ends within the first packet, behind it, and a byte before its end.
+    for there in [8, 239, 240, 241, 1500, bytes.len() - 1] {
+        a.put_request(&bytes[..there]);
+        let invalid = Turn::Error(HypercallError::ADDR_INVALID, 0);
+        assert_eq!(a.direct(bytes.len() as u64, 4096, 0), invalid, "{there} bytes");
+        assert_eq!(world.check(), before, "{there} bytes");
+    }
+    assert_eq!(finish(&a, a.send_bytes(&bytes))[..4], [0; 4]);
+}
+
+#[test]
+fn a_reply_that_its_caller_has_too_little_room_for_waits_until_it_has() {
+    let world = world();
+    let a = world.caller(A);
+    a.step.set(1);
+    let Turn::More(token) = a.send(message::MEM_LEND, &lend(PAGE, 40)) else { panic!("not long") };
+    while world.manager.pending(A) {
+        world.manager.step(A, &mut Budget::new(1000));
+    }
+    let lent = world.check().lent;
+    for room in [0, 8, 15] {
+        assert_eq!(a.direct(0, room, token), Turn::Error(HypercallError::ARGUMENT_SIZE, token));
+    }
+    let Turn::Reply(reply) = a.direct(0, 16, token) else { panic!("there is room for the handle") };
+    assert_eq!((reply[..4].to_vec(), world.check().lent), (vec![0; 4], lent));
 }

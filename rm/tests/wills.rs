@@ -320,12 +320,13 @@ fn an_owner_s_is_executed_when_it_takes_the_parcel_away_and_while_others_still_h
         let handle = held(&world, SHARED, 2);
         let a = world.caller(A);
         assert_eq!(a.words(NOTIFY_SET, &request(handle, 0x1040, BOTH, (1, 9))).0, 0);
+        assert_eq!(a.words(NOTIFY_SET, &request(handle, 0x80, CLEAR, (1, 9))).0, 0);
         world.end(A);
         world.settle(A, step);
         assert_eq!(bell_of_b(&world), 1, "A died");
         if keep {
-            assert_eq!(world.cpu(B).read(Ipa(WINDOW + 0x1040)), Ok(0));
-            assert_eq!(world.cpu(B).read(Ipa(WINDOW + 0x1000)), Ok(7));
+            let seen = [0x80, 0x40, 0x1040, 0x1000].map(|at| world.cpu(B).read(Ipa(WINDOW + at)));
+            assert_eq!(seen, [Ok(0), Ok(7), Ok(0), Ok(7)]);
             world.caller(B).release(handle, 0).unwrap();
             world.settle(A, step);
         }

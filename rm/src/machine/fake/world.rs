@@ -363,6 +363,11 @@ impl Guest<'_> {
         }
     }
 
+    /// What stands in the buffer for replies.
+    pub fn reply(&self, at: usize, length: usize) -> Vec<u8> {
+        self.memory.borrow().reply[at..at + length].to_vec()
+    }
+
     /// From now on the reply's page is not the guest's (or is again).
     pub fn lose_reply_page(&self, lost: bool) {
         self.memory.borrow_mut().reply_faults = lost;
