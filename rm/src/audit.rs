@@ -1,5 +1,5 @@
 //! Conservation (G8): the pages of all VMs add up to what boot gave them, and every page that a VM
-//! lends or borrows is in a live parcel that says so.
+//! lends or borrows is in a live parcel that says so, and the VMs are charged for what their parcels are made of.
 //!
 //! The audit reads the real tables. It runs while no call is at work; it takes each VM's lock once
 //! for each leaf, so it delays nobody for long, but what it finds is only meaningful in a quiet
@@ -22,6 +22,17 @@ use crate::operation::budget::Budget;
 use crate::quota::COUNTED;
 use crate::refusal::Resource;
 use crate::stage2::{Next, State};
+
+/// How much of something a parcel costs its owner, or those that hold it.
+type Cost = fn(&Memparcel) -> u64;
+
+const CHARGED: [(Resource, Cost); 5] = [
+    (Resource::Parcels, |_| 1),
+    (Resource::PagesLent, Memparcel::pages_left),
+    (Resource::Extents, |parcel| parcel.extents.len().into()),
+    (Resource::Unfinished, |parcel| parcel.unfinished.into()),
+    (Resource::PagesAccepted, |parcel| parcel.borrowers.iter().map(|holder| holder.pages).sum()),
+];
 
 /// Heaps that one walk over a VM's tables counts.
 const HEAPS: usize = 8;
@@ -82,8 +93,10 @@ pub enum Broken {
     DevicePage(Ipa),
     /// Pages are lent, shared, borrowed or mapped for a device without a parcel that says so.
     Unaccounted,
-    /// The VMs are charged for other parcels than there are.
-    Charges,
+    /// The VMs are charged for more or less of this than their parcels are made of.
+    Charges(Resource),
+    /// Devices count other attachments than the parcels have.
+    Attachments,
     /// The pages of the heap with this number are not each free or with a VM that is charged for it.
     Heap(u32),
     /// What the VMs use beyond their guarantees is not what is missing in the shared pool.
@@ -100,7 +113,8 @@ impl<M: Machine> Manager<'_, M> {
     /// The first thing that does not add up.
     pub fn audit(&self) -> Result<AuditReport, Broken> {
         let mut report = AuditReport::default();
-        let (mut lent_or_shared, mut borrowed, mut charged) = (0, 0, 0);
+        let (mut lent_or_shared, mut borrowed) = (0, 0);
+        let mut costs = [0; CHARGED.len()];
         let (mut of_devices, mut attachments) = (0, 0);
         self.count_pages(&mut report)?;
         for vm in self.all() {
@@ -113,7 +127,6 @@ impl<M: Machine> Manager<'_, M> {
                 self.count_device(device, &mut report)?;
                 attachments += u64::from(device.attachments());
             }
-            charged += self.vm(vm).meters.of(Resource::Parcels).used();
         }
         for record in self.parcels().all() {
             let mut parcel = self.parcels().lock(self.machine(), record);
@@ -127,14 +140,23 @@ impl<M: Machine> Manager<'_, M> {
                 | Phase::Reclaiming => return Err(Broken::Busy),
             }
             report.parcels += 1;
+            for (sum, (_, cost)) in costs.iter_mut().zip(CHARGED) {
+                *sum += cost(&parcel);
+            }
             report.poisoned += if parcel.poisoned { parcel.pages_left() } else { 0 };
             lent_or_shared += self.check_owner(&mut parcel)?;
             borrowed += self.check_borrowers(&mut parcel)?;
             of_devices += self.check_attachments(&mut parcel)?;
             attachments -= parcel.attachments.iter().count() as u64;
         }
-        if charged != report.parcels || attachments != 0 {
-            return Err(Broken::Charges);
+        if attachments != 0 {
+            return Err(Broken::Attachments);
+        }
+        for ((resource, _), cost) in CHARGED.into_iter().zip(costs) {
+            let used = self.all().map(|vm| self.vm(vm).meters.of(resource).used());
+            if used.sum::<u64>() != cost {
+                return Err(Broken::Charges(resource));
+            }
         }
         self.check_shared()?;
         if lent_or_shared != report.lent + report.shared || borrowed != report.borrowed {
@@ -321,7 +343,7 @@ impl<M: Machine> Manager<'_, M> {
         assert!(walk == Walk::End, "G8: a walk without a budget did not end");
         match wrong {
             Some(at) => Err(Broken::OwnerPage(at)),
-            None if pages != parcel.pages_left() => Err(Broken::Charges),
+            None if pages != parcel.pages_left() => Err(Broken::Charges(Resource::PagesLent)),
             None => Ok(pages),
         }
     }
@@ -358,7 +380,7 @@ impl<M: Machine> Manager<'_, M> {
                 return Err(Broken::BorrowerPage(at));
             }
             if mapped != parcel.borrowers[index].pages {
-                return Err(Broken::Charges);
+                return Err(Broken::Charges(Resource::PagesAccepted));
             }
             pages += mapped;
         }
