@@ -26,7 +26,7 @@ struct Target {
     /// Lines that end with bytes in hexadecimal, which are tried first.
     seeds: &'static str,
     /// What a line is made into.
-    form: fn(&[u8]) -> Vec<u8>,
+    form: fn(&[u8]) -> Vec<Vec<u8>>,
     /// Where what was found is kept.
     found: Option<&'static str>,
     /// How many inputs a process tries before another takes its place: worlds are never freed.
@@ -37,14 +37,14 @@ const TARGETS: [Target; 5] = [
     Target {
         name: "decoders",
         seeds: "rm/tests/corpus/requests.txt",
-        form: |request| request.get(HEADER..).unwrap_or_default().to_vec(),
+        form: |request| vec![request.get(HEADER..).unwrap_or_default().to_vec()],
         found: None,
         runs: u64::MAX,
     },
     Target {
         name: "headers",
         seeds: "boards/package/tests/corpus/headers.txt",
-        form: <[u8]>::to_vec,
+        form: |header| vec![header.to_vec()],
         found: None,
         runs: u64::MAX,
     },
@@ -54,9 +54,11 @@ const TARGETS: [Target; 5] = [
 ];
 
 const fn story(name: &'static str, seeds: &'static str, found: &'static str) -> Target {
-    Target { name, seeds, form: story_of, found: Some(found), runs: 8000 }
+    Target { name, seeds, form: stories_of, found: Some(found), runs: 8000 }
 }
 
+/// How many states of a parcel the stage of `rm`'s tests has; a higher number is a lower one again.
+const STATES: u8 = 42;
 /// What a request has before its payload, in bytes.
 const HEADER: usize = 8;
 /// The longest input, in bytes.
@@ -139,6 +141,7 @@ impl Place<'_> {
         let (corpus, seeds) = (self.folder.join("corpus"), self.folder.join("seeds"));
         fs::create_dir_all(&corpus)?;
         self.write_seeds(&seeds)?;
+        self.merge(&corpus, &seeds, &[])?;
         let log = self.folder.join("log.txt");
         let end = Instant::now() + time;
         let mut inputs = 0;
@@ -147,7 +150,7 @@ impl Place<'_> {
             end.checked_duration_since(Instant::now()).filter(|left| left.as_secs() > 0)
         {
             let mut program = Command::new(&self.program);
-            program.args([&corpus, &seeds]);
+            program.arg(&corpus);
             program
                 .arg(format!("-max_len={LONGEST}"))
                 .arg(format!("-max_total_time={}", left.as_secs()));
@@ -175,6 +178,19 @@ impl Place<'_> {
         Ok(true)
     }
 
+    /// Adds to a folder as few inputs of another as reach as much as all.
+    fn merge(&self, to: &Path, from: &Path, options: &[&str]) -> Result<()> {
+        let mut program = Command::new(&self.program);
+        program.args(["-set_cover_merge=1", "-rss_limit_mb=0"]).args(options);
+        program.arg(format!("-max_len={LONGEST}")).args([to, from]);
+        program.arg(self.prefix("-artifact_prefix="));
+        let log = self.folder.join("merged.txt");
+        program.stderr(File::create(&log)?);
+        let merged = program.status()?.success();
+        ensure!(merged, "libFuzzer could not merge; {} says why", log.display());
+        Ok(())
+    }
+
     fn prefix(&self, before: &str) -> OsString {
         let mut option = OsString::from(before);
         option.push(self.folder.join(""));
@@ -189,7 +205,7 @@ impl Place<'_> {
         fs::create_dir_all(to)?;
         let lines = fs::read_to_string(workspace().join(self.target.seeds))?;
         let mut inputs: Vec<_> =
-            lines.lines().map(|line| (self.target.form)(&bytes(line))).collect();
+            lines.lines().flat_map(|line| (self.target.form)(&bytes(line))).collect();
         if let Some(found) = self.target.found {
             let lines = fs::read_to_string(workspace().join(found))?;
             inputs.extend(lines.lines().map(bytes));
@@ -207,17 +223,7 @@ impl Place<'_> {
             fs::remove_dir_all(&least)?;
         }
         fs::create_dir_all(&least)?;
-        let mut program = Command::new(&self.program);
-        program
-            .args(["-set_cover_merge=1", "-use_counters=0", "-rss_limit_mb=0"])
-            .arg(format!("-max_len={LONGEST}"));
-        program.args([&least, &self.folder.join("corpus"), &self.folder.join("seeds")]);
-        program.stderr(File::create(self.folder.join("log.txt"))?);
-        ensure!(
-            program.status()?.success(),
-            "libFuzzer could not merge; {}",
-            self.folder.display()
-        );
+        self.merge(&least, &self.folder.join("corpus"), &["-use_counters=0"])?;
         let mut lines = BTreeSet::new();
         for entry in fs::read_dir(&least)? {
             let input = fs::read(entry?.path())?;
@@ -269,17 +275,18 @@ fn line(input: &[u8]) -> String {
     format!("{}: {}\n", hex(&Sha256::digest(input)[..4]), hex(input))
 }
 
-/// A story in which three VMs send the same, in steps of three sizes: to a parcel that is held.
-fn story_of(input: &[u8]) -> Vec<u8> {
-    // The number of the state in the stage's list.
-    const HELD: u8 = 15;
-    let mut story = vec![HELD];
-    for head in [0, 7, 16] {
-        story.push(head);
-        story.extend((input.len() as u16).to_le_bytes());
-        story.extend(input);
-    }
-    story
+/// For each state of a parcel, the story in which three VMs send the same, in steps of three sizes.
+fn stories_of(input: &[u8]) -> Vec<Vec<u8>> {
+    let story = |state: u8| {
+        let mut story = vec![state];
+        for head in [0, 7, 16] {
+            story.push(head);
+            story.extend((input.len() as u16).to_le_bytes());
+            story.extend(input);
+        }
+        story
+    };
+    (0..STATES).map(story).collect()
 }
 
 #[cfg(test)]
