@@ -21,6 +21,7 @@
 //!
 //! [`quota`]: crate::quota
 
+use core::hint::black_box;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -489,7 +490,18 @@ impl<'s, R: lock::Strategy> Heaps<'s, R> {
 
     /// A heap that the VM may use.
     pub(crate) fn get(&self, number: u32, vm: VmIndex) -> Option<View<'s, R>> {
-        self.all().find(|heap| heap.number == number && heap.allows(vm))
+        self.allowed(vm, |heap| heap == number)
+    }
+
+    /// The first heap that the VM may use whose number is such. It takes as long to find none whether there
+    /// are others or not.
+    pub(crate) fn allowed(
+        &self,
+        vm: VmIndex,
+        is_such: impl Fn(u32) -> bool,
+    ) -> Option<View<'s, R>> {
+        // Opaque, so that the one is not left out where the other is false.
+        self.all().find(|heap| black_box(is_such(heap.number)) & black_box(heap.allows(vm)))
     }
 
     /// The heap that has the page, and how many pages there are from it to the end of its range.

@@ -11,9 +11,9 @@ use rm::quota::{Amounts, Quotas};
 use rm_abi::extension::{
     ATTACH, AttachFlags, AttachRequest, COUNTERS, Count, Counter, DETACH, DEVICES, DISCOVER,
     DMA_MAP, DMA_UNMAP, DetachRequest, DeviceInfo, Discovery, DmaRequest, HOLDERS, Holder,
-    HolderStage, LIST, ListFlags, ListRequest, ParcelEntry, ParcelFlags, Policy, REVOKE, Rule,
-    SET_POLICY, SET_WINDOW, SetPolicyRequest, TRIM, TrimFlags, TrimRequest, WindowFlags,
-    WindowRequest,
+    HolderStage, LIST, LastRefusal, ListFlags, ListRequest, ParcelEntry, ParcelFlags, Policy,
+    REVOKE, Rule, SET_POLICY, SET_WINDOW, SetPolicyRequest, TRIM, TrimFlags, TrimRequest,
+    WindowFlags, WindowRequest,
 };
 use rm_abi::{AcceptFlags, Bytes, CreateFlags, Handle, Rights, Transfer, Vmid, message};
 
@@ -377,6 +377,44 @@ fn a_parcel_with_an_attachment_is_not_reclaimed_and_says_which_device_it_is() {
     assert_eq!(detach(&a, handle, A_DEVICE), 0);
     a.reclaim(handle, 0).unwrap();
     world.check();
+}
+
+/// The request of every call about a device.
+fn about_device(handle: u32, stream: Stream) -> [(u32, Vec<u8>); 4] {
+    let detach = DetachRequest { handle: Handle(handle), stream };
+    [
+        (ATTACH, attach_request(handle, stream, AttachFlags::empty())),
+        (DETACH, encoded(|into| detach.encode(into))),
+        (DMA_MAP, dma(handle, stream, TO)),
+        (DMA_UNMAP, dma(handle, stream, TO)),
+    ]
+}
+
+#[test]
+fn g6_another_vms_device_and_another_vms_parcel_are_refused_as_none() {
+    let world = world();
+    let lent = lent_to_b(&world, 6);
+    let (a, c) = (world.caller(A), world.caller(C));
+    let b = world.caller(B);
+    assert_eq!([attach(&b, lent, B_DEVICE), map(&b, lent, B_DEVICE, TO)], [0, 0]);
+    let answers = |guest: &Guest<'_>, handle, stream| {
+        about_device(handle, stream).map(|(message, payload)| {
+            let reply = guest.call(message, &payload);
+            (reply, LastRefusal { sequence: 0, ..guest.last_refusal() })
+        })
+    };
+    // A stream of B's, of C's, and of nobody, for a parcel of the caller's own.
+    let nobodys = answers(&a, lent, Stream(0x77));
+    assert!(nobodys.iter().all(|(reply, _)| reply[..] == 3_u32.to_le_bytes()), "{nobodys:?}");
+    for stream in [B_DEVICE, B_BLIND, C_DEVICE, Stream(0), Stream(u32::MAX)] {
+        assert_eq!(answers(&a, lent, stream), nobodys, "{stream:?}");
+    }
+    // A parcel that is attached and mapped by others, and none, with any stream.
+    for stream in [C_DEVICE, B_DEVICE, A_DEVICE, Stream(0x77)] {
+        let none = answers(&c, 0x7fff_e001, stream);
+        assert!(none.iter().all(|(reply, _)| reply[..] == 7_u32.to_le_bytes()), "{none:?}");
+        assert_eq!(answers(&c, lent, stream), none, "{stream:?}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rm::machine::fake::Wish;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
 use rm::operation::STEP;
 use rm_abi::extension::{
-    EventKind, EventReason, Events, ParcelEvent, Rule, SUBSCRIBE, SubscribeRequest,
+    EventKind, EventReason, Events, LastRefusal, ParcelEvent, Rule, SUBSCRIBE, SubscribeRequest,
 };
 use rm_abi::vm::{
     ExitKind, StopFlags, VmExitRequest, VmExited, VmRequest, VmStatus, VmStopRequest,
@@ -397,8 +397,8 @@ fn who_has_no_role_cannot_stop_reset_or_start() {
         (message::VM_START, about(99), 3),
         (message::VM_START, vec![0; 3], 4),
         (message::VM_GET_STATE, about(99), 2),
-        (message::VM_GET_STATE, about(5), 3),
-        (message::VM_GET_ID, about(5), 3),
+        (message::VM_GET_STATE, about(5), 2),
+        (message::VM_GET_ID, about(5), 2),
     ] {
         assert_eq!(b.words(message, &payload).0, code, "{message:#x} {payload:?}");
     }
@@ -406,6 +406,28 @@ fn who_has_no_role_cannot_stop_reset_or_start() {
     let a = world.caller(A);
     assert_eq!(a.words(message::VM_START, &about(99)).0, 0xd);
     assert_eq!(world.check(), before);
+}
+
+#[test]
+fn g6_a_vm_that_is_nobodys_business_is_refused_as_one_that_is_not_there() {
+    let world = managed();
+    let b = world.caller(B);
+    for (message, request) in [
+        (message::VM_GET_STATE, &about as &dyn Fn(u16) -> Vec<u8>),
+        (message::VM_GET_ID, &about),
+        (message::VM_START, &about),
+        (message::VM_STOP, &|vmid| stop(vmid, StopFlags::FORCE)),
+        (message::VM_STOP, &|vmid| stop(vmid, StopFlags::empty())),
+        (message::VM_RESET, &about),
+    ] {
+        let [there, none] = [5, 99].map(|vmid| {
+            let reply = b.call(message, &request(vmid));
+            let why = b.last_refusal();
+            assert_eq!(why.message, message);
+            (reply, LastRefusal { sequence: 0, ..why })
+        });
+        assert_eq!(there, none, "{message:#x}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! it leaves the caller's tables run by run, is zeroed, and is the heap's again, page by page.
 //!
 //! A VM is told of the heaps that it may use and of no others: that it may not use a heap and that there
-//! is none are one refusal.
+//! is none are one refusal, after as many instructions.
 
 use rm_abi::Bytes;
 use rm_abi::extension::{
@@ -45,8 +45,8 @@ pub(crate) fn begin<M: Machine>(
     let call = match message {
         extension::HEAP => {
             let HeapRequest { from } = HeapRequest::decode(payload).map_err(refusal)?;
-            let mut rest = heaps.all().filter(|heap| heap.number >= from && heap.allows(caller.vm));
-            let heap = rest.next().ok_or(Refusal::NoHeap)?.number;
+            let next = heaps.allowed(caller.vm, |number| number >= from);
+            let heap = next.ok_or(Refusal::NoHeap)?.number;
             HeapCall::Ask { heap, longest: Longest::default() }
         }
         extension::HEAP_ALLOC => {
