@@ -6,6 +6,7 @@
 
 use std::env;
 use std::fmt::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -61,7 +62,10 @@ fn check(scenario: &Scenario, bench: &Bench) -> Result<(), Failed> {
     let outcome = prepared.run(&bench.tools.qemu, &mut |_| {}).map_err(failed)?;
     let wrong = match &outcome.judgement {
         judgement if scenario.name == FORGERY => recognised(judgement, outcome.end),
-        Ok(_) if map::is_inspected(scenario) => drawn(scenario, &outcome, &directory),
+        Ok(_) if map::is_inspected(scenario) => {
+            let image = fs::read(prepared.image())?;
+            drawn(scenario, &outcome, &directory, &image)
+        }
         Ok(_) if scenario.name == CANARIES => {
             let found = tests::canary::search(&outcome.lines, &prepared.memory());
             found.err().map(|wrong| format!("{wrong:#}"))
@@ -82,18 +86,21 @@ fn recognised(judgement: &Result<String, String>, end: End) -> Option<String> {
 }
 
 /// What is wrong with the map of a scenario in which a VM looks at the others, from its records to the
-/// picture, which is left beside the run's other files.
-fn drawn(scenario: &Scenario, outcome: &Outcome, directory: &Path) -> Option<String> {
+/// picture, which is left beside the run's other files; and whether it shows EL2's memory in a VM.
+fn drawn(scenario: &Scenario, outcome: &Outcome, directory: &Path, image: &[u8]) -> Option<String> {
     let map = match map::seen(scenario, &outcome.lines) {
         Ok(map) => map,
         Err(wrong) => return Some(format!("{wrong:#}")),
     };
+    if let Err(wrong) = tests::exposure::search(&map, &outcome.lines, image) {
+        return Some(format!("{wrong:#}"));
+    }
     let (picture, tables) = (svg::svg(&map, scenario.name), table::table(&map));
     let missing = map.parcels.iter().map(|parcel| format!("{:#x}", parcel.handle));
     let missing = missing.chain(map.vms.iter().map(|vm| vm.name.clone()));
     let mut missing =
         missing.filter(|text| !picture.contains(text.as_str()) || !tables.contains(text.as_str()));
-    if let Err(error) = std::fs::write(directory.join("map.svg"), &picture) {
+    if let Err(error) = fs::write(directory.join("map.svg"), &picture) {
         return Some(format!("the picture cannot be written: {error}"));
     }
     missing.next().map(|text| format!("{text} is not in the picture or the tables"))

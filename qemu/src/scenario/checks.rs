@@ -3,7 +3,7 @@
 use guests::layout::{
     self, LINK_AB, LINK_AC, LINK_AD, REPLAY_MEMORY, VMID_A, VMID_B, VMID_C, VMID_D,
 };
-use package::{Device, EndOfLife, Interrupt, OnFault, Roles, Sanitize, Vm};
+use package::{Device, EndOfLife, Heap, Interrupt, Name, OnFault, Roles, Sanitize, Vm};
 
 use super::demo::DEMO;
 use super::{Guest, Machine, Scenario, guest, link};
@@ -33,6 +33,7 @@ pub const ALL: &[Scenario] = &[
     FAULT_RESTARTS,
     CLOCK,
     FP,
+    REGISTERS,
     UART_ONLY,
     ON_A53,
     ON_A57,
@@ -155,18 +156,26 @@ const REVOKE_TWO: Scenario = Scenario {
     ..Scenario::USUAL
 };
 
+/// A heap of one block that only the third VM may use.
+const fn for_third(name: &str) -> Heap {
+    Heap { name: Name::new(name), size: 2 << 20, guaranteed: 0, limit: 2 << 20, vms: 0b100 }
+}
+
 const SECRETS: Scenario = Scenario {
     name: "secrets",
-    about: "refusals of others' parcels and of none are the same bytes in the same time",
+    about: "what is not a VM's business is refused as what is not there: same bytes, same time",
     guests: &[
         Guest { program: "secrets", vm: guest("A", VMID_A) },
         Guest { program: "secrets", vm: guest("B", VMID_B) },
+        Guest { program: "secrets", vm: guest("C", VMID_C) },
     ],
-    channels: &[link(0, 1, LINK_AB)],
+    channels: &[link(0, 1, LINK_AB), link(0, 2, LINK_AC)],
+    heaps: &[for_third("first"), for_third("second"), for_third("third")],
     // Its clock counts instructions.
     machine: Machine::BENCH,
     log: &[
-        "calls with 12 handles differ by ",
+        "questions with 12 handles, 7 VMs and 6 heaps",
+        "answers differ by ",
         "B learned nothing of 6 parcels",
         "conservation holds",
     ],
@@ -365,6 +374,20 @@ const FP: Scenario = Scenario {
     ],
     channels: &[link(0, 1, LINK_AB)],
     log: &["my FP registers outlived"],
+    ..Scenario::USUAL
+};
+
+const REGISTERS: Scenario = Scenario {
+    name: "registers",
+    about: "registers start as zero, and stay a VM's own beside another VM and through every call",
+    guests: &[
+        Guest { program: "registers", vm: guest("A", VMID_A) },
+        Guest { program: "registers", vm: guest("B", VMID_B) },
+    ],
+    channels: &[link(0, 1, LINK_AB)],
+    // The same switches in every run.
+    machine: Machine::BENCH,
+    log: &["my registers outlived", "and 10 kinds of calls"],
     ..Scenario::USUAL
 };
 

@@ -5,11 +5,12 @@
 //! `channel` lets it talk to its peers. A program that sees something wrong panics, which ends its VM
 //! with a failure, and with that the run.
 //!
-//! On the host only [`layout`] is there: the numbers that the boot configuration and the programs must
-//! agree on.
+//! On the host there are only [`layout`], the numbers that the boot configuration and the programs must
+//! agree on, and [`questions`], in which tests look whether a call was forgotten.
 #![cfg_attr(target_os = "none", no_std)]
 
 pub mod layout;
+pub mod questions;
 
 #[cfg(target_os = "none")]
 mod target;

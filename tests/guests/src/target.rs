@@ -38,6 +38,7 @@ pub mod lives;
 pub mod map;
 pub mod preempt;
 pub mod queues;
+pub mod registers;
 pub mod replay;
 pub mod residency;
 pub mod revoke;

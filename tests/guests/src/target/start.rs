@@ -1,6 +1,7 @@
 //! The first instructions of a program, and what happens before and after its `main`.
 
 use core::arch::global_asm;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{cpu, life, mmu, vectors};
 
@@ -15,6 +16,11 @@ global_asm!(
     ".pushsection .text.start, \"ax\"",
     ".global _start",
     "_start:",
+    // All but X0 together, for `run` to see that they start as zero.
+    "    .irp n, 2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30",
+    "    orr  x1, x1, x\\n",
+    "    .endr",
+    "    mov  x20, x1",
     "    mrs  x19, mpidr_el1",
     "    and  x19, x19, #0xff",
     "    cbnz x19, 2f",
@@ -51,6 +57,10 @@ global_asm!(
     "    mov  sp, x0",
     "    mov  x29, xzr",
     "    mov  x30, xzr",
+    "    adrp x1, {start_registers}",
+    "    ldr  x2, [x1, :lo12:{start_registers}]",
+    "    orr  x2, x2, x20",
+    "    str  x2, [x1, :lo12:{start_registers}]",
     "    mov  x0, x19",
     "    b    guest_main",
     ".popsection",
@@ -64,13 +74,19 @@ global_asm!(
     ".popsection",
     stack = const STACK,
     stacks = const STACK * VCPUS,
+    start_registers = sym START_REGISTERS,
 );
+
+/// What was in X1 to X30 when the vCPUs started, all together.
+static START_REGISTERS: AtomicU64 = AtomicU64::new(0);
 
 /// Runs a vCPU's part of the program. When the first vCPU's returns, the VM ends normally; the second
 /// then waits for that.
 pub fn run(vcpu: u64, first: fn(), second: fn()) -> ! {
     vectors::install();
     mmu::enable();
+    let found = START_REGISTERS.load(Ordering::Relaxed);
+    assert!(found == 0, "X1 to X30 are not zero at the start: {found:#x} together");
     if vcpu == 0 {
         first();
         life::finish()

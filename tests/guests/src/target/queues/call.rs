@@ -1,14 +1,19 @@
 //! Hypercalls that look at every register.
 //!
-//! X0 to X29 are filled with a pattern, the arguments put in, and after the trap each register that
-//! carries no result must hold what it held. X30 and SP carry the helper across, so they are kept too.
+//! X0 to X29 and the condition flags are filled with a pattern, the arguments put in, and after the trap
+//! each register that carries no result must hold what it held. X30 and SP carry the helper across, so
+//! they are kept too.
 
 use core::arch::global_asm;
 
 use rm_abi::hypercall::{self, smccc};
 
-/// The registers that are compared: X0 to X29.
-const COUNT: usize = 30;
+/// What is compared: X0 to X29, and NZCV.
+const COUNT: usize = 31;
+/// The place of NZCV.
+const FLAGS: usize = 30;
+/// N and C.
+const SOME_FLAGS: u64 = 0b1010 << 28;
 
 /// How a call is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,7 +29,7 @@ pub enum Form {
 /// All of them.
 pub const FORMS: [Form; 3] = [Form::Native, Form::Smccc, Form::SmcccBySmc];
 
-/// Registers as they are before a trap, and after.
+/// X0 to X29 and NZCV as they are before a trap, and after.
 pub type Registers = [u64; COUNT];
 
 /// Functions that load X0 to X29 from an array, trap, and store them back.
@@ -42,6 +47,8 @@ macro_rules! traps {
                 "    stp  x27, x28, [sp, #64]",
                 "    stp  x29, x30, [sp, #80]",
                 "    mov  x30, x0",
+                "    ldr  x0, [x30, #240]",
+                "    msr  nzcv, x0",
                 "    ldp  x0, x1, [x30]",
                 "    ldp  x2, x3, [x30, #16]",
                 "    ldp  x4, x5, [x30, #32]",
@@ -73,6 +80,8 @@ macro_rules! traps {
                 "    stp  x24, x25, [x30, #192]",
                 "    stp  x26, x27, [x30, #208]",
                 "    stp  x28, x29, [x30, #224]",
+                "    mrs  x0, nzcv",
+                "    str  x0, [x30, #240]",
                 "    ldp  x19, x20, [sp]",
                 "    ldp  x21, x22, [sp, #16]",
                 "    ldp  x23, x24, [sp, #32]",
@@ -105,6 +114,7 @@ traps! {
     mailbox_trap_1e "hvc #0x601e",
     mailbox_trap_1f "hvc #0x601f",
     mailbox_trap_20 "hvc #0x6020",
+    mailbox_trap_1f0 "hvc #0x61f0",
     mailbox_trap_1ff "hvc #0x61ff",
 }
 
@@ -125,6 +135,7 @@ fn trap_of(form: Form, number: u16) -> unsafe extern "C" fn(&mut Registers) {
         (_, 0x1e) => mailbox_trap_1e,
         (_, hypercall::MSGQUEUE_CONFIGURE_SEND) => mailbox_trap_1f,
         (_, hypercall::MSGQUEUE_CONFIGURE_RECEIVE) => mailbox_trap_20,
+        (_, hypercall::DIRECT_CALL) => mailbox_trap_1f0,
         (_, 0x1ff) => mailbox_trap_1ff,
         _ => panic!("no instruction for number {number:#x}"),
     }
@@ -135,9 +146,10 @@ const fn pattern(register: usize) -> u64 {
     0xa5a5_5a5a_9696_0000 + 0x0101_0101_0101 * register as u64
 }
 
-/// X0 to X29 filled with the pattern, `values` in the first.
+/// All filled with the pattern, `values` in the first.
 pub fn registers(values: &[u64]) -> Registers {
-    let mut registers = core::array::from_fn(pattern);
+    let mut registers: Registers = core::array::from_fn(pattern);
+    registers[FLAGS] = SOME_FLAGS;
     registers[..values.len()].copy_from_slice(values);
     registers
 }
@@ -170,6 +182,7 @@ fn kept_but_results<const N: usize>(form: Form, number: u16, before: &Registers)
     let after = trap(form, number, before);
     for register in N..COUNT {
         let (was, is) = (before[register], after[register]);
+        // 30 is NZCV.
         assert!(was == is, "{form:?} {number:#x}: X{register} was {was:#x}, is {is:#x}");
     }
     core::array::from_fn(|register| after[register])

@@ -1,14 +1,15 @@
-//! Every call on the message queues in both encodings: its results, and that it changes nothing else.
+//! Every call on the message queues, and the direct call, in both encodings: its results, and that it
+//! changes nothing else.
 //!
-//! Cast: one VM. All of X0 to X29 are compared after each call, see [`call`](super::call()).
+//! Cast: one VM. All of X0 to X29 and the condition flags are compared after each call, see [`call`](super::call()).
 
 use rm_abi::hypercall::{
-    IDENTIFY, MSGQUEUE_CONFIGURE_RECEIVE, MSGQUEUE_CONFIGURE_SEND, MSGQUEUE_FLUSH,
+    DIRECT_CALL, IDENTIFY, MSGQUEUE_CONFIGURE_RECEIVE, MSGQUEUE_CONFIGURE_SEND, MSGQUEUE_FLUSH,
     MSGQUEUE_RECEIVE, MSGQUEUE_SEND, SMCCC_VERSION, UID, VENDOR_REVISION, VENDOR_UID, smccc,
 };
-use rm_abi::{Capability, HypercallError, PACKET};
+use rm_abi::{Capability, Header, HypercallError, PACKET, message};
 
-use super::call::{FORMS, Form, by_id, call, registers, trap};
+use super::call::{FORMS, Form, Registers, by_id, call, registers, trap};
 use super::{
     ADDR_INVALID, DEPTH, EMPTY, FULL, OK, PUSH, expect_empty, expect_reply, receive, request, send,
     send_request,
@@ -51,6 +52,7 @@ pub fn main() {
         thresholds(form);
         reserved_arguments(form);
         capabilities(form);
+        direct(form);
     }
     function_ids();
     discovery();
@@ -201,6 +203,31 @@ fn capabilities(form: Form) {
     expect_empty(form);
 }
 
+/// The direct call: what is done, what is refused, and what is no call at all.
+fn direct(form: Form) {
+    let mut room = [0u8; 64];
+    let to = room.as_mut_ptr() as u64;
+    let expect = |request: &[u8], capacity: u64, token: u64, results: [u64; 3]| {
+        let (at, length) = (request.as_ptr() as u64, request.len() as u64);
+        expect(form, DIRECT_CALL, &[at, length, to, capacity, token], results);
+    };
+    let whole = request(8);
+    expect(&whole, 64, 0, [OK, super::REPLY, 0]);
+    // A refusal, and a call that does not exist: an error word each.
+    let refusal = Header::SIZE as u64 + 4;
+    let mut release = [0; 16];
+    release[..8].copy_from_slice(&Header::request(message::MEM_RELEASE, 9).encode());
+    release[8..12].fill(0xff);
+    expect(&release, 64, 0, [OK, refusal, 0]);
+    expect(&Header::request(0x5e00_00ff, 10).encode(), 64, 0, [OK, refusal, 0]);
+    // No room for the reply, no request, a token that names nothing.
+    expect(&whole, 15, 0, [SIZE, 0, 0]);
+    expect(&whole[..7], 64, 0, [SIZE, 0, 0]);
+    expect(&whole, 64, 99, [1, 0, 0]);
+    let arguments = [NOWHERE, 8, to, 64, 0];
+    assert!(call::<3>(form, DIRECT_CALL, &arguments) == [ADDR_INVALID, 0, 0], "no memory");
+}
+
 /// What makes a function id another's.
 fn function_ids() {
     for number in [0x01, 0x1e, 0x1ff] {
@@ -230,7 +257,7 @@ fn function_ids() {
 /// architecture and PSCI are, and the rest kept.
 fn expect_of_32_bits<const N: usize>(
     form: Form,
-    before: &[u64; 30],
+    before: &Registers,
     results: [u64; N],
     narrow: bool,
 ) {
