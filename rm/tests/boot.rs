@@ -63,7 +63,8 @@ fn g2_registers_that_a_vm_drives_are_nobodys_to_give_and_no_room_for_memory() {
     world.manager.give_device(A, REGISTERS, pa, 2).unwrap();
     world.manager.give_emulated(A, emulated, 3).unwrap();
     let cpu = world.cpu(A);
-    let reaches = |at: Ipa| (cpu.read(at).is_ok(), cpu.write(at, 7).is_ok(), cpu.execute(at).is_ok());
+    let reaches =
+        |at: Ipa| (cpu.read(at).is_ok(), cpu.write(at, 7).is_ok(), cpu.execute(at).is_ok());
     for page in 0..2 {
         assert_eq!(reaches(Ipa(REGISTERS.0 + page * 4096)), (true, true, false));
     }

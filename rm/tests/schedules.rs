@@ -29,8 +29,8 @@ use rm_abi::extension::{Policy, REVOKE, SET_POLICY, TRIM, TrimFlags, TrimRequest
 use rm_abi::hypercall::{DOORBELL_RECEIVE, DOORBELL_SEND};
 use rm_abi::memparcel::lookup::Lookup;
 use rm_abi::{
-    AclEntry, AppendFlags, Bytes, Capability, CreateFlags, Handle, MemoryKind, Rights, SglEntry,
-    Transfer, Vmid, message,
+    AcceptFlags, AclEntry, AppendFlags, Bytes, Capability, CreateFlags, Handle, MemoryKind, Rights,
+    SglEntry, Transfer, Vmid, message,
 };
 use shuttle::scheduler::{
     PctScheduler, RandomScheduler, ReplayScheduler, Schedule, Scheduler, Task, TaskId,
@@ -488,6 +488,39 @@ const PLAYS: &[Play] = &[
         },
     },
     Play {
+        name: "a release that is given up against an accept that wants zeros",
+        setup: |step| {
+            let world = world(3);
+            let acl = [(3, 6), (4, 6), (5, 6)];
+            let handle = world.caller(A).offer(Transfer::Share, &acl, &RUNS).unwrap();
+            let b = world.caller(B);
+            b.accept(handle, Transfer::Share, &PLACES).unwrap();
+            // A call of another vCPU has B's slot.
+            b.step.set(1);
+            let ranges = [(PAGE, 2), (PAGE + 0x8000, 2)];
+            let long = offer(CreateFlags::empty(), &[(5, 6)], &ranges, &[]);
+            assert!(matches!(b.send(message::MEM_LEND, &long), Turn::More(_)));
+            Scene { world, handle, step }
+        },
+        cpus: &[
+            |scene| scene.try_call(B, message::MEM_RELEASE, &by_handle(scene.handle, 0)),
+            |scene| {
+                let flags = AcceptFlags::DONE | AcceptFlags::SANITIZE;
+                let request =
+                    rm::machine::fake::world::accept(scene.handle, Transfer::Share, flags, &PLACES);
+                scene.try_call(C, message::MEM_ACCEPT, &request)?;
+                store(scene, C, WINDOW);
+                scene.caller(C).release(scene.handle, 0)
+            },
+        ],
+        check: |scene, said| {
+            assert!(matches!(said, [Ok(0) | Err(31), Ok(0)]), "{said:?}");
+            assert_eq!(revoke(scene), Ok(0));
+            reclaims(scene, &[Ok(0)]);
+            assert_eq!(scene.world.cpu(A).read(Ipa(PAGE)), Ok(0), "C was promised zeros");
+        },
+    },
+    Play {
         name: "two borrowers and a revocation",
         setup: |step| offered(3, LENT, step),
         cpus: &[
@@ -698,6 +731,7 @@ scenes! {
     trim_against_revoke: "a trim against a revocation";
     g2_trim_against_accept: "an owner's trim against an accept";
     two_borrowers: "two borrowers";
+    g5_given_up_release_against_accept: "a release that is given up against an accept that wants zeros";
     two_borrowers_and_a_revoke: "two borrowers and a revocation";
     writes_beside_a_lend: "an owner that writes while another page of the block is lent";
     doorbells: "doorbells";

@@ -26,7 +26,10 @@ pub(crate) struct Release {
     /// The borrower's, as long as nobody takes this over.
     epoch: u32,
     /// What to put back if the call is given up before its first step.
-    before: (Stage, Place, bool),
+    before: (Stage, Place),
+    /// Zero the pages. Not said to the parcel before the first step: what others have said of it meanwhile
+    /// could not be told from it.
+    sanitize: bool,
 }
 
 pub(crate) fn begin<M: Machine>(
@@ -48,13 +51,11 @@ pub(crate) fn begin<M: Machine>(
     if sanitize {
         parcel.may_sanitize(caller.vmid())?;
     }
-    let before_sanitize = parcel.sanitize;
-    parcel.sanitize |= sanitize;
     let state = &mut parcel.borrowers[index];
-    let before = (state.stage, state.place, before_sanitize);
+    let before = (state.stage, state.place);
     (state.stage, state.place, state.end) = (Stage::Releasing, Place::START, end);
     let (handle, epoch) = (request.handle, state.epoch);
-    let release = Release { record, handle, borrower: index, epoch, before };
+    let release = Release { record, handle, borrower: index, epoch, before, sanitize };
     *operation = Some(Operation::Release(release));
     let short = caller.fits_step(parcel.pages, parcel.pieces(Some(index)), weight::SHORT_PAGE)
         && parcel.attachments.first_of(caller.vm).is_none();
@@ -72,8 +73,7 @@ impl Release {
         if self.is_over(&parcel) {
             return;
         }
-        let (stage, place, sanitize) = self.before;
-        parcel.sanitize = sanitize;
+        let (stage, place) = self.before;
         parcel.borrowers[self.borrower].stage = stage;
         parcel.borrowers[self.borrower].place = place;
     }
@@ -87,6 +87,7 @@ impl Release {
         if self.is_over(&parcel) {
             return Step::Done(Err(Refusal::NoParcel));
         }
+        parcel.sanitize |= self.sanitize;
         if device::withdraw(&mut parcel, caller, budget) == Walk::More {
             return Step::More;
         }
