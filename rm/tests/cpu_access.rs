@@ -2,12 +2,12 @@
 
 use rm::address::{Ipa, VmIndex};
 use rm::config::StreamConfig;
-use rm::machine::fake::world::{Guest, RAM, Turn, World, offer, vm};
+use rm::machine::fake::world::{Guest, RAM, Turn, World, by_handle, offer, vm};
 use rm::machine::{Direction, Features, Stream};
 use rm::operation::STEP;
 use rm_abi::extension::{
     ATTACH, AccessFlags, AttachFlags, AttachRequest, CPU_ACCESS, CpuAccessRequest, DMA_MAP,
-    DMA_UNMAP, DmaRequest, Rule,
+    DMA_UNMAP, DmaRequest, REVOKE, Rule,
 };
 use rm_abi::{CreateFlags, Handle, Transfer, message};
 
@@ -212,4 +212,33 @@ fn g7_a_bracket_around_many_pages_is_done_in_short_steps_and_ends_with_the_parce
     assert_eq!(b.resume(token), Turn::Reply(vec![7, 0, 0, 0]));
     a.reclaim(handle, 0).unwrap();
     world.check();
+}
+
+#[test]
+fn an_access_that_begins_while_its_vm_loses_the_parcel_has_not_begun() {
+    for owns in [true, false] {
+        let world = world();
+        let (a, b) = (world.caller(A), world.caller(B));
+        let uncached = [(2, 3), (2, 4)];
+        let request = offer(CreateFlags::empty(), &[(3, 6), (4, 6)], &[(PAGE, PAGES)], &uncached);
+        let (_, handle) = a.words(message::MEM_SHARE, &request);
+        if !owns {
+            b.accept_contiguous(handle, Transfer::Share, (WINDOW, PAGES)).unwrap();
+        }
+        let caller = if owns { &a } else { &b };
+        caller.step.set(1);
+        let access = CpuAccessRequest { handle: Handle(handle), flags: WRITE };
+        let turn = caller.send(CPU_ACCESS, &encoded(|into| access.encode(into)));
+        let Turn::More(token) = turn else { panic!("{turn:?}") };
+        // Another vCPU takes the parcel back, or its owner takes it away.
+        let second = world.caller(A);
+        if !owns {
+            assert_eq!(second.words(REVOKE, &by_handle(handle, 0)).0, 0);
+        }
+        second.reclaim(handle, 0).unwrap();
+        let done = cleaned(&world);
+        assert_eq!(caller.resume(token), Turn::Reply(vec![7, 0, 0, 0]));
+        assert_eq!(cleaned(&world), done, "no page of it is touched any more");
+        world.check();
+    }
 }

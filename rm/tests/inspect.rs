@@ -3,7 +3,7 @@
 use rm::address::{Ipa, VmIndex};
 use rm::audit::AuditReport;
 use rm::config::{Roles, VmConfig, VmName};
-use rm::machine::fake::world::{Guest, RAM, RAM_PAGES, Turn, World, offer, vm};
+use rm::machine::fake::world::{Guest, RAM, RAM_PAGES, Turn, World, by_handle, offer, vm};
 use rm::operation::STEP;
 use rm::stage2::Access;
 use rm_abi::extension::{
@@ -438,4 +438,21 @@ fn looking_changes_nothing() {
     vms(&d, 1).unwrap();
     while world.manager.idle(D) {}
     assert_eq!(world.check(), before);
+}
+
+#[test]
+fn a_parcel_that_is_being_taken_back_has_no_map() {
+    let world = world();
+    let (a, d) = (world.caller(A), world.caller(D));
+    let handle = a.offer(Transfer::Lend, &[(4, 6)], &[(PAGE, 3), (PAGE + 0x8000, 1)]).unwrap();
+    assert_eq!(parts(&d, 3, handle, 9).unwrap().len(), 2);
+    a.step.set(1);
+    let mut turn = a.send(message::MEM_RECLAIM, &by_handle(handle, 0));
+    while let Turn::More(token) = turn {
+        assert_eq!(parts(&d, 3, handle, 9), Err(7));
+        turn = a.resume(token);
+    }
+    assert_eq!(turn, Turn::Reply(vec![0; 4]));
+    assert_eq!(parts(&d, 3, handle, 9), Err(7));
+    world.check();
 }

@@ -227,3 +227,33 @@ fn a_borrower_that_accepts_and_releases_all_the_time_holds_nobody_up() {
     });
     world.check();
 }
+
+#[test]
+fn a_revocation_whose_parcel_is_reclaimed_meanwhile_has_nothing_left_to_do() {
+    for polite in [false, true] {
+        let world = world();
+        let a = world.caller(A);
+        let acl: Vec<_> = (4..7).map(|vmid| (vmid, 6)).collect();
+        let handle = a.offer(LENT, &acl, &[(PAGE, 1)]).unwrap();
+        a.step.set(1);
+        let flags = if polite { RevokeFlags::RECALL } else { RevokeFlags::empty() };
+        let mut payload = vec![0; RevokeRequest::SIZE];
+        RevokeRequest { handle: Handle(handle), flags }.encode(&mut payload).unwrap();
+        let turn = a.send(REVOKE, &payload);
+        let Turn::More(token) = turn else { panic!("{turn:?}") };
+        // Nobody holds it, so another vCPU may end it, and its record become another parcel's.
+        let second = world.caller(A);
+        second.reclaim(handle, 0).unwrap();
+        let next = second.offer(LENT, &acl, &[(PAGE, 1)]).unwrap();
+        let b = world.caller(B);
+        b.accept_contiguous(next, LENT, (WINDOW, 1)).unwrap();
+        let before = world.cpu(B).read(Ipa(WINDOW));
+        assert_eq!(a.resume(token), Turn::Reply(vec![0; 4]));
+        assert_eq!(
+            (world.cpu(B).read(Ipa(WINDOW)), before),
+            (Ok(0), Ok(0)),
+            "another parcel stays"
+        );
+        world.check();
+    }
+}

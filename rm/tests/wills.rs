@@ -5,7 +5,7 @@ use rm::address::{Ipa, Pa, VmIndex};
 use rm::audit::AuditReport;
 use rm::config::{OwnedParcels, VmConfig};
 use rm::machine::Line;
-use rm::machine::fake::world::{Guest, RAM, World, by_handle, offer, vm};
+use rm::machine::fake::world::{Guest, RAM, Turn, World, by_handle, offer, vm};
 use rm::operation::STEP;
 use rm::quota::Quotas;
 use rm_abi::extension::{
@@ -381,4 +381,76 @@ fn a_caller_that_has_released_and_accepted_again_has_no_old_record() {
     assert_eq!(b.call(message::MEM_ACCEPT, &accept)[..].u32_at(0), 0);
     b.release(handle, 0).unwrap();
     assert_eq!(rung(&world), 1);
+}
+
+/// Goes on with a call to the error word of its reply.
+fn finish(guest: &Guest<'_>, token: u64) -> u32 {
+    let mut turn = guest.resume(token);
+    loop {
+        match turn {
+            Turn::More(token) => turn = guest.resume(token),
+            Turn::Reply(reply) => return reply[..].u32_at(0),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn who_loses_its_part_while_it_says_what_is_to_be_done_then_has_said_nothing() {
+    // The page is the last of many, so looking for it takes steps.
+    let ends: [(&str, fn(&World, u32), u32); 3] = [
+        (
+            "a revocation",
+            |world, handle| {
+                assert_eq!(world.caller(A).words(REVOKE, &by_handle(handle, 0)).0, 0);
+            },
+            7,
+        ),
+        (
+            "a release",
+            |world, handle| {
+                world.caller(B).release(handle, 0).unwrap();
+            },
+            0xc,
+        ),
+        (
+            "a release and another accept",
+            |world, handle| {
+                let b = world.caller(B);
+                b.release(handle, 0).unwrap();
+                b.accept_contiguous(handle, SHARED, (WINDOW, 8)).unwrap();
+            },
+            0xc,
+        ),
+    ];
+    for (how, end, error) in ends {
+        let world = world();
+        let handle = held(&world, SHARED, 8);
+        let b = world.caller(B);
+        // Something else is said already, which the end executes.
+        assert_eq!(set(&b, handle, 0, CLEAR), 0);
+        b.step.set(1);
+        let turn = b.send(NOTIFY_SET, &request(handle, 0x7040, BOTH, (2, 5)));
+        let Turn::More(token) = turn else { panic!("{turn:?}") };
+        end(&world, handle);
+        assert_eq!(finish(&b, token), error, "{how}");
+        assert_eq!(byte(&world, 0, 0), 0);
+        if b.release(handle, 0).is_ok() {
+            assert_eq!(how, "a release and another accept");
+        }
+        assert_eq!((rung(&world), byte(&world, 7, 0x40)), (0, 7), "{how}");
+        world.check();
+    }
+    // An owner whose other vCPU takes the parcel back.
+    let world = world();
+    let handle = held(&world, SHARED, 8);
+    let a = world.caller(A);
+    a.step.set(1);
+    let turn = a.send(NOTIFY_SET, &request(handle, 0x7040, CLEAR, (1, 9)));
+    let Turn::More(token) = turn else { panic!("{turn:?}") };
+    world.caller(B).release(handle, 0).unwrap();
+    world.caller(A).reclaim(handle, 0).unwrap();
+    assert_eq!(finish(&a, token), 7);
+    assert_eq!(byte(&world, 7, 0x40), 7);
+    world.check();
 }
