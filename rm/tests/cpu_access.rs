@@ -205,10 +205,7 @@ fn g7_a_bracket_around_many_pages_is_done_in_short_steps_and_ends_with_the_parce
     assert_eq!(turn, Turn::Reply(vec![0; 4]));
     // Whoever loses the parcel in the middle of it is told so.
     let Turn::More(token) = b.send(CPU_ACCESS, &bytes) else { panic!("at once") };
-    assert_eq!(
-        a.words(rm_abi::extension::REVOKE, &[&handle.to_le_bytes()[..], &[0; 4]].concat()).0,
-        0
-    );
+    assert_eq!(a.words(REVOKE, &[&handle.to_le_bytes()[..], &[0; 4]].concat()).0, 0);
     assert_eq!(b.resume(token), Turn::Reply(vec![7, 0, 0, 0]));
     a.reclaim(handle, 0).unwrap();
     world.check();

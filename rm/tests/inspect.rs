@@ -1,9 +1,9 @@
 //! VMS, MAP, COUNTERS, LEAF: who may look, what it sees, and that looking changes nothing.
 
-use rm::address::{Ipa, VmIndex};
+use rm::address::{Ipa, Pa, VmIndex};
 use rm::audit::AuditReport;
 use rm::config::{Roles, VmConfig, VmName};
-use rm::machine::fake::world::{Guest, RAM, RAM_PAGES, Turn, World, by_handle, offer, vm};
+use rm::machine::fake::world::{Guest, RAM, RAM_PAGES, Turn, World, accept, by_handle, offer, vm};
 use rm::operation::STEP;
 use rm::stage2::Access;
 use rm_abi::extension::{
@@ -12,8 +12,8 @@ use rm_abi::extension::{
     VmsRequest,
 };
 use rm_abi::{
-    AppendFlags, Attribute, Bytes, CreateFlags, EncodeError, Handle, Rights, Transfer, Vmid,
-    message,
+    AcceptFlags, AppendFlags, Attribute, Bytes, CreateFlags, EncodeError, Handle, Rights, Transfer,
+    Vmid, message,
 };
 
 const A: VmIndex = VmIndex(0);
@@ -454,5 +454,49 @@ fn a_parcel_that_is_being_taken_back_has_no_map() {
     }
     assert_eq!(turn, Turn::Reply(vec![0; 4]));
     assert_eq!(parts(&d, 3, handle, 9), Err(7));
+    world.check();
+}
+
+#[test]
+fn a_map_says_what_is_registers_and_what_a_call_at_work_has_taken() {
+    let world = world();
+    let (a, b, d) = (world.caller(A), world.caller(B), world.caller(D));
+    let (registers, pa) = (0x900_0000, Pa(0xa_0000_0000));
+    world.manager.give_device(A, Ipa(registers), pa, 2).unwrap();
+    world.manager.give_emulated(A, Ipa(registers + 0x2000), 3).unwrap();
+    let told = map(&d, 3);
+    let parcel = Handle(0);
+    let (state, policy, rights) = (PageState::Device, Policy::Device, Rights::RW);
+    let driven = MapEntry { ipa: registers, pages: 2, pa: pa.0, state, rights, policy, parcel };
+    assert_eq!(told[0], driven);
+    let emulated = (told[1].ipa, told[1].pages, told[1].pa, told[1].state, told[1].rights);
+    assert_eq!(emulated, (registers + 0x2000, 3, 0, state, Rights::empty()));
+
+    let lent = a.offer(Transfer::Lend, &[(4, 6)], &[(PAGE + 0x10_0000, 40)]).unwrap();
+    let share = offer(CreateFlags::empty(), &[(3, 6), (4, 6)], &[(PAGE, 40)], &[]);
+    let flags = AcceptFlags::DONE;
+    let accept = accept(lent, Transfer::Lend, flags, &[(WINDOW, 40)]);
+    for (guest, message, payload, at, wanted, then) in [
+        (&a, message::MEM_SHARE, share, PAGE, PageState::Claimed, PageState::Shared),
+        (&b, message::MEM_ACCEPT, accept, WINDOW, PageState::Held, PageState::Borrowed),
+    ] {
+        guest.step.set(1);
+        let vmid = world.manager.vmid(guest.vm).0;
+        let run = || {
+            let run = map(&d, vmid).into_iter().find(|run| run.ipa == at);
+            run.map(|run| (run.state, run.pages))
+        };
+        let mut turn = guest.send(message, &payload);
+        let mut most = 0;
+        while let Turn::More(token) = turn {
+            if let Some((state, pages)) = run().filter(|(state, _)| *state == wanted) {
+                assert!(state == wanted && pages <= 40);
+                most = most.max(pages);
+            }
+            turn = guest.resume(token);
+        }
+        assert_eq!(most, 40, "all of it is taken before any of it changes");
+        assert_eq!(run(), Some((then, 40)));
+    }
     world.check();
 }

@@ -260,13 +260,13 @@ fn the_record_of_a_release_that_is_taken_over_is_executed_once() {
         b.step.set(1);
         let mut turn = b.send(message::MEM_RELEASE, &by_handle(handle, 0));
         for _ in 0..stop {
-            if let rm::machine::fake::world::Turn::More(token) = turn {
+            if let Turn::More(token) = turn {
                 turn = b.resume(token);
             }
         }
         assert_eq!(a.words(REVOKE, &by_handle(handle, 0)).0, 0);
         assert_eq!(rung(&world), 4, "stopped after {stop} steps");
-        while let rm::machine::fake::world::Turn::More(token) = turn {
+        while let Turn::More(token) = turn {
             turn = b.resume(token);
         }
         assert_eq!(rung(&world), 4);
@@ -333,11 +333,13 @@ fn an_owner_s_is_executed_when_it_takes_the_parcel_away_and_while_others_still_h
         assert_eq!(bell_of_b(&world), 1, "once");
         world.check();
     }
-    for revokes in [false, true] {
+    for (step, revokes) in STEPS.into_iter().flat_map(|step| [(step, false), (step, true)]) {
         let world = world();
         let handle = held(&world, SHARED, 2);
         let (a, b) = (world.caller(A), world.caller(B));
         assert_eq!(a.words(NOTIFY_SET, &request(handle, 0x1040, BOTH, (1, 9))).0, 0);
+        assert_eq!(a.words(NOTIFY_SET, &request(handle, 0x80, CLEAR, (1, 9))).0, 0);
+        a.step.set(step);
         if revokes {
             assert_eq!(a.words(REVOKE, &by_handle(handle, 0)).0, 0);
             assert_eq!((bell_of_b(&world), byte(&world, 1, 0x40)), (1, 0));
@@ -347,6 +349,7 @@ fn an_owner_s_is_executed_when_it_takes_the_parcel_away_and_while_others_still_h
         }
         a.reclaim(handle, 0).unwrap();
         assert_eq!((bell_of_b(&world), byte(&world, 1, 0x40)), (1, 0));
+        assert_eq!([0, 0x40, 0x80].map(|at| byte(&world, 0, at)), [7, 7, 0]);
         world.check();
     }
 }
@@ -398,7 +401,8 @@ fn finish(guest: &Guest<'_>, token: u64) -> u32 {
 #[test]
 fn who_loses_its_part_while_it_says_what_is_to_be_done_then_has_said_nothing() {
     // The page is the last of many, so looking for it takes steps.
-    let ends: [(&str, fn(&World, u32), u32); 3] = [
+    type Ends = fn(&World, u32);
+    let ends: [(&str, Ends, u32); 3] = [
         (
             "a revocation",
             |world, handle| {
