@@ -136,6 +136,9 @@ fn looking_at_others_takes_the_role() {
     assert!(counters(&b, 0).is_ok() && counters(&b, 4).is_ok());
     assert_eq!((parts(&d, 99, 0, 9), leaf(&d, 99, 0)), (Err(0xd), Err(0xd)));
     assert_eq!(counters(&d, 99), Err(0xd));
+    // The role makes every VM an acquaintance, and no VM of what is none.
+    let state = |vmid: u32| d.words(message::VM_GET_STATE, &vmid.to_le_bytes());
+    assert_eq!((state(3), state(5), state(99).0), ((0, 3), (0, 3), 2));
     assert_eq!(parts(&d, 3, 0x7777, 9), Err(7));
     assert_eq!(parts(&d, 4, shared, 9), Err(DENIED), "it is another VM's");
 }
