@@ -15,7 +15,8 @@
 //! VM_SHUTDOWN    u32 reason
 //! VM_STATUS      u16 VMID, u16 0, u8 VM state, u8 OS state, u16 of the OS
 //! ```
-//! Requests have exactly these lengths.
+//! Requests have exactly these lengths. A VM asks about itself and its peers: about any other, VM_GET_STATE and
+//! VM_GET_ID are NORESOURCE, whether there is one or not (Gunyah's own manager says DENIED of one that there is).
 
 use bitflags::bitflags;
 
