@@ -7,7 +7,7 @@
 
 use heapless::Vec;
 
-use crate::address::{Ipa, VmIndex};
+use crate::address::{Ipa, PAGES_PER_2M, VmIndex};
 use crate::call::Caller;
 use crate::device::Device;
 use crate::heap::View;
@@ -236,8 +236,8 @@ impl<M: Machine> Manager<'_, M> {
     ) -> Result<[u64; HEAPS], Broken> {
         let (mut at, mut of_heaps) = (Ipa(0), [0; HEAPS]);
         loop {
-            let stage2 = self.vm(vm).stage2.lock(self.machine());
-            match stage2.next_leaf(self.mem(), at, &mut Budget::new(64)) {
+            let (stage2, budget) = (self.vm(vm).stage2.lock(self.machine()), &mut Budget::new(64));
+            match stage2.next_leaf(self.mem(), at, budget) {
                 Next::End => return Ok(of_heaps),
                 Next::More(next) => at = next,
                 Next::Leaf(found, leaf) => {
@@ -250,12 +250,19 @@ impl<M: Machine> Manager<'_, M> {
                         // Reserved addresses and registers are nobody's RAM.
                         State::Held | State::Device | State::Absent => (&mut 0, false),
                     };
-                    *count += leaf.pages;
+                    // Not over a block's end, where a heap may end.
+                    let rest = PAGES_PER_2M - leaf.pa.page() % PAGES_PER_2M;
+                    let pages = if leaf.pages < rest {
+                        stage2.run(self.mem(), found, rest, budget).2
+                    } else {
+                        leaf.pages
+                    };
+                    *count += pages;
                     let mut counts = heaps.iter().zip(&mut of_heaps).filter(|_| is_own);
-                    if let Some((_, pages)) = counts.find(|(heap, _)| heap.has(leaf.pa)) {
-                        *pages += leaf.pages;
+                    if let Some((_, of_heap)) = counts.find(|(heap, _)| heap.has(leaf.pa)) {
+                        *of_heap += pages;
                     }
-                    at = found.add_pages(leaf.pages);
+                    at = found.add_pages(pages);
                 }
             }
         }

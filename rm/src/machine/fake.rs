@@ -208,8 +208,9 @@ impl FakeMachine {
     /// write-back.
     pub fn check_caches(&self) {
         let hardware = self.hardware();
-        let paths = hardware.tables.paths(&self.frames);
-        hardware.cache.check(|page| paths.of(page));
+        hardware.tables.each_run(&self.frames, |_, pages, leaf| {
+            hardware.cache.check(leaf.pa, pages, leaf.path(Path::Cached));
+        });
     }
 
     /// Frames in use as tables of the VM with this tag.

@@ -7,10 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use super::cache::Path;
 use super::decode::{Translation, size};
 use super::tlb::Runs;
-use crate::address::Pa;
 
 /// Leaves that are not write-back: pages and memory type, by first machine page, tag and guest page.
 #[derive(Default)]
@@ -21,12 +19,11 @@ fn pages_of(to: &Translation, pages: u64) -> core::ops::Range<u64> {
 }
 
 impl Special {
-    /// A leaf is about to become valid.
+    /// Leaves of `size` pages each, and `pages` in all, are about to become valid.
     pub(super) fn add(
         &mut self,
-        tag: u16,
-        first: u64,
-        pages: u64,
+        (tag, first): (u16, u64),
+        (pages, size): (u64, u64),
         new: &Translation,
         stale: &Runs,
     ) {
@@ -39,18 +36,26 @@ impl Special {
         });
         assert!(cached.is_none(), "mismatched aliases: {new:?} of {tag}, cached {cached:?}");
         if !new.is_write_back() {
-            self.0.insert((range.start, tag, first), (pages, new.memory));
+            let leaf = |n| ((range.start + n, tag, first + n), (size, new.memory));
+            self.0.extend((0..pages).step_by(size as usize).map(leaf));
         }
     }
 
-    /// A leaf is no longer valid.
-    pub(super) fn remove(&mut self, tag: u16, first: u64, old: &Translation) {
+    /// Leaves are no longer valid.
+    pub(super) fn remove(
+        &mut self,
+        (tag, first): (u16, u64),
+        (pages, size): (u64, u64),
+        old: &Translation,
+    ) {
         if !old.is_write_back() {
-            self.0.remove(&(old.pa.page(), tag, first));
+            for n in (0..pages).step_by(size as usize) {
+                self.0.remove(&(old.pa.page() + n, tag, first + n));
+            }
         }
     }
 
-    /// Panics if a write-back leaf leads to one of these pages too.
+    /// Panics if write-back leaves lead to one of these pages too.
     pub(super) fn check_against(&self, tag: u16, pages: u64, leaf: &Translation) {
         if leaf.is_write_back() {
             let other = self.overlapping(tag, pages_of(leaf, pages)).next();
@@ -79,26 +84,4 @@ impl Special {
 
 fn overlap(one: &core::ops::Range<u64>, other: &core::ops::Range<u64>) -> bool {
     one.start < other.end && other.start < one.end
-}
-
-/// How pages are mapped, by first machine page: as of one moment.
-#[derive(Default)]
-pub(super) struct Paths(BTreeMap<u64, (u64, Path)>);
-
-impl Paths {
-    pub(super) fn add(&mut self, pages: u64, leaf: &Translation) {
-        let path = leaf.path(Path::Cached);
-        // A block of one VM and a page of another may begin together; their types agree.
-        let known = self.0.entry(leaf.pa.page()).or_insert((pages, path));
-        known.0 = known.0.max(pages);
-    }
-
-    /// How a page is mapped, if it is.
-    pub(super) fn of(&self, page: Pa) -> Option<Path> {
-        // Leaves of several VMs overlap, but only from the starts of blocks.
-        [1, 512, 512 * 512].into_iter().find_map(|size| {
-            let (pages, path) = self.0.get(&(page.page() / size * size))?;
-            (page.page() % size < *pages).then_some(*path)
-        })
-    }
 }

@@ -7,7 +7,7 @@
 //! after somebody has changed memory behind it.
 
 use std::boxed::Box;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::vec::Vec;
 
 use super::Page;
@@ -35,7 +35,7 @@ struct Copies {
 
 /// All pages. Those that were never touched are zero everywhere.
 #[derive(Default)]
-pub(super) struct Cache(HashMap<u64, Box<Copies>>);
+pub(super) struct Cache(BTreeMap<u64, Box<Copies>>);
 
 const fn line(offset: usize) -> u64 {
     1 << (offset / LINE)
@@ -99,27 +99,25 @@ impl Cache {
     pub(super) fn holding(&self, bytes: &[u8]) -> Vec<Pa> {
         let is_in = |page: &Page| page.windows(bytes.len()).any(|window| window == bytes);
         let holders = self.0.iter().filter(|(_, page)| is_in(&page.memory) || is_in(&page.cache));
-        let mut pages: Vec<_> = holders.map(|(page, _)| Pa(page * PAGE_SIZE)).collect();
-        pages.sort_unstable();
-        pages
+        holders.map(|(page, _)| Pa(page * PAGE_SIZE)).collect()
     }
 
     /// Between two calls: a line that nobody reaches through the cache any more is not newer there,
     /// or it would be written back over what somebody has put into memory; and a line that is clean
     /// says what memory says wherever somebody may use it through the cache.
-    /// `path` says how a page is mapped, if it is.
-    pub(super) fn check(&self, path: impl Fn(Pa) -> Option<Path>) {
-        for (page, copies) in &self.0 {
+    /// `path` is how the pages from `first` on are mapped.
+    pub(super) fn check(&self, first: Pa, pages: u64, path: Path) {
+        for (page, copies) in self.0.range(first.page()..first.page() + pages) {
             let pa = Pa(page * PAGE_SIZE);
-            match path(pa) {
-                None => {}
-                Some(Path::Uncached) => {
+            match path {
+                Path::Uncached => {
                     assert!(
                         copies.dirty == 0,
                         "cache: {pa:?} is used uncached, but was not cleaned"
                     );
                 }
-                Some(Path::Cached) => {
+                Path::Cached if copies.cache == copies.memory => {}
+                Path::Cached => {
                     let stale = |at: &usize| {
                         copies.dirty & line(*at) == 0
                             && copies.cache[*at..][..LINE] != copies.memory[*at..][..LINE]

@@ -70,6 +70,23 @@ pub(super) const fn differ(old: u64, new: u64) -> bool {
     (old | new) & 1 != 0 && (old ^ new) & !SOFTWARE != 0
 }
 
+/// Whether a table walk goes on with an entry.
+pub(super) const fn is_valid(entry: u64) -> bool {
+    entry & 1 != 0
+}
+
+/// What the hardware makes use of.
+pub(super) const fn hardware(entry: u64) -> u64 {
+    entry & !SOFTWARE
+}
+
+/// The leaf that says of the next pages what a leaf of a table of `level` says of its own.
+pub(super) fn next_of(entry: u64, level: u32) -> Option<u64> {
+    let is_leaf = entry & 3 == if level == 3 { 3 } else { 1 };
+    // An address that overflows changes other bits.
+    is_leaf.then(|| hardware(entry) + size(level) * 4096)
+}
+
 /// Decodes an entry of a table of `level`.
 pub(super) fn decode(features: Features, entry: u64, level: u32) -> Entry {
     match (entry & 3, level) {

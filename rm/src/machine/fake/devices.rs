@@ -7,7 +7,7 @@
 //!
 //! No machine of the boards has an SMMU, so this is where it is shown that DMA follows the CPU's rights.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::vec::Vec;
 
 use super::cache::{Cache, Path};
@@ -40,13 +40,13 @@ struct Unit {
 pub(super) struct Devices {
     base: Pa,
     units: BTreeMap<Stream, Unit>,
-    /// Frames that are tables of a stream.
-    frames: HashMap<FrameIndex, Stream>,
+    /// Which stream's table each frame is.
+    frames: BTreeMap<FrameIndex, Stream>,
 }
 
 impl Devices {
     pub(super) fn new(base: Pa) -> Self {
-        Self { base, units: BTreeMap::new(), frames: HashMap::new() }
+        Self { base, units: BTreeMap::new(), frames: BTreeMap::new() }
     }
 
     /// The stream whose table a frame is.

@@ -1,18 +1,19 @@
 //! Which frames are tables, where they stand, and whether each write to them is allowed.
 
-use std::collections::{BTreeMap, HashMap};
+use core::sync::atomic::Ordering;
+use std::collections::BTreeMap;
 use std::thread::{self, ThreadId};
 use std::vec::Vec;
 
-use super::aliases::{Paths, Special};
-use super::decode::{Entry, Translation, decode, differ, size};
+use super::aliases::Special;
+use super::decode::{Entry, Translation, decode, differ, hardware, is_valid, next_of, size};
 use super::tlb::{Tlb, Walk};
 use crate::address::{Pa, TlbTag};
 use crate::machine::{Features, Frame, FrameIndex, FrameUse, Scope, TranslationContext};
 
 /// Where a table, or an entry of one, stands in a VM's tree.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+pub(super) struct Place {
     tag: u16,
     level: u32,
     first: u64,
@@ -26,15 +27,39 @@ struct Used {
     place: Option<Place>,
 }
 
+/// Writes to a frame that no walker need see yet, one bit for each entry, and the thread that must publish
+/// them.
+struct Unpublished {
+    frame: FrameIndex,
+    writer: ThreadId,
+    entries: [u64; 8],
+}
+
+impl Unpublished {
+    const fn has(&self, index: usize) -> bool {
+        self.entries[index / 64] & 1 << (index % 64) != 0
+    }
+}
+
+/// Entries of a table, one behind the other, that say the same of pages one behind the other.
+struct Run {
+    /// Where the first of them stands.
+    at: Place,
+    /// Pages of all of them.
+    pages: u64,
+    /// The first of them. One that is a table is a run to itself.
+    entry: Entry,
+}
+
 /// The tables of all VMs.
 pub(super) struct Tables {
     features: Features,
     base: Pa,
-    used: HashMap<FrameIndex, Used>,
-    roots: HashMap<u16, FrameIndex>,
+    /// By frame.
+    used: Vec<Option<Used>>,
+    roots: BTreeMap<u16, FrameIndex>,
     pub(super) tlb: Tlb,
-    /// Writes that no walker need see yet, and the thread that must publish them.
-    unpublished: BTreeMap<(u32, usize), ThreadId>,
+    unpublished: Vec<Unpublished>,
     special: Special,
 }
 
@@ -43,16 +68,20 @@ impl Tables {
         Self {
             features,
             base,
-            used: HashMap::new(),
-            roots: HashMap::new(),
+            used: Vec::new(),
+            roots: BTreeMap::new(),
             tlb: Tlb::default(),
-            unpublished: BTreeMap::new(),
+            unpublished: Vec::new(),
             special: Special::default(),
         }
     }
 
     pub(super) fn count(&self, user: FrameUse) -> usize {
-        self.used.values().filter(|used| used.user == user).count()
+        self.used.iter().flatten().filter(|used| used.user == user).count()
+    }
+
+    fn used(&mut self, frame: FrameIndex) -> Option<&mut Used> {
+        self.used.get_mut(frame.0 as usize)?.as_mut()
     }
 
     /// A frame leaves the pool. The first table of a tag is the root of its tree.
@@ -64,15 +93,19 @@ impl Tables {
             self.roots.insert(tag, frame);
             place = Some(Place { tag, level: 1, first: 0 });
         }
-        let before = self.used.insert(frame, Used { user, place });
+        let index = frame.0 as usize;
+        self.used.resize_with(self.used.len().max(index + 1), || None);
+        let before = self.used[index].replace(Used { user, place });
         assert!(before.is_none(), "{frame:?} was taken twice");
     }
 
     /// A frame returns to the pool.
     pub(super) fn put(&mut self, frames: &[Frame], frame: FrameIndex) {
-        let used = self.used.remove(&frame).expect("a frame that nobody took was returned");
-        let table = &frames[frame.0 as usize];
-        assert!((0..512).all(|i| table.read(i) == 0), "{frame:?} was returned with data in it");
+        let used = self.used.get_mut(frame.0 as usize).and_then(Option::take);
+        let used = used.expect("a frame that nobody took was returned");
+        let mut entries = frames[frame.0 as usize].0.iter();
+        let is_zero = entries.all(|entry| entry.load(Ordering::Relaxed) == 0);
+        assert!(is_zero, "{frame:?} was returned with data in it");
         let walk = self.tlb.walks.iter().find(|walk| walk.table == frame);
         assert!(walk.is_none(), "{frame:?} was freed while a cached walk leads there: {walk:?}");
         if let Some(place) = used.place {
@@ -94,15 +127,40 @@ impl Tables {
             frames[frame.0 as usize].read(index) == old,
             "entry {index} of {frame:?} is not what its writer believes"
         );
-        let used = self.used.get(&frame).expect("a table is written that was not taken");
+        let used = self.used(frame).expect("a table is written that was not taken");
         assert!(matches!(used.user, FrameUse::Table(_)), "{frame:?} is written, and is no table");
+        let place = used.place;
         if !differ(old, new) {
             return;
         }
-        self.unpublished.insert((frame.0, index), thread::current().id());
-        let Some(place) = used.place else { return };
+        self.hide(frame, index);
+        let Some(place) = place else { return };
         let at = Place { first: place.first + index as u64 * size(place.level), ..place };
         self.replace(frames, at, (old, new));
+    }
+
+    /// An entry was written, and no walker need see it before the calling CPU publishes it.
+    fn hide(&mut self, frame: FrameIndex, index: usize) {
+        let (writer, bit) = (thread::current().id(), 1 << (index % 64));
+        let mut own = None;
+        for (at, hidden) in
+            self.unpublished.iter_mut().enumerate().filter(|(_, h)| h.frame == frame)
+        {
+            hidden.entries[index / 64] &= !bit;
+            if hidden.writer == writer {
+                own = Some(at);
+            }
+        }
+        let own = own.unwrap_or_else(|| {
+            self.unpublished.push(Unpublished { frame, writer, entries: [0; 8] });
+            self.unpublished.len() - 1
+        });
+        self.unpublished[own].entries[index / 64] |= bit;
+    }
+
+    /// Frames with entries that no walker need see yet.
+    fn hidden(&self) -> impl Iterator<Item = &Unpublished> {
+        self.unpublished.iter().filter(|hidden| hidden.entries != [0; 8])
     }
 
     /// An entry that a walk from the root reaches changes.
@@ -110,7 +168,7 @@ impl Tables {
         let pages = size(at.level);
         match (decode(self.features, old, at.level), decode(self.features, new, at.level)) {
             (Entry::Invalid, new) => self.make(frames, at, new),
-            (old, Entry::Invalid) => self.retire(frames, at, old),
+            (old, Entry::Invalid) => self.retire(frames, at, pages, old),
             (Entry::Leaf(old), Entry::Leaf(new))
                 if (old.pa, old.memory) == (new.pa, new.memory) =>
             {
@@ -125,8 +183,13 @@ impl Tables {
     fn make(&mut self, frames: &[Frame], at: Place, new: Entry) {
         let pages = size(at.level);
         if let Entry::Leaf(new) = new {
-            self.add_alias(frames, at, &new);
+            self.add_alias(frames, at, pages, &new);
         }
+        let walk = self.tlb.walks.iter().find(|walk| walk.overlaps(at.tag, at.first, pages));
+        assert!(
+            walk.is_none(),
+            "break-before-make: {new:?} was made at {at:?} while {walk:?} may be cached"
+        );
         let stale = self.tlb.stale.overlapping(at.tag, at.first, pages);
         if let Entry::Leaf(new) = new
             && stale == [(at.first, pages, new)]
@@ -139,11 +202,6 @@ impl Tables {
             stale.is_empty(),
             "break-before-make: {new:?} was made at {at:?} while {stale:?} may be cached"
         );
-        let walk = self.tlb.walks.iter().find(|walk| walk.overlaps(at.tag, at.first, pages));
-        assert!(
-            walk.is_none(),
-            "break-before-make: {new:?} was made at {at:?} while {walk:?} may be cached"
-        );
         if let Entry::Table(table) = new {
             self.link(frames, at, self.frame_of(table));
         }
@@ -151,45 +209,45 @@ impl Tables {
 
     /// A table, and what hangs below it, becomes reachable.
     fn link(&mut self, frames: &[Frame], at: Place, table: FrameIndex) {
-        let hidden = self.unpublished.range((table.0, 0)..(table.0 + 1, 0)).next();
-        assert!(hidden.is_none(), "{table:?} was linked at {at:?} before it was published");
+        let hidden = self.hidden().any(|hidden| hidden.frame == table);
+        assert!(!hidden, "{table:?} was linked at {at:?} before it was published");
         let place = Place { level: at.level + 1, ..at };
-        let used = self.used.get_mut(&table).expect("a table was linked that was not taken");
+        let used = self.used(table).expect("a table was linked that was not taken");
         assert_eq!(used.user, FrameUse::Table(TlbTag(at.tag)), "a table of another VM was linked");
         let before = used.place.replace(place);
         assert!(before.is_none(), "{table:?} was linked at {before:?} and at {at:?}");
-        for (below, entry) in self.entries(frames, table, place) {
+        for Run { at, pages, entry } in self.runs(frames, table, place) {
             match entry {
-                Entry::Table(next) => self.link(frames, below, self.frame_of(next)),
-                Entry::Leaf(leaf) => self.add_alias(frames, below, &leaf),
+                Entry::Table(next) => self.link(frames, at, self.frame_of(next)),
+                Entry::Leaf(leaf) => self.add_alias(frames, at, pages, &leaf),
                 Entry::Invalid => {}
             }
         }
     }
 
-    /// A leaf becomes reachable: its type must be that of every other mapping of its pages.
-    fn add_alias(&mut self, frames: &[Frame], at: Place, leaf: &Translation) {
-        self.special.add(at.tag, at.first, size(at.level), leaf, &self.tlb.stale);
+    /// Leaves become reachable: their type must be that of every other mapping of their pages.
+    fn add_alias(&mut self, frames: &[Frame], at: Place, pages: u64, leaf: &Translation) {
+        self.special.add((at.tag, at.first), (pages, size(at.level)), leaf, &self.tlb.stale);
         if !leaf.is_write_back() {
-            self.each_leaf(frames, |at, leaf| {
-                self.special.check_against(at.tag, size(at.level), leaf);
+            self.each_run(frames, |at, pages, leaf| {
+                self.special.check_against(at.tag, pages, leaf);
             });
         }
     }
 
-    /// All leaves that a walk finds.
-    fn each_leaf(&self, frames: &[Frame], mut f: impl FnMut(Place, &Translation)) {
+    /// All leaves that a walk finds: where the first of a run of them is, pages of all, and the first.
+    pub(super) fn each_run(&self, frames: &[Frame], mut f: impl FnMut(Place, u64, &Translation)) {
         let root =
             |(tag, root): (&u16, &FrameIndex)| (Place { tag: *tag, level: 1, first: 0 }, *root);
         let mut left: Vec<_> = self.roots.iter().map(root).collect();
         while let Some((place, table)) = left.pop() {
-            for (below, entry) in self.entries(frames, table, place) {
+            for Run { at, pages, entry } in self.runs(frames, table, place) {
                 match entry {
                     Entry::Table(next) => {
                         let next = self.frame_of(next);
-                        left.push((Place { level: below.level + 1, ..below }, next));
+                        left.push((Place { level: at.level + 1, ..at }, next));
                     }
-                    Entry::Leaf(leaf) => f(below, &leaf),
+                    Entry::Leaf(leaf) => f(at, pages, &leaf),
                     Entry::Invalid => {}
                 }
             }
@@ -199,25 +257,20 @@ impl Tables {
     /// All leaves that a walk of a tree without blocks finds, by page, lowest first.
     pub(super) fn leaves(&self, frames: &[Frame]) -> Vec<(u64, Translation)> {
         let mut leaves = Vec::new();
-        self.each_leaf(frames, |at, leaf| leaves.push((at.first, *leaf)));
+        self.each_run(frames, |at, pages, leaf| {
+            let page = |n| (at.first + n, Translation { pa: leaf.pa.add_pages(n), ..*leaf });
+            leaves.extend((0..pages).map(page));
+        });
         leaves.sort_unstable_by_key(|(page, _)| *page);
         leaves
     }
 
-    /// How every page is mapped.
-    pub(super) fn paths(&self, frames: &[Frame]) -> Paths {
-        let mut paths = Paths::default();
-        self.each_leaf(frames, |at, leaf| paths.add(size(at.level), leaf));
-        paths
-    }
-
     /// An entry becomes invalid, with all that is reached through it.
-    fn retire(&mut self, frames: &[Frame], at: Place, old: Entry) {
-        let pages = size(at.level);
+    fn retire(&mut self, frames: &[Frame], at: Place, pages: u64, old: Entry) {
         match old {
             Entry::Invalid => {}
             Entry::Leaf(old) => {
-                self.special.remove(at.tag, at.first, &old);
+                self.special.remove((at.tag, at.first), (pages, size(at.level)), &old);
                 self.tlb.stale.add(at.tag, at.first, pages, old);
             }
             Entry::Table(table) => {
@@ -225,29 +278,43 @@ impl Tables {
                 let place = Place { level: at.level + 1, ..at };
                 let walk = Walk { tag: at.tag, first: at.first, pages, table, level: place.level };
                 self.tlb.walks.push(walk);
-                self.used.get_mut(&table).expect("a linked table is in use").place = None;
-                for (below, entry) in self.entries(frames, table, place) {
-                    self.retire(frames, below, entry);
+                self.used(table).expect("a linked table is in use").place = None;
+                for Run { at, pages, entry } in self.runs(frames, table, place) {
+                    self.retire(frames, at, pages, entry);
                 }
             }
         }
     }
 
-    /// The entries of a table at `place`, each with its own place.
-    fn entries(&self, frames: &[Frame], table: FrameIndex, place: Place) -> Vec<(Place, Entry)> {
-        let table = &frames[table.0 as usize];
-        let entry = |index| {
-            let first = place.first + index as u64 * size(place.level);
-            let entry = decode(self.features, table.read(index), place.level);
-            (Place { first, ..place }, entry)
-        };
-        (0..512).map(entry).filter(|(_, entry)| *entry != Entry::Invalid).collect()
+    /// The valid entries of a table at `place`.
+    fn runs(&self, frames: &[Frame], table: FrameIndex, place: Place) -> Vec<Run> {
+        let pages = size(place.level);
+        let (mut runs, mut next) = (Vec::<Run>::new(), None);
+        let mut first = place.first;
+        // Most of a table says nothing, and is passed over in few instructions: an interpreter comes here, too.
+        for entry in &frames[table.0 as usize].0 {
+            let entry = entry.load(Ordering::Relaxed);
+            if is_valid(entry) {
+                match runs.last_mut() {
+                    Some(run) if next == Some(hardware(entry)) => run.pages += pages,
+                    _ => {
+                        let entry = decode(self.features, entry, place.level);
+                        runs.push(Run { at: Place { first, ..place }, pages, entry });
+                    }
+                }
+                next = next_of(entry, place.level);
+            } else {
+                next = None;
+            }
+            first += pages;
+        }
+        runs
     }
 
     /// A barrier of the calling CPU: it covers what this CPU wrote.
     pub(super) fn publish(&mut self) {
         let here = thread::current().id();
-        self.unpublished.retain(|_, writer| *writer != here);
+        self.unpublished.retain(|hidden| hidden.writer != here);
     }
 
     pub(super) fn invalidate(&mut self, context: TranslationContext, scope: Scope<'_>) {
@@ -292,7 +359,7 @@ impl Tables {
             return None;
         }
         let index = index % 512;
-        if self.unpublished.contains_key(&(table.0, index)) {
+        if self.unpublished.iter().any(|hidden| hidden.frame == table && hidden.has(index)) {
             return None;
         }
         match decode(self.features, frames[table.0 as usize].read(index), level) {
@@ -310,9 +377,9 @@ impl Tables {
         assert!(stale.is_none(), "stale: a CPU may still use {stale:?}");
         let walk = self.tlb.walks.first();
         assert!(walk.is_none(), "stale: a CPU may still walk {walk:?}");
-        let unseen = self.unpublished.keys().find(|(frame, _)| {
-            self.used.get(&FrameIndex(*frame)).is_some_and(|used| used.place.is_some())
-        });
+        let is_linked =
+            |frame: FrameIndex| self.used.get(frame.0 as usize).and_then(Option::as_ref)?.place;
+        let unseen = self.hidden().map(|hidden| hidden.frame).find(|f| is_linked(*f).is_some());
         assert!(unseen.is_none(), "not published: {unseen:?}");
     }
 
