@@ -48,7 +48,7 @@ impl<R: lock::Strategy> LinkRecord<R> {
     pub fn new() -> Self {
         Self {
             link: Lock::new(Rank::Queue, Link::new()),
-            nodes: core::array::from_fn(|_| Node::default()),
+            nodes: [const { Node::new() }; OWN_NODES],
             doorbells: [const { Doorbell::new() }; MAX_DOORBELLS],
         }
     }

@@ -144,7 +144,7 @@ impl NodeId {
 
 /// A place for one piece of news. The lock of the receiver's link guards all of it; atomics because it
 /// lies in a parcel's record. `news` becomes non-zero only while the parcel is locked too.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Node {
     news: AtomicU32,
     handle: AtomicU32,
@@ -158,6 +158,19 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// A place with no news.
+    pub(crate) const fn new() -> Self {
+        Self {
+            news: AtomicU32::new(0),
+            handle: AtomicU32::new(0),
+            tag: AtomicU32::new(0),
+            vmid: AtomicU32::new(0),
+            stamp: AtomicU64::new(0),
+            next: AtomicU32::new(0),
+            previous: AtomicU32::new(0),
+        }
+    }
+
     fn news(&self) -> Option<News> {
         News::decode(self.news.load(Ordering::Relaxed))
     }

@@ -208,6 +208,9 @@ impl FakeMachine {
     /// write-back.
     pub fn check_caches(&self) {
         let hardware = self.hardware();
+        if hardware.cache.is_empty() {
+            return;
+        }
         hardware.tables.each_run(&self.frames, |_, pages, leaf| {
             hardware.cache.check(leaf.pa, pages, leaf.path(Path::Cached));
         });

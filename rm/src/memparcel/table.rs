@@ -60,10 +60,16 @@ pub struct ParcelRecord<R> {
 
 /// A place in a VM's list of what it holds. The lock of the VM's account guards it. Places are numbered
 /// through all records, plus one; 0 is none.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct HeldLink {
     newer: AtomicU32,
     older: AtomicU32,
+}
+
+impl HeldLink {
+    const fn new() -> Self {
+        Self { newer: AtomicU32::new(0), older: AtomicU32::new(0) }
+    }
 }
 
 impl<R: lock::Strategy> ParcelRecord<R> {
@@ -74,8 +80,8 @@ impl<R: lock::Strategy> ParcelRecord<R> {
             parcel: Lock::new(Rank::Parcel, Memparcel::new()),
             next: AtomicU32::new(0),
             taker: AtomicU8::new(0),
-            nodes: core::array::from_fn(|_| Node::default()),
-            held: core::array::from_fn(|_| HeldLink::default()),
+            nodes: [const { Node::new() }; _],
+            held: [const { HeldLink::new() }; _],
         }
     }
 }

@@ -47,6 +47,11 @@ impl Cache {
         self.0.entry(pa.page()).or_insert_with(zeros)
     }
 
+    /// Whether no page was ever touched.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Loads a byte.
     pub(super) fn load(&mut self, pa: Pa, path: Path) -> u8 {
         let offset = offset(pa);

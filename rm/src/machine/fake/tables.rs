@@ -1,8 +1,8 @@
 //! Which frames are tables, where they stand, and whether each write to them is allowed.
 
-use core::sync::atomic::Ordering;
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeMap;
-use std::thread::{self, ThreadId};
 use std::vec::Vec;
 
 use super::aliases::Special;
@@ -25,13 +25,15 @@ struct Used {
     user: FrameUse,
     /// Set while a walk from the root comes here.
     place: Option<Place>,
+    /// Entries that are not 0, by what was written, one bit each.
+    written: [u64; 8],
 }
 
 /// Writes to a frame that no walker need see yet, one bit for each entry, and the thread that must publish
 /// them.
 struct Unpublished {
     frame: FrameIndex,
-    writer: ThreadId,
+    writer: u64,
     entries: [u64; 8],
 }
 
@@ -49,6 +51,22 @@ struct Run {
     pages: u64,
     /// The first of them. One that is a table is a run to itself.
     entry: Entry,
+}
+
+/// Which thread this is: its number, of those that have asked.
+fn here() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    std::thread_local! {
+        static NUMBER: Cell<u64> = const { Cell::new(0) };
+    }
+    match NUMBER.get() {
+        0 => {
+            let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+            NUMBER.set(number);
+            number
+        }
+        number => number,
+    }
 }
 
 /// The tables of all VMs.
@@ -95,7 +113,7 @@ impl Tables {
         }
         let index = frame.0 as usize;
         self.used.resize_with(self.used.len().max(index + 1), || None);
-        let before = self.used[index].replace(Used { user, place });
+        let before = self.used[index].replace(Used { user, place, written: [0; 8] });
         assert!(before.is_none(), "{frame:?} was taken twice");
     }
 
@@ -104,8 +122,8 @@ impl Tables {
         let used = self.used.get_mut(frame.0 as usize).and_then(Option::take);
         let used = used.expect("a frame that nobody took was returned");
         let mut entries = frames[frame.0 as usize].0.iter();
-        let is_zero = entries.all(|entry| entry.load(Ordering::Relaxed) == 0);
-        assert!(is_zero, "{frame:?} was returned with data in it");
+        let is_zero = cfg!(miri) || entries.all(|entry| entry.load(Ordering::Relaxed) == 0);
+        assert!(is_zero && used.written == [0; 8], "{frame:?} was returned with data in it");
         let walk = self.tlb.walks.iter().find(|walk| walk.table == frame);
         assert!(walk.is_none(), "{frame:?} was freed while a cached walk leads there: {walk:?}");
         if let Some(place) = used.place {
@@ -129,7 +147,12 @@ impl Tables {
         );
         let used = self.used(frame).expect("a table is written that was not taken");
         assert!(matches!(used.user, FrameUse::Table(_)), "{frame:?} is written, and is no table");
-        let place = used.place;
+        let (place, bit) = (used.place, 1 << (index % 64));
+        if new == 0 {
+            used.written[index / 64] &= !bit;
+        } else {
+            used.written[index / 64] |= bit;
+        }
         if !differ(old, new) {
             return;
         }
@@ -141,7 +164,13 @@ impl Tables {
 
     /// An entry was written, and no walker need see it before the calling CPU publishes it.
     fn hide(&mut self, frame: FrameIndex, index: usize) {
-        let (writer, bit) = (thread::current().id(), 1 << (index % 64));
+        let (writer, bit) = (here(), 1 << (index % 64));
+        if let [only] = &mut self.unpublished[..]
+            && (only.frame, only.writer) == (frame, writer)
+        {
+            only.entries[index / 64] |= bit;
+            return;
+        }
         let mut own = None;
         for (at, hidden) in
             self.unpublished.iter_mut().enumerate().filter(|(_, h)| h.frame == frame)
@@ -290,14 +319,23 @@ impl Tables {
     fn runs(&self, frames: &[Frame], table: FrameIndex, place: Place) -> Vec<Run> {
         let pages = size(place.level);
         let (mut runs, mut next) = (Vec::<Run>::new(), None);
-        let mut first = place.first;
-        // Most of a table says nothing, and is passed over in few instructions: an interpreter comes here, too.
-        for entry in &frames[table.0 as usize].0 {
-            let entry = entry.load(Ordering::Relaxed);
+        let used = self.used[table.0 as usize].as_ref().expect("a linked table is in use");
+        let table = &frames[table.0 as usize].0;
+        let mut index = 0;
+        while index < 512 {
+            // An interpreter looks at what was written alone.
+            let unseen = used.written[index / 64] >> (index % 64);
+            if cfg!(miri) && unseen & 1 == 0 {
+                index += (unseen.trailing_zeros() as usize).min(64 - index % 64);
+                next = None;
+                continue;
+            }
+            let entry = table[index].load(Ordering::Relaxed);
             if is_valid(entry) {
                 match runs.last_mut() {
                     Some(run) if next == Some(hardware(entry)) => run.pages += pages,
                     _ => {
+                        let first = place.first + index as u64 * pages;
                         let entry = decode(self.features, entry, place.level);
                         runs.push(Run { at: Place { first, ..place }, pages, entry });
                     }
@@ -306,14 +344,14 @@ impl Tables {
             } else {
                 next = None;
             }
-            first += pages;
+            index += 1;
         }
         runs
     }
 
     /// A barrier of the calling CPU: it covers what this CPU wrote.
     pub(super) fn publish(&mut self) {
-        let here = thread::current().id();
+        let here = here();
         self.unpublished.retain(|hidden| hidden.writer != here);
     }
 
