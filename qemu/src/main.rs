@@ -121,8 +121,11 @@ enum Verb {
     },
     /// Count which lines of `rm` its tests go through, and list those that are left.
     Coverage,
-    /// Run tests of `rm` under Miri, an interpreter that notices undefined behaviour.
-    Miri,
+    /// Run the tests of `rm` under Miri, an interpreter that notices undefined behaviour.
+    Miri {
+        /// Programs of tests, such as `guarantees`; `lib` are the tests inside the crates. All if none is named.
+        programs: Vec<String>,
+    },
     /// Try bytes that a hostile VM or a broken image may contain, guided by what they reach.
     Fuzz {
         /// What is fuzzed; without a name, each in turn.
@@ -201,7 +204,7 @@ fn serve(arguments: Arguments) -> Result<ExitCode> {
         }
         Some(Verb::Mutate { filter, write }) => mutate::run(&mutate::Options { filter, write }),
         Some(Verb::Coverage) => coverage::run(),
-        Some(Verb::Miri) => miri::run(),
+        Some(Verb::Miri { programs }) => miri::run(&programs),
         Some(Verb::Fuzz { target, seconds, replay, write }) => {
             fuzz::run(target.as_deref(), &fuzz::Options { seconds, replay, write })
         }

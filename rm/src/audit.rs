@@ -21,7 +21,7 @@ use crate::operation::STEP;
 use crate::operation::budget::Budget;
 use crate::quota::COUNTED;
 use crate::refusal::Resource;
-use crate::stage2::{Next, State};
+use crate::stage2::{Leaf, Next, State};
 
 /// How much of something a parcel costs its owner, or those that hold it.
 type Cost = fn(&Memparcel) -> u64;
@@ -257,12 +257,13 @@ impl<M: Machine> Manager<'_, M> {
                     } else {
                         leaf.pages
                     };
-                    *count += pages;
+                    let leaf = Leaf { pages, ..leaf };
+                    *count += leaf.pages;
                     let mut counts = heaps.iter().zip(&mut of_heaps).filter(|_| is_own);
-                    if let Some((_, of_heap)) = counts.find(|(heap, _)| heap.has(leaf.pa)) {
-                        *of_heap += pages;
+                    if let Some((_, pages)) = counts.find(|(heap, _)| heap.has(leaf.pa)) {
+                        *pages += leaf.pages;
                     }
-                    at = found.add_pages(pages);
+                    at = found.add_pages(leaf.pages);
                 }
             }
         }

@@ -442,7 +442,7 @@ impl Machine for FakeMachine {
     }
 
     fn table_write(&self, frame: FrameIndex, entry: usize, old: u64, new: u64) {
-        let mut hardware = self.hardware();
+        let hardware = &mut *self.hardware();
         hardware.counters.table_writes += 1;
         match hardware.devices.stream_of(frame) {
             Some(stream) => {

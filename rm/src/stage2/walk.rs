@@ -199,12 +199,5 @@ fn alike(slot: &Slot<'_>, limit: u64) -> u64 {
 fn count(entries: &[AtomicU64], limit: u64, mut matches: impl FnMut(u64) -> bool) -> u64 {
     let limit = (limit as usize).min(entries.len());
     let entries = &entries[..limit];
-    let mut count = 0;
-    for entry in entries {
-        if !matches(entry.load(Ordering::Relaxed)) {
-            break;
-        }
-        count += 1;
-    }
-    count
+    entries.iter().position(|entry| !matches(entry.load(Ordering::Relaxed))).unwrap_or(limit) as u64
 }

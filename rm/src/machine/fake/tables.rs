@@ -166,7 +166,8 @@ impl Tables {
     fn hide(&mut self, frame: FrameIndex, index: usize) {
         let (writer, bit) = (here(), 1 << (index % 64));
         if let [only] = &mut self.unpublished[..]
-            && (only.frame, only.writer) == (frame, writer)
+            && only.frame == frame
+            && only.writer == writer
         {
             only.entries[index / 64] |= bit;
             return;

@@ -40,14 +40,17 @@ pub const RAM_PAGES: u64 = 4096;
 
 /// How many heaps a world may have.
 pub const HEAPS: usize = 16;
-/// How many pages they may have together.
-pub const HEAP_PAGES: u64 = 4 << 18;
+/// How many pages they may have together. An interpreter is slow to make what keeps count of them.
+pub const HEAP_PAGES: u64 = if cfg!(miri) { 32 * PAGES_PER_2M } else { 4 << 18 };
 
-/// Frames that a VM may use. An interpreter is slow to make them.
-const FRAMES: u32 = if cfg!(miri) { 50 } else { 200 };
+/// Frames that a VM may use, for the same reason.
+const FRAMES: u32 = if cfg!(miri) { 60 } else { 200 };
 
-/// Parcels that it may have, for the same reason.
-const PARCELS: u32 = if cfg!(miri) { 8 } else { Quotas::USUAL.parcels };
+/// Parcels that it may have, likewise.
+const PARCELS: u32 = if cfg!(miri) { 20 } else { Quotas::USUAL.parcels };
+
+/// Handles of a world that names no number of them, likewise.
+const HANDLES: usize = if cfg!(miri) { 512 } else { MAX_HANDLES };
 
 /// VMs at a manager.
 pub struct World {
@@ -134,7 +137,7 @@ impl World {
         parcels: usize,
         frames: usize,
     ) -> Result<Self, BootError> {
-        let storage = storage(vms.len(), MAX_HANDLES, parcels, frames, HEAPS);
+        let storage = storage(vms.len(), HANDLES, parcels, frames, HEAPS);
         let features = Features { smmu: true, ..Features::default() };
         let machine = FakeMachine::with_features(frames, features);
         let world = Self { manager: Manager::with_shared(machine, storage, vms, shared)? };
@@ -144,7 +147,7 @@ impl World {
 
     /// VMs that have no memory yet.
     pub fn without_memory(vms: &[VmConfig], features: Features) -> Self {
-        Self::with_room(vms, features, MAX_HANDLES, HEAPS)
+        Self::with_room(vms, features, HANDLES, HEAPS)
     }
 
     /// As [`World::new`], on a machine with an SMMU, and with no more handles than the VMs may have parcels and
@@ -158,8 +161,6 @@ impl World {
     }
 
     fn with_room(vms: &[VmConfig], features: Features, handles: usize, heaps: usize) -> Self {
-        // An interpreter takes minutes to make storage that hardly any test uses.
-        let (handles, heaps) = if cfg!(miri) { (handles.min(256), 0) } else { (handles, heaps) };
         let frames = vms.iter().map(|vm| vm.quotas.frames as usize).sum();
         let parcels = vms.iter().map(|vm| vm.quotas.parcels as usize).sum();
         let storage = storage(vms.len(), handles, parcels, frames, heaps);
