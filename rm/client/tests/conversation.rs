@@ -456,7 +456,7 @@ mod stories {
         }
         assert_eq!(b.vm_name(Vmid(0)), Ok(&b"worker"[..]));
         assert_eq!(a.vm_name(Vmid(4)), Ok(&b"worker"[..]));
-        assert_eq!(b.vm_name(Vmid(5)), refused(ErrorCode::Denied), "no peer of its own");
+        assert_eq!(b.vm_name(Vmid(5)), refused(ErrorCode::NoResource), "no peer of its own");
         assert_eq!(b.stop_vm(Vmid(5)), refused(ErrorCode::VmidInvalid));
         assert_eq!(b.start_vm(Vmid(5)), refused(ErrorCode::Denied));
     }
