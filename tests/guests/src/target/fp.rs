@@ -6,7 +6,7 @@
 use core::arch::global_asm;
 
 use crate::bench::spin;
-use crate::{memory, preempt};
+use crate::preempt;
 
 /// The registers as [`fp_store`] stores them.
 #[repr(C, align(16))]
@@ -94,35 +94,16 @@ pub(crate) fn check_zero() {
     assert!((found.fpcr, found.fpsr) == (0, 0), "FPCR {:#x}", found.fpcr);
 }
 
-/// Turns that the peer must be seen to have had while the registers were held.
-const TURNS: u64 = 10;
 /// Rounds that the registers are held for: far less than a time slice, so that a switch in the middle
 /// is a surprise.
 const ROUNDS: u64 = 20_000;
 /// Most holds before the peer counts as absent.
 const HOLDS: u64 = 2_000_000;
 
-/// Offsets of the counters on the linked page.
-const COUNTERS: [u64; 2] = [0x400, 0x440];
-/// The word behind a counter: its VM has seen enough.
-const SATISFIED: u64 = 8;
-
 /// The program.
 pub fn main() {
     let (page, role) = preempt::page_and_role();
-    let (mine, theirs) = (page + COUNTERS[role], page + COUNTERS[1 - role]);
-    let (mut turns, mut holds) = (0, 0);
-    while memory::read(mine + SATISFIED) == 0 || memory::read(theirs + SATISFIED) == 0 {
-        let before = memory::read(theirs);
-        hold(role as u64 + 1, holds);
-        turns += u64::from(memory::read(theirs) != before);
-        holds += 1;
-        memory::write(mine, holds);
-        if turns >= TURNS {
-            memory::write(mine + SATISFIED, 1);
-        }
-        assert!(holds < HOLDS, "the peer had only {turns} turns");
-    }
+    let turns = preempt::outlive(page, role, HOLDS, |round| hold(role as u64 + 1, round));
     println!("my FP registers outlived {turns} turns of the peer");
 }
 

@@ -15,7 +15,7 @@ const TICKS: u32 = 10;
 const PATIENCE: u64 = 60;
 
 /// Offsets of the counters on the linked page, behind the channel's words.
-const COUNTERS: [u64; 2] = [0x400, 0x440];
+pub(crate) const COUNTERS: [u64; 2] = [0x400, 0x440];
 /// The word behind a counter: its VM has seen enough.
 const SATISFIED: u64 = 8;
 
@@ -25,6 +25,25 @@ pub(crate) fn page_and_role() -> (u64, usize) {
         Vmid(VMID_A) => (LINK_AB.owner, 0),
         _ => (LINK_AB.peer, 1),
     }
+}
+
+/// Holds something, round by round, while the peer does the same, until both have seen the other have its
+/// turns meanwhile; how many this one saw. It fails after `most` rounds.
+pub(crate) fn outlive(page: u64, role: usize, most: u64, mut hold: impl FnMut(u64)) -> u64 {
+    let (mine, theirs) = (page + COUNTERS[role], page + COUNTERS[1 - role]);
+    let (mut turns, mut holds) = (0, 0);
+    while memory::read(mine + SATISFIED) == 0 || memory::read(theirs + SATISFIED) == 0 {
+        let before = memory::read(theirs);
+        hold(holds);
+        turns += u64::from(memory::read(theirs) != before);
+        holds += 1;
+        memory::write(mine, holds);
+        if turns >= TURNS {
+            memory::write(mine + SATISFIED, 1);
+        }
+        assert!(holds < most, "the peer had only {turns} turns");
+    }
+    turns
 }
 
 /// The program.

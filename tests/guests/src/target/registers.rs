@@ -20,19 +20,14 @@ use crate::demo::granted;
 use crate::fp::{self, Pattern};
 use crate::instruction::{execute, hvc, smc};
 use crate::layout::{PAGE, PAGES, VMID_A, VMID_B};
+use crate::preempt::COUNTERS;
 use crate::{life, memory, preempt};
 
-/// Turns that the peer must be seen to have had while the registers were held.
-const TURNS: u64 = 10;
 /// Rounds that the general registers are held for: far less than a time slice.
 const ROUNDS: u64 = 20_000;
 /// Most holds before the peer counts as absent.
 const HOLDS: u64 = 100_000;
-/// Offsets of the counters on the linked page.
-const COUNTERS: [u64; 2] = [0x400, 0x440];
-/// The word behind a counter: its VM has seen enough.
-const SATISFIED: u64 = 8;
-/// The word behind that: its VM started when the peer had filled its registers.
+/// A word behind a counter of [`preempt`]: its VM started when the peer had filled its registers.
 const BEHIND: u64 = 16;
 /// Pages of the longest copy.
 const COUNT: u64 = CopySegment::MAX_LENGTH as u64 / PAGE;
@@ -122,18 +117,7 @@ pub fn main() {
     let (page, role) = preempt::page_and_role();
     let (mine, theirs) = (page + COUNTERS[role], page + COUNTERS[1 - role]);
     memory::write(mine + BEHIND, u64::from(memory::read(theirs) > 0));
-    let (mut turns, mut holds) = (0, 0);
-    while memory::read(mine + SATISFIED) == 0 || memory::read(theirs + SATISFIED) == 0 {
-        let before = memory::read(theirs);
-        hold(role as u64 + 1, holds);
-        turns += u64::from(memory::read(theirs) != before);
-        holds += 1;
-        memory::write(mine, holds);
-        if turns >= TURNS {
-            memory::write(mine + SATISFIED, 1);
-        }
-        assert!(holds < HOLDS, "the peer had only {turns} turns");
-    }
+    let turns = preempt::outlive(page, role, HOLDS, |round| hold(role as u64 + 1, round));
     let behind = memory::read(mine + BEHIND) + memory::read(theirs + BEHIND);
     assert!(behind == 1, "one of the two starts when the other has filled its registers");
     let made = calls(role as u64 + 3);
