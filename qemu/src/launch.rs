@@ -247,9 +247,19 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// Checks that the log contains all texts, in their order.
+/// Checks that the log contains all texts, written in their order. What a CPU has written last may be read
+/// behind what another wrote later.
 fn said(wanted: &[&str], lines: &[Line]) -> Result<(), String> {
-    let mut rest = lines.iter();
+    let mut last = 0.0;
+    let mut timed: Vec<(f64, &Line)> = lines
+        .iter()
+        .map(|line| {
+            last = line.time.trim().parse().unwrap_or(last);
+            (last, line)
+        })
+        .collect();
+    timed.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    let mut rest = timed.into_iter().map(|(_, line)| line);
     for text in wanted {
         if !rest.any(|line| line.text.contains(text)) {
             return Err(format!("the log lacks {text:?} (or has it before an earlier text)"));
@@ -363,6 +373,14 @@ mod tests {
     fn line(text: &str) -> Line {
         let text = text.to_owned();
         Line { time: String::new(), level: Level::Info, vm: None, text, part: false, place: None }
+    }
+
+    #[test]
+    fn order_is_when_it_was_written() {
+        let at = |time: &str, text: &str| Line { time: time.into(), ..line(text) };
+        let lines = [at("  0.297", "later"), at("  0.277", "earlier"), line("with it")];
+        assert!(said(&["earlier", "with it", "later"], &lines).is_ok());
+        assert!(said(&["later", "earlier"], &lines).is_err());
     }
 
     #[test]

@@ -174,9 +174,13 @@ fn a_run_without_semihosting_is_seen_from_the_first_line_to_the_verdict() {
     let (screen, came, program) = watched(scenario, "run", "VERDICT ");
     let mut rest = screen.as_str();
     let starts = ["qemu-virt: EL2 at", "A: VMID 16", "B: VMID 17", "C: VMID 18"];
-    for text in starts.iter().chain(scenario.log) {
+    for text in starts {
         let at = rest.find(text).unwrap_or_else(|| panic!("no {text:?} in\n{screen}"));
         rest = &rest[at..];
+    }
+    // A CPU's last lines may be read behind another's later ones.
+    for text in scenario.log {
+        assert!(rest.contains(text), "no {text:?} in\n{screen}");
     }
     assert!(rest.contains(" pass "), "{screen}");
     for name in ["A", "B", "C"] {
@@ -231,12 +235,10 @@ fn the_uart_of_every_board_is_read() {
             continue;
         }
         let (screen, ..) = watched(scenario, name, "VERDICT ");
-        let mut rest = screen.as_str();
         for text in [scenario.machine.board.name(), "A: VMID 16"].iter().chain(scenario.log) {
-            let at = rest.find(text).unwrap_or_else(|| panic!("{name}: no {text:?} in\n{screen}"));
-            rest = &rest[at..];
+            assert!(screen.contains(text), "{name}: no {text:?} in\n{screen}");
         }
-        assert!(rest.contains(" pass ") && !screen.contains("damaged"), "{name}:\n{screen}");
+        assert!(screen.contains(" pass ") && !screen.contains("damaged"), "{name}:\n{screen}");
     }
 }
 
