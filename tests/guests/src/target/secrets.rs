@@ -25,9 +25,9 @@ use crate::questions::{LONGEST, Named, Payload, QUESTIONS, Question};
 
 /// How far apart two refusals may be, in instructions.
 const CLOSE: u64 = 8;
-/// The shortest of so many is what a refusal takes: no interrupt came between. It is also one of each way in
-/// which request and reply can lie in the queues, whose places are not equally quick to copy from.
-const ROUNDS: usize = PLACES * PLACES;
+/// The shortest of so many is what a refusal takes. There are three of each way in which request and reply can
+/// lie in the queues, whose places are not equally quick to copy from: between one of the three no interrupt comes.
+const ROUNDS: usize = 3 * PLACES * PLACES;
 /// Packets that a queue holds.
 const PLACES: usize = 8;
 /// Parcels that B is told of, and handles that nobody was ever given.
