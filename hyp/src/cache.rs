@@ -60,8 +60,9 @@ fn each(start: u64, size: u64, step: u64, action: impl Fn(u64)) {
 }
 
 /// Zeroes a line while it is at hand, then pushes it out. Without a loop: this is most of what a
-/// sanitizing call costs.
-#[inline]
+/// sanitizing call costs. Never inlined: the compiler takes the repetition for a few instructions when it
+/// chooses between short and long branches, and in a large function a short one would not reach.
+#[inline(never)]
 fn zero_page_of_lines(start: u64) {
     // SAFETY: the page is RAM in the direct map and the caller's; the block size of DC ZVA is a
     // line. CIVAC instead of CVAC: see `errata`.
