@@ -439,7 +439,7 @@ impl Accept {
         let mem = caller.mem();
         let gone = Gone(parcel.holes.all(), &[]);
         let Borrower { place, contiguous, .. } = &mut parcel.borrowers[self.borrower];
-        while let Some(record) = parcel.extents.peek(mem, place.extent) {
+        while let Some((record, behind)) = parcel.extents.read(mem, place.extent) {
             let extent = Extent::decode(record);
             while place.offset < extent.pages {
                 if budget.is_spent() {
@@ -464,7 +464,7 @@ impl Accept {
             let _ = budget.spend(weight::PIECE);
             place.before += extent.pages;
             place.offset = 0;
-            parcel.extents.next(mem, &mut place.extent);
+            place.extent = behind;
             if !*contiguous {
                 break;
             }
@@ -482,9 +482,10 @@ impl Accept {
     ) {
         let mem = caller.mem();
         if self.sgl.is_empty() {
-            let at = self.given as usize * RANGE;
-            ranges.write(mem, at, &unit.0.to_le_bytes());
-            ranges.write(mem, at + 8, &(pages * PAGE_SIZE).to_le_bytes());
+            let mut range = [0; RANGE];
+            range[..8].copy_from_slice(&unit.0.to_le_bytes());
+            range[8..].copy_from_slice(&(pages * PAGE_SIZE).to_le_bytes());
+            ranges.write(mem, self.given as usize * RANGE, &range);
         }
         let state = &mut parcel.borrowers[self.borrower];
         state.addresses.next(mem, &mut state.place.address);

@@ -64,7 +64,7 @@ pub(crate) fn next<M: Machine>(
         if end_at(place) >= end {
             return Next::End;
         }
-        let Some(record) = extents.peek(mem, place.extent) else { return Next::End };
+        let Some((record, behind)) = extents.read(mem, place.extent) else { return Next::End };
         let extent = Extent::decode(record);
         let until = if place.extent.index() == end.0 { end.1 } else { extent.pages };
         if place.offset < until {
@@ -91,9 +91,7 @@ pub(crate) fn next<M: Machine>(
         }
         place.before += extent.pages;
         place.offset = 0;
-        if extents.next(mem, &mut place.extent).is_none() {
-            return Next::End;
-        }
+        place.extent = behind;
     }
 }
 

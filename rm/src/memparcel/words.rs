@@ -123,6 +123,16 @@ impl<const W: usize, const INLINE: usize> Words<W, INLINE> {
         self.inline[0]
     }
 
+    /// The record at `cursor` and the place behind it; `None` at the end.
+    pub(crate) fn read<M: Machine>(
+        &self,
+        mem: Memory<'_, '_, M>,
+        cursor: Cursor,
+    ) -> Option<([u64; W], Cursor)> {
+        let (record, behind) = self.find(mem, cursor)?;
+        Some((record, Cursor { index: cursor.index + 1, behind }))
+    }
+
     /// The record at `cursor`; `None` at the end.
     pub(crate) fn peek<M: Machine>(
         &self,
@@ -138,8 +148,8 @@ impl<const W: usize, const INLINE: usize> Words<W, INLINE> {
         mem: Memory<'_, '_, M>,
         cursor: &mut Cursor,
     ) -> Option<[u64; W]> {
-        let (record, behind) = self.find(mem, *cursor)?;
-        *cursor = Cursor { index: cursor.index + 1, behind };
+        let (record, behind) = self.read(mem, *cursor)?;
+        *cursor = behind;
         Some(record)
     }
 

@@ -98,9 +98,9 @@ impl Stage2 {
             let new = self.bits(to, slot.entry & !ADDRESS, slot.level);
             let rest = pages - done;
             done += if descriptor::retypes(slot.entry, new) {
-                self.retype(mem, batch, here, rest, to, budget)
+                self.retype(mem, batch, (here, &slot), rest, (to, new), budget)
             } else {
-                self.pass(mem, batch, here, rest, (to, Phase::Plain), budget)
+                self.pass(mem, batch, (here, &slot), rest, (to, Phase::Plain, new), budget)
             };
         }
         done
@@ -112,35 +112,37 @@ impl Stage2 {
         &mut self,
         mem: Memory<'_, '_, M>,
         batch: &mut Batch,
-        at: Ipa,
+        (at, slot): (Ipa, &Slot<'_>),
         pages: u64,
-        to: Change,
+        (to, new): (Change, u64),
         budget: &mut Budget,
     ) -> u64 {
-        let done = self.pass(mem, batch, at, pages, (to, Phase::Break), budget);
+        let broken = (to, Phase::Break, new & !VALID);
+        let done = self.pass(mem, batch, (at, slot), pages, broken, budget);
         let broken = [IpaRange { at, pages: done }];
         self.invalidate(mem, Scope::Ranges(&broken));
         let mut all = Budget::new(u32::MAX);
         let mut made = 0;
         while made < done {
             let at = at.add_pages(made);
-            made += self.pass(mem, batch, at, done - made, (to, Phase::Make), &mut all);
+            let slot = self.find(mem, at.page());
+            let valid = (to, Phase::Make, slot.entry & !ADDRESS | VALID);
+            made += self.pass(mem, batch, (at, &slot), done - made, valid, &mut all);
         }
         done
     }
 
-    /// Applies one phase to the rest of the leaves of one table that are like the first, at least one.
+    /// Gives the leaf at the slot, and those after it in its table that are like it, the bits of a phase.
     fn pass<M: Machine>(
         &mut self,
         mem: Memory<'_, '_, M>,
         batch: &mut Batch,
-        at: Ipa,
+        (at, slot): (Ipa, &Slot<'_>),
         pages: u64,
-        (to, phase): (Change, Phase),
+        (to, phase, new): (Change, Phase, u64),
         budget: &mut Budget,
     ) -> u64 {
         let page = at.page();
-        let slot = self.find(mem, page);
         let old = slot.entry & !ADDRESS;
         assert!(
             to.starts_from(State::of(old)) || phase == Phase::Make,
@@ -151,13 +153,8 @@ impl Stage2 {
             slot.offset(page) == 0 && pages >= slot.pages(),
             "G4: {to:?} of a part of a leaf, which must have been cut before"
         );
-        let new = match phase {
-            Phase::Plain => self.bits(to, old, slot.level),
-            Phase::Break => self.bits(to, old, slot.level) & !VALID,
-            Phase::Make => old | VALID,
-        };
         let limit = (pages / slot.pages()).min(affordable(budget, weight::DESCRIPTOR));
-        let edit = rewrite(mem, &slot, limit, new, &self.home_run(mem, &slot));
+        let edit = rewrite(mem, slot, limit, new, &self.home_run(mem, slot));
         pay(budget, weight::DESCRIPTOR, edit.count);
         let done = edit.count * slot.pages();
         match phase {
@@ -165,7 +162,7 @@ impl Stage2 {
             Phase::Break => {}
             Phase::Make => batch.publish(),
         }
-        if self.account(mem, batch, &slot, (old, new), edit) {
+        if self.account(mem, batch, slot, (old, new), edit) {
             pay(budget, UNLINK, 1);
         }
         if new == 0 {

@@ -142,7 +142,9 @@ impl Stage2 {
         let record = mem.pool.record(slot.table);
         // Where the table has a home, an Absent entry deviates as much as a Held one does.
         record.set_counts(record.uses() + held as u32, record.deviants());
-        Ok(held * slot.pages())
+        let held = held * slot.pages();
+        self.hint.full(page..page + held);
+        Ok(held)
     }
 
     /// Puts empty tables under an Absent entry, down to `level`; returns the slot there. The caller

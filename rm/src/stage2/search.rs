@@ -50,7 +50,7 @@ impl Hint {
     }
 
     /// None of these pages is free.
-    fn full(&mut self, pages: Range<u64>) {
+    pub(super) fn full(&mut self, pages: Range<u64>) {
         if pages.contains(&self.full_below) {
             self.full_below = pages.end;
         }
