@@ -61,7 +61,7 @@ fn copy_one(guest: &Guest<'_>, source: CopySide, dest: CopySide, length: u32) ->
 fn offered(world: &World, transfer: Transfer, acl: &[(u16, u8)]) -> u32 {
     let pages = [PAGE + 0x5000, PAGE, PAGE + 0x9000];
     for (value, at) in (1..).zip(pages) {
-        (0..4096).for_each(|byte| world.cpu(A).write(Ipa(at + byte), value).unwrap());
+        world.cpu(A).fill(Ipa(at), value).unwrap();
     }
     world.caller(A).offer(transfer, acl, &pages.map(|at| (at, 1))).unwrap()
 }

@@ -47,7 +47,7 @@ fn scattered(pages: u64) -> Vec<(u64, u64)> {
 /// A parcel of A's pages, all of them 7, that B has mapped at [`WINDOW`].
 fn held(world: &World, transfer: Transfer, pages: u64) -> u32 {
     for (at, _) in scattered(pages) {
-        (0..4096).step_by(64).for_each(|byte| world.cpu(A).write(Ipa(at + byte), 7).unwrap());
+        world.cpu(A).fill(Ipa(at), 7).unwrap();
     }
     let acl: &[_] = if transfer == SHARED { &[(3, 6), (4, 6)] } else { &[(4, 6)] };
     let handle = world.caller(A).offer(transfer, acl, &scattered(pages)).unwrap();

@@ -75,6 +75,18 @@ impl Cache {
         }
     }
 
+    /// Stores a byte everywhere in a page.
+    pub(super) fn fill(&mut self, page: Pa, path: Path, value: u8) {
+        let copies = self.copies(page);
+        match path {
+            Path::Cached => {
+                copies.cache = [value; PAGE_SIZE as usize];
+                copies.dirty = u64::MAX;
+            }
+            Path::Uncached => copies.memory = [value; PAGE_SIZE as usize],
+        }
+    }
+
     /// Writes lines back that are newer in the cache, and fetches all of the page anew.
     pub(super) fn clean_invalidate(&mut self, page: Pa) {
         let copies = self.copies(page);

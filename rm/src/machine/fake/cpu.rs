@@ -48,6 +48,12 @@ impl<'m> VirtualCpu<'m> {
         self.access(at, Access::Write, |hardware, pa, path| hardware.cache.store(pa, path, value))
     }
 
+    /// Stores a byte everywhere in the page that begins at `at`, as one event.
+    pub fn fill(&self, at: Ipa, value: u8) -> Result<(), Fault> {
+        assert!(at.0.is_multiple_of(PAGE_SIZE), "a page begins at its first byte");
+        self.access(at, Access::Write, |hardware, pa, path| hardware.cache.fill(pa, path, value))
+    }
+
     /// Fetches an instruction.
     pub fn execute(&self, at: Ipa) -> Result<(), Fault> {
         self.access(at, Access::Execute, |_, _, _| ())
