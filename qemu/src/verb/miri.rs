@@ -2,8 +2,9 @@
 //!
 //! `rm` has no `unsafe` of its own, but it runs over types whose safety others have argued (its lock, its vectors,
 //! its atomics), and Miri sees data races, too. An interpreter is ten thousand times slower than what is compiled:
-//! what is left out is named below, with the reason, and whatever is not named is run. Worlds are smaller there
-//! (`rm/src/machine/fake/world.rs`), and of histories and properties there are a few. Miri is in nightly compilers only.
+//! what is left out is named below, with the reason, or what little is run; whatever is not named is run. Worlds are
+//! smaller there (`rm/src/machine/fake/world.rs`), and of histories and properties there are a few. Miri is in nightly
+//! compilers only.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -52,11 +53,6 @@ const LEFT_OUT: &[(&str, &str, &str, &[&str])] = &[
     ("rm", "residency", SIZE, ALL),
     ("rm", "canary", SEARCH, ALL),
     ("rm", "parallel", THREADS, ALL),
-    ("rm", "devices", MINUTES, ALL),
-    ("rm", "heaps", MINUTES, ALL),
-    ("rm", "shared_quotas", MINUTES, ALL),
-    ("rm", "trim", MINUTES, ALL),
-    ("rm", "wills", MINUTES, ALL),
     ("rm-abi", "any_bytes", FILES, &["every_decoder_is_asked"]),
     (
         "rm",
@@ -219,6 +215,53 @@ const LEFT_OUT: &[(&str, &str, &str, &[&str])] = &[
     ("rm", "lib", SIZE, &["heap::tests::the_marks_of_a_gib_are_made_in_steps_of_bounded_length"]),
     ("rm", "lib", THREADS, &["stage2::tests::concurrent::"]),
 ];
+/// Programs of which these tests are run and no others, which take half a minute or more each.
+const FEW: &[(&str, &str, &[&str])] = &[
+    (
+        "rm",
+        "devices",
+        &[
+            "a_machine_without_an_smmu_refuses_to_attach_and_says_why",
+            "a_parcel_with_an_attachment_is_not_reclaimed_and_says_which_device_it_is",
+            "an_unfinished_parcel_has_no_devices",
+            "device_and_cpu_see_one_content",
+        ],
+    ),
+    (
+        "rm",
+        "heaps",
+        &[
+            "a_piece_of_blocks_is_contiguous_and_mapped_in_blocks",
+            "a_vm_sees_and_uses_the_heaps_that_it_may_and_no_others",
+            "a_vm_whose_addresses_are_the_machines_has_a_piece_there",
+            "an_allocation_whose_address_is_taken_meanwhile_finds_another",
+            "boot_refuses_heaps_that_cannot_be",
+            "g4_a_refused_call_changes_nothing",
+        ],
+    ),
+    (
+        "rm",
+        "shared_quotas",
+        &["g7_a_vm_that_has_drained_the_shared_unread_news_changes_nothing_within_a_guarantee"],
+    ),
+    (
+        "rm",
+        "trim",
+        &[
+            "all_of_a_parcel_may_be_trimmed_and_the_parcel_stays",
+            "the_holders_that_are_in_the_way_are_named",
+        ],
+    ),
+    (
+        "rm",
+        "wills",
+        &[
+            "a_caller_that_has_released_and_accepted_again_has_no_old_record",
+            "a_place_that_was_called_off_is_used_again",
+            "a_trim_executes_what_was_said_of_its_pages",
+        ],
+    ),
+];
 /// How many cases a property has here.
 const CASES: u32 = 4;
 /// Files and clocks of the host are not there, which makes a run the same every time. What a test's world is made of
@@ -290,17 +333,20 @@ fn workers() -> usize {
     thread::available_parallelism().map_or(1, usize::from).min(4)
 }
 
-/// Runs the tests of a program but those that are left out.
+/// Runs the tests of a program, all or few, but those that are left out.
 fn test(package: &str, program: &str) -> Result<Output> {
     let mut tests = tests(package);
     match program {
         INSIDE => tests.arg("--lib"),
         program => tests.args(["--test", program]),
     };
-    tests.arg("--");
-    for name in left_out(package, program).flatten() {
-        tests.args(["--skip", name]);
-    }
+    match FEW.iter().find(|(of, name, _)| (*of, *name) == (package, program)) {
+        Some((.., names)) => tests.args(["--", "--exact"]).args(*names),
+        None => {
+            let names = left_out(package, program).flatten();
+            tests.arg("--").args(names.flat_map(|name| ["--skip", name]))
+        }
+    };
     tests.output().context("rustup could not be started")
 }
 
@@ -362,14 +408,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_out_is_there_and_has_a_reason() {
+    fn what_is_named_is_there() {
         let programs = programs().unwrap();
-        for (package, program, why, tests) in LEFT_OUT {
+        let left_out =
+            LEFT_OUT.iter().map(|(package, program, _, tests)| (package, program, tests));
+        let few = FEW.iter().map(|(package, program, tests)| (package, program, tests));
+        for (package, program, tests) in left_out.chain(few) {
             assert!(
                 programs.iter().any(|known| known == &(*package, (*program).to_owned())),
                 "{program}"
             );
-            assert!(!why.is_empty(), "{program}");
             let (_, folder) = PACKAGES.iter().find(|(known, _)| known == package).unwrap();
             for test in *tests {
                 let (module, name) = test.rsplit_once("::").unwrap_or(("", test));
@@ -385,8 +433,12 @@ mod tests {
     }
 
     #[test]
-    fn whole_programs_are_left_out_once() {
-        for (package, program, _, tests) in LEFT_OUT {
+    fn what_is_left_out_has_a_reason_and_whole_programs_are_left_out_once() {
+        for (package, program, ..) in FEW {
+            assert_eq!(left_out(package, program).count(), 0, "{program} has few tests, all named");
+        }
+        for (package, program, why, tests) in LEFT_OUT {
+            assert!(!why.is_empty(), "{program}");
             let lists = left_out(package, program).count();
             assert!(*tests != ALL || lists == 1, "{program} is left out, and so are tests of it");
         }
