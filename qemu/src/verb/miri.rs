@@ -215,7 +215,7 @@ const LEFT_OUT: &[(&str, &str, &str, &[&str])] = &[
     ("rm", "lib", SIZE, &["heap::tests::the_marks_of_a_gib_are_made_in_steps_of_bounded_length"]),
     ("rm", "lib", THREADS, &["stage2::tests::concurrent::"]),
 ];
-/// Programs of which these tests are run and no others, which take half a minute or more each.
+/// Programs of which these tests are run; most others take half a minute or more each.
 const FEW: &[(&str, &str, &[&str])] = &[
     (
         "rm",
@@ -319,7 +319,9 @@ fn work(left: &Mutex<impl Iterator<Item = (&'static str, String)>>) -> Result<()
         let Some((package, program)) = next else { return Ok(()) };
         progress("Testing", &format!("{package} {program}"));
         let Output { status, stdout, stderr } = test(package, &program)?;
-        io::stdout().write_all(&stdout)?;
+        let mut out = io::stdout().lock();
+        write!(out, "\n{package} {program}")?;
+        out.write_all(&stdout)?;
         if !status.success() {
             io::stderr().write_all(&stderr)?;
             left.lock().expect("no worker panics").by_ref().for_each(drop);
