@@ -45,7 +45,7 @@ pub struct LinkRecord<R> {
 impl<R: lock::Strategy> LinkRecord<R> {
     /// A mailbox with empty queues.
     #[expect(clippy::new_without_default, reason = "mailboxes are made at boot, in place")]
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             link: Lock::new(Rank::Queue, Link::new()),
             nodes: [const { Node::new() }; OWN_NODES],

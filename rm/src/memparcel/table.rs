@@ -75,7 +75,7 @@ impl HeldLink {
 impl<R: lock::Strategy> ParcelRecord<R> {
     /// A free record.
     #[expect(clippy::new_without_default, reason = "records are made at boot, in place")]
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             parcel: Lock::new(Rank::Parcel, Memparcel::new()),
             next: AtomicU32::new(0),

@@ -44,13 +44,16 @@ pub const HEAPS: usize = 16;
 pub const HEAP_PAGES: u64 = if cfg!(miri) { 32 * PAGES_PER_2M } else { 4 << 18 };
 
 /// Frames that a VM may use, for the same reason.
-const FRAMES: u32 = if cfg!(miri) { 60 } else { 200 };
+const FRAMES: u32 = if cfg!(miri) { 40 } else { 200 };
+
+/// Frames that it is sure of, likewise.
+const FRAMES_RESERVED: u32 = if cfg!(miri) { 12 } else { 40 };
 
 /// Parcels that it may have, likewise.
-const PARCELS: u32 = if cfg!(miri) { 20 } else { Quotas::USUAL.parcels };
+const PARCELS: u32 = if cfg!(miri) { 10 } else { Quotas::USUAL.parcels };
 
 /// Handles of a world that names no number of them, likewise.
-const HANDLES: usize = if cfg!(miri) { 512 } else { MAX_HANDLES };
+const HANDLES: usize = if cfg!(miri) { 128 } else { MAX_HANDLES };
 
 /// VMs at a manager.
 pub struct World {
@@ -64,7 +67,7 @@ pub fn vm(vmid: u16) -> VmConfig {
         accept_from: RAM,
         quotas: Quotas {
             frames: FRAMES,
-            frames_reserved: FRAMES / 5,
+            frames_reserved: FRAMES_RESERVED,
             parcels: PARCELS,
             ..Quotas::USUAL
         },
@@ -85,13 +88,13 @@ fn storage(
 ) -> Storage<'static, YieldThread> {
     let words = if heaps == 0 { 0 } else { heap::words(HEAP_PAGES) };
     Storage {
-        vms: leaked(vms, VmSlot::new),
+        vms: leaked(vms, || const { VmSlot::new() }),
         handles: leaked(handles, HandleSlot::default),
-        parcels: leaked(parcels, ParcelRecord::new),
-        links: leaked(vms, LinkRecord::new),
+        parcels: leaked(parcels, || const { ParcelRecord::new() }),
+        links: leaked(vms, || const { LinkRecord::new() }),
         frame_records: leaked(frames, FrameRecord::default),
         frame_stack: leaked(frames, || AtomicU32::new(0)),
-        heaps: leaked(heaps, HeapSlot::new),
+        heaps: leaked(heaps, || const { HeapSlot::new() }),
         heap_words: leaked(words, || AtomicU64::new(0)),
     }
 }
