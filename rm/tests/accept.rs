@@ -5,6 +5,7 @@ use rm::address::{Ipa, Pa, VmIndex};
 use rm::audit::AuditReport;
 use rm::config::VmConfig;
 use rm::machine::Features;
+use rm::machine::fake::effort::some;
 use rm::machine::fake::world::{Guest, RAM, RAM_PAGES, Turn, World, accept, append, offer, vm};
 use rm::operation::STEP;
 use rm::quota::Quotas;
@@ -83,7 +84,7 @@ fn settled(world: &World) -> AuditReport {
 
 #[test]
 fn a_parcel_of_many_units_is_accepted_in_portions_of_512() {
-    for (step, queued) in [(STEP, false), (STEP, true), (1, false)] {
+    for (step, queued) in some([(STEP, false), (STEP, true), (1, false)], 3) {
         let world = world();
         let handle = long_share(&world, 1299);
         let before = settled(&world);
@@ -272,7 +273,7 @@ fn ranges_that_the_caller_has_no_room_for_are_not_taken() {
 
 #[test]
 fn where_there_is_no_room_at_all_nothing_is_taken() {
-    for step in [1, STEP] {
+    for step in some([1, STEP], 3) {
         // One page at the end of the address space.
         let small = VmConfig { accept_from: Ipa((1 << 36) - 0x1000), ..vm(4) };
         let world = World::new(&[vm(3), small]);
@@ -328,7 +329,7 @@ fn a_donation_in_many_pieces_ends_the_same_in_steps_of_any_size() {
     // More places than fit one frame, so that giving them back takes many units of work.
     let runs: Vec<_> = (0..512).map(|n| (RAM.0 + n * 0x2000, 1)).collect();
     let mut wanted = None;
-    for step in [1, 3, STEP] {
+    for step in some([1, 3, STEP], 3) {
         let world = world();
         let (a, b) = (world.caller(A), world.caller(B));
         b.step.set(step);

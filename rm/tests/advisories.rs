@@ -4,6 +4,7 @@
 use rm::address::{Ipa, VmIndex};
 use rm::machine::Line;
 use rm::machine::Machine;
+use rm::machine::fake::effort::{effort, few, some};
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, vm};
 use rm::operation::STEP;
 use rm_abi::extension::{
@@ -25,10 +26,6 @@ fn world() -> World {
     let world = World::new(&[vm(3), vm(4), vm(5)]);
     world.manager.connect_doorbells((A, 1), (B, 2));
     world
-}
-
-fn effort() -> u64 {
-    std::env::var("RM_EFFORT").ok().and_then(|effort| effort.parse().ok()).unwrap_or(1)
 }
 
 fn copy(segments: &[CopySegment]) -> Vec<u8> {
@@ -128,8 +125,8 @@ fn xsa_73_vms_copy_between_each_other_s_parcels_at_once_and_none_waits_for_ever(
                 let guest = world.caller(vm);
                 let (source, dest) =
                     (CopySide::Parcel(Handle(from), 0), CopySide::Parcel(Handle(to), 0));
-                let payload = copy(&[CopySegment { source, dest, length: 0x4000 }; 3]);
-                for round in 0..60 * effort() {
+                let payload = copy(&[CopySegment { source, dest, length: few(0x4000, 0x200) }; 3]);
+                for round in 0..few(60, 3) * effort::<u64>() {
                     guest.step.set([1, 200, STEP][round as usize % 3]);
                     assert_eq!(guest.call(COPY, &payload)[8..20], [0; 12]);
                     free_of_locks(world);
@@ -161,7 +158,7 @@ fn xsa_134_what_is_no_vm_is_no_party() {
 
 #[test]
 fn xsa_217_a_page_that_has_moved_on_is_out_of_reach_of_all_who_had_it() {
-    for step in [1, STEP] {
+    for step in some([1, STEP], 3) {
         let world = world();
         let (a, b, c) = (world.caller(A), world.caller(B), world.caller(C));
         [&a, &b, &c].iter().for_each(|guest| guest.step.set(step));
@@ -189,7 +186,7 @@ fn xsa_218_of_two_vcpus_that_release_at_once_one_does_and_what_was_to_be_done_is
     let world = world();
     let a = world.caller(A);
     let before = world.check();
-    for round in 0..150 * effort() {
+    for round in 0..few(150, 3) * effort::<u64>() {
         let handle = a.offer(SHARED, &[(3, 6), (4, 6)], &[(PAGE, 3)]).unwrap();
         let b = world.caller(B);
         b.accept(handle, SHARED, &[(WINDOW, 3)]).unwrap();

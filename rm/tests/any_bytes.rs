@@ -13,6 +13,7 @@ mod stage;
 
 use std::fmt::Write;
 
+use rm::machine::fake::effort::{effort, few, some};
 use rm::operation::STEP;
 use rm_abi::Header;
 use stage::bytes::{Way, all_is_back, held, play, story};
@@ -99,10 +100,6 @@ fn parse(text: &str) -> Vec<Vec<u8>> {
     text.lines().filter_map(line).collect()
 }
 
-fn effort() -> usize {
-    std::env::var("RM_EFFORT").ok().and_then(|effort| effort.parse().ok()).unwrap_or(1)
-}
-
 /// Plays inputs against one system, and looks whether all is there in the end.
 fn against_one_system(way: Way, inputs: impl Iterator<Item = Vec<u8>>, dice: &mut Dice) -> usize {
     let scene = held();
@@ -148,15 +145,15 @@ fn stories(way: Way, found: &[Vec<u8>], dice: &mut Dice) -> (usize, usize) {
         story(way, bytes);
         core::mem::forget(note);
     };
-    found.iter().for_each(|bytes| tell(bytes));
-    let changed = 100 * effort();
+    some(found, 150).for_each(|bytes| tell(bytes));
+    let changed = few(100, 1) * effort::<usize>();
     for _ in 0..changed {
         let mut bytes = found[dice.roll(found.len())].clone();
         let other = &found[dice.roll(found.len())];
         mutate(dice, &mut bytes, other);
         tell(&bytes);
     }
-    (found.len(), changed)
+    (some(found, 150).len(), changed)
 }
 
 fn any_bytes(way: Way) {
@@ -165,11 +162,11 @@ fn any_bytes(way: Way) {
     let corpus = parse(lines);
     let seed = std::env::var("RM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(41);
     let mut dice = Dice(seed);
-    let lines = against_one_system(way, corpus.iter().cloned(), &mut dice);
+    let lines = against_one_system(way, some(corpus.iter().cloned(), 24), &mut dice);
     let mut played = 0;
-    for _ in 0..20 * effort() {
+    for _ in 0..few(20, 1) * effort::<u32>() {
         let mut own = Dice(dice.0 ^ 0x5555);
-        let mutated = (0..400).map(|_| {
+        let mutated = (0..few(400, 2)).map(|_| {
             let mut bytes = corpus[own.roll(corpus.len())].clone();
             let other = corpus[own.roll(corpus.len())].clone();
             mutate(&mut own, &mut bytes, &other);

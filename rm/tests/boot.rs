@@ -6,6 +6,7 @@ use rm::direct::{Direct, DirectCall, DirectResult};
 use rm::life::{ExitKind, VmState};
 use rm::machine::Features;
 use rm::machine::fake::Wish;
+use rm::machine::fake::effort::few;
 use rm::machine::fake::world::{RAM, RAM_PAGES, World, accept, vm};
 use rm::operation::Reply;
 use rm::quota::{Amounts, Quotas};
@@ -21,7 +22,9 @@ const WINDOW: u64 = 0x9000_0000;
 
 #[test]
 fn vms_that_cannot_be_told_apart_or_are_none_are_refused() {
-    let made = |vms: &[VmConfig]| World::with_storage(vms, Amounts::NONE, 5000, 4000).map(|_| ());
+    let made = |vms: &[VmConfig]| {
+        World::with_storage(vms, Amounts::NONE, few(5000, 200), few(4000, 300)).map(|_| ())
+    };
     assert_eq!(made(&[]), Err(BootError::VmCount));
     let many: Vec<_> = (3..20).map(vm).collect();
     assert_eq!(made(&many), Err(BootError::VmCount), "17 VMs");

@@ -5,6 +5,7 @@
 
 use rm::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
 use rm::machine::Features;
+use rm::machine::fake::effort::few;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, by_handle, offer, vm};
 use rm::stage2::{Access, MemoryType};
 use rm_abi::extension::{Policy, Rule, SET_POLICY, SetPolicyRequest};
@@ -25,14 +26,15 @@ const CPUS: [Features; 2] = [
     Features { forced_write_back: false, smmu: false },
     Features { forced_write_back: true, smmu: false },
 ];
-const STEPS: [u32; 2] = [1, rm::operation::STEP];
+const STEPS: &[u32] = few(&[1, rm::operation::STEP], &[30]);
 /// Lists of ranges, and how many pages they have.
 const RANGES: [(&[(u64, u64)], u64); 3] =
     [(&[(PAGE, 1)], 1), (&[(PAGE, 1), (SECOND, 2)], 3), (&[(BLOCK, 512)], 512)];
 
 fn worlds() -> impl Iterator<Item = (World, u32)> {
     let world = |features| World::with_features(&[vm(3), vm(4), vm(5)], features);
-    CPUS.into_iter().flat_map(move |features| STEPS.map(|step| (world(features), step)))
+    CPUS.into_iter()
+        .flat_map(move |features| STEPS.iter().map(move |&step| (world(features), step)))
 }
 
 fn acl(transfer: Transfer) -> &'static [(u16, u8)] {

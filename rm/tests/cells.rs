@@ -8,9 +8,10 @@
 
 mod stage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use rm::machine::fake::effort::few;
 use rm_abi::extension::{CALLS as EXTENSIONS, KNOWN_CALLS, Rule};
 use rm_abi::message;
 use stage::calls::{CALLS, Call, Effect};
@@ -39,8 +40,8 @@ fn legend() -> BTreeMap<char, (u32, u16)> {
     TABLE.lines().filter_map(line).collect()
 }
 
-/// The letters of the tables, by role, state and call.
-fn expected() -> BTreeMap<(String, String, String), char> {
+/// The letters of the tables, by role, state and call, in rows that are wanted.
+fn expected(is_wanted: impl Fn(&str, &str) -> bool) -> BTreeMap<(String, String, String), char> {
     let mut cells = BTreeMap::new();
     for table in TABLE.split("\n## ").skip(1) {
         let (role, rows) = table.split_once("\n\n").expect("a table has a name");
@@ -51,6 +52,10 @@ fn expected() -> BTreeMap<(String, String, String), char> {
             let (state, letters) = line.split_once('|').map_or((line, None), |(s, l)| (s, Some(l)));
             states.push(state.trim());
             let Some(letters) = letters else { continue };
+            states.retain(|state| is_wanted(role, state));
+            if states.is_empty() {
+                continue;
+            }
             let letters: Vec<_> = letters.split_whitespace().collect();
             assert_eq!(letters.len(), calls.len(), "{role}, {state}: a cell for each call");
             for state in states.drain(..) {
@@ -79,9 +84,16 @@ fn play(stage: Stage, state: &State, call: &Call, role: Role) -> (Outcome, Optio
     (outcome, None)
 }
 
+/// Under Miri one cell in so many is played; it shares no factor with what the cells are counted by.
+const STRIDE: usize = 2707;
+
+fn is_played((table, row, column): (usize, usize, usize)) -> bool {
+    ((row * Role::ALL.len() + table) * CALLS.len() + column).is_multiple_of(few(1, STRIDE))
+}
+
 #[test]
 fn g4_every_call_in_every_state_by_everybody_is_answered_as_the_table_says() {
-    let (legend, expected) = (legend(), expected());
+    let legend = legend();
     let letter = |outcome: &Outcome| match outcome {
         Outcome::Done(_) => DONE,
         Outcome::Busy => BUSY,
@@ -94,23 +106,31 @@ fn g4_every_call_in_every_state_by_everybody_is_answered_as_the_table_says() {
     let mut found: BTreeMap<(usize, usize, usize), char> = BTreeMap::new();
     let (mut done, mut refused) = (0, 0);
     for (row, state) in STATES.iter().enumerate() {
-        let mut stage = Stage::new(state);
+        let mut made = None;
         for (table, role) in Role::ALL.into_iter().enumerate() {
             for (column, call) in CALLS.iter().enumerate() {
                 let cell = (table, row, column);
+                if !is_played(cell) {
+                    continue;
+                }
+                let stage = made.take().unwrap_or_else(|| Stage::new(state));
                 if !stage.scene.runs(role) {
+                    made = Some(stage);
                     found.insert(cell, GONE);
                     continue;
                 }
                 let (outcome, left) = play(stage, state, call, role);
-                stage = left.unwrap_or_else(|| Stage::new(state));
+                made = left;
                 found.insert(cell, letter(&outcome));
                 if matches!(outcome, Outcome::Done(_)) { done += 1 } else { refused += 1 }
             }
         }
-        stage.strike(state.name, true);
+        if let Some(stage) = made {
+            stage.strike(state.name, true);
+        }
     }
-    assert_eq!(found.len(), STATES.len() * CALLS.len() * Role::ALL.len());
+    let all = STATES.len() * CALLS.len() * Role::ALL.len();
+    assert_eq!(found.len(), all.div_ceil(few(1, STRIDE)));
     println!(
         "cells: {} states, {} calls, {} roles: {} cells, {done} done, {refused} refused",
         STATES.len(),
@@ -122,6 +142,10 @@ fn g4_every_call_in_every_state_by_everybody_is_answered_as_the_table_says() {
         std::fs::write(PATH, write(&found)).expect("the table can be written");
         return;
     }
+    // Under Miri it takes minutes to read all rows.
+    let rows = found.keys().map(|&(table, row, _)| (Role::ALL[table].name(), STATES[row].name));
+    let rows: BTreeSet<_> = rows.collect();
+    let expected = expected(|role, state| !cfg!(miri) || rows.contains(&(role, state)));
     let mut wrong = vec![];
     for (&(table, row, column), &is) in &found {
         let (role, state, call) = (Role::ALL[table].name(), STATES[row].name, CALLS[column].name);
@@ -132,7 +156,7 @@ fn g4_every_call_in_every_state_by_everybody_is_answered_as_the_table_says() {
         }
     }
     assert!(wrong.is_empty(), "{} cells differ:\n{}", wrong.len(), wrong.join("\n"));
-    assert_eq!(expected.len(), found.len(), "the table has cells that do not exist");
+    assert!(cfg!(miri) || expected.len() == all, "the table has cells that do not exist");
 }
 
 /// The tables with these letters, under the file's head.

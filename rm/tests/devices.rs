@@ -3,6 +3,7 @@
 
 use rm::address::{Ipa, VmIndex};
 use rm::config::{BootError, StreamConfig, VmConfig};
+use rm::machine::fake::effort::{few, some};
 use rm::machine::fake::world::{Guest, RAM, Turn, World, by_handle, offer, vm};
 use rm::machine::fake::{DevicePage, FakeDevice};
 use rm::machine::{DeviceFault, Direction, Features, Stream};
@@ -26,7 +27,7 @@ const WINDOW: u64 = 0x9000_0000;
 const HIGH: u64 = 0x1_0000_0000;
 const SHARED: Transfer = Transfer::Share;
 const LENT: Transfer = Transfer::Lend;
-const STEPS: [u32; 3] = [1, 200, STEP];
+const STEPS: &[u32] = few(&[1, 200, STEP], &[30]);
 const TO: u32 = Direction::ToDevice as u32;
 const FROM: u32 = Direction::FromDevice as u32;
 const BOTH: u32 = Direction::Bidirectional as u32;
@@ -124,7 +125,7 @@ fn lent_to_b(world: &World, rights: u8) -> u32 {
 
 #[test]
 fn g3_a_device_reaches_a_parcel_only_while_it_is_attached_and_mapped() {
-    for step in STEPS {
+    for &step in STEPS {
         let world = world();
         let before = world.check();
         let handle = lent_to_b(&world, 6);
@@ -305,7 +306,7 @@ fn g3_a_vm_that_may_only_copy_has_no_device_attached() {
 
 #[test]
 fn a_device_with_short_addresses_is_not_attached_to_what_it_cannot_reach() {
-    for step in STEPS {
+    for &step in STEPS {
         let world = world();
         let (a, b) = (world.caller(A), world.caller(B));
         b.step.set(step);
@@ -423,6 +424,7 @@ fn g6_a_parcel_has_eight_attachments_and_one_of_them_for_each_party() {
     for (index, vm) in (0..).zip(&mut vms) {
         vm.streams =
             core::array::from_fn(|n| device(Stream(0x10 * (index + 1) + n as u32), 40, true));
+        vm.quotas.frames_reserved = vm.quotas.frames;
     }
     let world = World::with_features(&vms, SMMU);
     let (a, b, c) = (world.caller(A), world.caller(B), world.caller(C));
@@ -495,7 +497,9 @@ enum Loss {
 #[test]
 fn g5_a_device_that_never_stops_writing_reaches_no_page_that_its_vm_has_lost() {
     for loss in [Loss::Release, Loss::Revoke, Loss::Death] {
-        for (step, stream) in STEPS.into_iter().flat_map(|s| [B_DEVICE, B_BLIND].map(|d| (s, d))) {
+        for (step, stream) in
+            STEPS.iter().copied().flat_map(|s| [B_DEVICE, B_BLIND].map(|d| (s, d)))
+        {
             let world = world();
             let handle = lent_to_b(&world, 6);
             let (a, b) = (world.caller(A), world.caller(B));
@@ -563,7 +567,7 @@ fn a_share_that_is_given_up_keeps_what_a_device_wrote() {
 
 #[test]
 fn an_owner_that_dies_takes_its_devices_along() {
-    for step in STEPS {
+    for &step in STEPS {
         let world = world();
         let (a, b) = (world.caller(A), world.caller(B));
         let own = a.offer(SHARED, &[(3, 6)], &[(PAGE + 0x4_0000, 3)]).unwrap();
@@ -631,10 +635,10 @@ fn scattered(world: &World, pages: u64) -> u32 {
 fn a_call_on_a_device_is_taken_over_wherever_it_stands() {
     // What B is at, and what comes between two of its steps.
     let calls = [ATTACH, DMA_MAP, DMA_UNMAP];
-    for (call, stream) in calls.into_iter().flat_map(|call| [B_DEVICE, B_BLIND].map(|d| (call, d)))
-    {
+    let calls = calls.into_iter().flat_map(|call| [B_DEVICE, B_BLIND].map(|d| (call, d)));
+    for (call, stream) in some(calls, 3) {
         for loss in [Loss::Revoke, Loss::Death] {
-            for steps in 1.. {
+            for steps in some(1.., 3) {
                 let world = world();
                 let handle = scattered(&world, 4);
                 let (a, b) = (world.caller(A), world.caller(B));
@@ -727,7 +731,7 @@ fn g7_tables_of_a_device_are_its_vm_s_and_a_map_without_them_changes_nothing() {
     assert_eq!(world.manager.frames_used(B), used + 7, "a table each, and one above");
     assert_eq!(attach(&b, handle, B_SMALL), 0);
     let before = state(&world);
-    for step in STEPS {
+    for &step in STEPS {
         b.step.set(step);
         assert_eq!((map(&b, handle, B_SMALL, TO), rule(&b)), (1, Some(Rule::NoFrame)));
         assert_eq!(state(&world), before);
@@ -741,7 +745,7 @@ fn g7_tables_of_a_device_are_its_vm_s_and_a_map_without_them_changes_nothing() {
 #[test]
 fn g7_a_table_that_the_vm_does_not_need_makes_room_for_one_of_its_device() {
     // As many frames as B takes for all of it, and none that it shares with others.
-    let worlds = STEPS.into_iter().flat_map(|step| [(step, 20, 0), (step, 19, 1)]);
+    let worlds = STEPS.iter().copied().flat_map(|step| [(step, 20, 0), (step, 19, 1)]);
     for (step, reserved, error) in worlds {
         let mut vms = configs();
         vms[1].quotas.frames_reserved = reserved;
@@ -767,7 +771,7 @@ fn g7_a_table_that_the_vm_does_not_need_makes_room_for_one_of_its_device() {
 
 #[test]
 fn g7_a_map_of_many_pages_is_done_in_short_steps() {
-    for stream in [B_DEVICE, B_BLIND] {
+    for stream in some([B_DEVICE, B_BLIND], 2) {
         let world = world();
         let (a, b) = (world.caller(A), world.caller(B));
         let handle = a.offer(LENT, &[(4, 6)], &[(RAM.0, 4096)]).unwrap();

@@ -9,6 +9,7 @@
 
 mod stage;
 
+use rm::machine::fake::effort::{effort, few, some};
 use rm::machine::fake::world::{Guest, RAM, accept, append, by_handle, offer};
 use rm::operation::STEP;
 use rm_abi::extension::{
@@ -49,10 +50,6 @@ struct Count {
 /// is denied it. No more of them with more effort: the storage of the tests' worlds is never freed.
 const WAYS: [(bool, u32, u64); 2] = [(false, STEP, 1), (true, 1, u64::MAX)];
 
-fn effort() -> usize {
-    std::env::var("RM_EFFORT").ok().and_then(|effort| effort.parse().ok()).unwrap_or(1)
-}
-
 /// Makes a call that is done when nothing is denied it, in every way and with every denial.
 fn deny(
     name: &str,
@@ -69,7 +66,7 @@ fn deny(
         {
             continue;
         }
-        for first in 1.. {
+        for first in some(1.., 6) {
             let case = format!("{name}, denied {first} (queued {queued}, step {step}, {many})");
             let request = request(&stage.scene);
             let guest = stage.scene.caller(role);
@@ -113,7 +110,7 @@ fn done(state: &State) -> Vec<(Role, &'static Call)> {
     let mut stage = Some(Stage::new(state));
     let mut done = vec![];
     for role in Role::ALL {
-        for call in CALLS {
+        for call in some(CALLS, 12) {
             let at = stage.take().unwrap_or_else(|| Stage::new(state));
             if at.scene.runs(role) {
                 let outcome = make(&at.scene.caller(role), &(call.request)(&at.scene, role));
@@ -139,7 +136,7 @@ fn done(state: &State) -> Vec<(Role, &'static Call)> {
 fn g4_every_call_of_a_cell_may_be_denied_whatever_it_asks_for() {
     let mut count = Count::default();
     let mut cells = 0;
-    for state in STATES {
+    for state in some(STATES, 40) {
         let done = done(state);
         for (role, call) in done {
             let name = format!("{}, {}, {}", role.name(), state.name, call.name);
@@ -371,7 +368,7 @@ const LONG: &[Long] = &[
 #[test]
 fn g4_long_lists_requests_and_replies_may_be_denied_their_frames() {
     let mut count = Count::default();
-    for &(name, scene, role, request, changes) in LONG {
+    for &(name, scene, role, request, changes) in some(LONG, 19) {
         let effect = (!changes).then_some(Effect::None);
         deny(name, || Stage::of(scene()), role, request, effect, &mut count);
     }
@@ -382,7 +379,7 @@ fn g4_long_lists_requests_and_replies_may_be_denied_their_frames() {
         count.denied,
         count.refused
     );
-    assert!(count.refused > LONG.len() as u64);
+    assert!(count.refused > some(LONG, 19).len() as u64);
 }
 
 /// Fills a VM's receive queue with replies that it does not read.
@@ -396,7 +393,7 @@ fn fill(guest: &Guest<'_>) {
 #[test]
 fn g4_what_a_vm_is_told_is_not_lost_when_its_queue_is_full() {
     let mut told = 0;
-    for state in STATES {
+    for state in some(STATES, 13) {
         for (role, call) in done(state) {
             let stage = Stage::new(state);
             let before = stage.before.view(&stage.scene);
@@ -471,8 +468,8 @@ fn die(
 #[test]
 fn g5_any_party_may_end_between_any_two_steps_of_a_long_call() {
     let (mut ends, mut calls) = (0, 0);
-    let stride = 20_usize.div_ceil(effort());
-    for &(name, scene, role, request, _) in LONG {
+    let stride = few(20, 200_usize).div_ceil(effort());
+    for &(name, scene, role, request, _) in some(LONG, 19) {
         calls += 1;
         for after in (0..).step_by(stride) {
             let mut went_on = false;

@@ -21,6 +21,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ghost::story::Story;
+use rm::machine::fake::effort::{effort, few};
 
 /// Steps of a history.
 const STEPS: u32 = 4000;
@@ -92,16 +93,13 @@ fn try_history(seed: u64, steps: Vec<u32>) -> u64 {
 
 #[test]
 fn no_sequence_of_calls_leaves_the_model() {
-    let effort = variable("RM_EFFORT").and_then(|effort| effort.parse().ok()).unwrap_or(1);
     let steps: Option<Vec<u32>> = variable("RM_STEPS")
         .map(|list| list.split(',').map(|step| step.parse().expect("a number")).collect());
     let seeds = match variable("RM_SEED").map(|seed| seed.parse::<u64>().expect("a number")) {
         Some(seed) => seed..seed + 1,
-        None => 1..1 + histories(effort),
+        None => 1..1 + few(histories(effort()), 1),
     };
-    let length = if cfg!(miri) { 60 } else { STEPS };
-    let seeds = if cfg!(miri) { 1..3 } else { seeds };
-    let steps = steps.unwrap_or_else(|| (0..length).collect());
+    let steps = steps.unwrap_or_else(|| (0..few(STEPS, 24)).collect());
     let (next, successes) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
     let work = || {

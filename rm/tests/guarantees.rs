@@ -1,6 +1,7 @@
 //! One story for each guarantee, told by VMs at the manager over the strict fake.
 
 use rm::address::{Ipa, VmIndex};
+use rm::machine::fake::effort::few;
 use rm::machine::fake::world::{Guest, RAM, RAM_PAGES, Turn, World, by_handle, offer, vm};
 use rm::stage2::Access;
 use rm_abi::{CreateFlags, Transfer, message};
@@ -162,7 +163,7 @@ fn g6_a_handle_is_not_used_again() {
     let world = three();
     let a = world.caller(A);
     let mut seen = std::collections::HashSet::new();
-    for _ in 0..5000 {
+    for _ in 0..few(5000, 30) {
         let handle = a.offer(Transfer::Lend, &[(VMID_B, RW)], &[(PAGE, 1)]).unwrap();
         assert!(handle != 0 && handle != u32::MAX);
         assert!(seen.insert(handle), "{handle:#x} came twice");
@@ -175,13 +176,14 @@ fn g6_a_handle_is_not_used_again() {
 fn g7_a_vm_at_its_parcel_quota_changes_nothing_for_another() {
     let mut small = vm(VMID_A);
     small.quotas.parcels = 3;
-    let world = World::new(&[small, vm(VMID_B)]);
+    let other = vm(VMID_B);
+    let world = World::new(&[small, other]);
     let (a, b) = (world.caller(A), world.caller(B));
     for page in 0..3 {
         a.offer(Transfer::Lend, &[(VMID_B, R)], &[(PAGE + page * 4096, 1)]).unwrap();
     }
     assert_eq!(a.offer(Transfer::Lend, &[(VMID_B, R)], &[(RAM.0, 1)]), Err(2));
-    for page in 0..64 {
+    for page in 0..other.quotas.parcels.into() {
         b.offer(Transfer::Lend, &[(VMID_A, R)], &[(RAM.0 + page * 4096, 1)]).unwrap();
     }
     world.check();

@@ -3,6 +3,7 @@
 use rm::address::{Ipa, VmIndex};
 use rm::config::{BootError, Roles, VmConfig, VmName};
 use rm::heap::HeapConfig;
+use rm::machine::fake::effort::{effort, few, some};
 use rm::machine::fake::world::{Guest, HEAPS, RAM, Turn, World, vm};
 use rm::operation::STEP;
 use rm::quota::Quotas;
@@ -19,7 +20,7 @@ const AT: u64 = 0x9000_0000;
 const WINDOW: u64 = 0xa000_0000;
 const ANYWHERE: u64 = HeapAllocRequest::ANYWHERE;
 const BLOCK: u64 = 2 << 20;
-const STEPS: [u32; 3] = [1, 200, STEP];
+const STEPS: &[u32] = few(&[1, 200, STEP], &[30]);
 
 /// "all" has four blocks for A and B, "b only" one for B.
 fn world() -> World {
@@ -131,7 +132,7 @@ fn sizes_are_rounded_to_pages_and_from_2_mib_on_to_blocks() {
 
 #[test]
 fn an_exhausted_heap_refuses_and_its_count_stays_exact() {
-    for step in STEPS {
+    for &step in STEPS {
         let world = world();
         let before = world.check();
         let a = world.caller(A);
@@ -199,7 +200,7 @@ fn g4_a_refused_call_changes_nothing() {
 /// The idea of Linux's selftest of dma-heaps, between two VMs.
 #[test]
 fn g5_a_piece_is_shared_with_a_peer_and_comes_back_from_the_heap_as_zeros() {
-    for (step, size) in STEPS.into_iter().flat_map(|step| [(step, 4096), (step, BLOCK)]) {
+    for (step, size) in STEPS.iter().copied().flat_map(|step| [(step, 4096), (step, BLOCK)]) {
         let world = world();
         let before = world.check();
         let (a, b) = (world.caller(A), world.caller(B));
@@ -230,7 +231,7 @@ fn g5_a_piece_is_shared_with_a_peer_and_comes_back_from_the_heap_as_zeros() {
 
 #[test]
 fn g5_what_a_vm_that_ends_has_of_a_heap_goes_back_as_zeros() {
-    for step in STEPS {
+    for &step in STEPS {
         let world = world();
         let before = world.check();
         let (a, b) = (world.caller(A), world.caller(B));
@@ -358,16 +359,16 @@ fn a_piece_of_blocks_is_contiguous_and_mapped_in_blocks() {
 #[test]
 fn an_allocation_that_fails_changes_nothing_wherever_it_fails() {
     let mut refused = 0;
-    for step in STEPS {
-        for frames in Quotas::MIN_FRAMES..40 {
+    for &step in STEPS {
+        for frames in some(Quotas::MIN_FRAMES..few(40, 20), 10) {
             let quotas = Quotas { frames, frames_reserved: Quotas::MIN_FRAMES, ..Quotas::USUAL };
             let world = World::new(&[VmConfig { quotas, ..vm(3) }, vm(4)]);
-            world.add_heap("all", 0b11, 16);
+            world.add_heap("all", 0b11, few(16, 10));
             let a = world.caller(A);
             a.step.set(step);
             let (before, stands) = (world.check(), ask(&a, 0));
             // Not aligned, so each of its blocks takes a table.
-            match alloc(&a, 0, 14 * BLOCK, AT + 4096) {
+            match alloc(&a, 0, few(14, 8) * BLOCK, AT + 4096) {
                 Ok((at, size)) => assert_eq!(free(&a, at, size), 0),
                 Err(error) => {
                     assert_eq!(error, 1, "{frames} frames");
@@ -384,7 +385,7 @@ fn an_allocation_that_fails_changes_nothing_wherever_it_fails() {
     let world = World::new(&[VmConfig { ipa_pages, ..vm(3) }]);
     world.add_heap("all", 0b1, 4);
     let a = world.caller(A);
-    for step in STEPS {
+    for &step in STEPS {
         a.step.set(step);
         let before = world.check();
         for address in [ANYWHERE, RAM.0 + (4096 << 12)] {
@@ -401,13 +402,13 @@ fn an_allocation_that_fails_changes_nothing_wherever_it_fails() {
 #[test]
 fn what_is_denied_a_heap_call_leaves_everything_as_it_was() {
     let mut refused = 0;
-    for step in STEPS {
+    for &step in STEPS {
         let world = world();
         let a = world.caller(A);
         let machine = world.manager.machine();
         a.step.set(step);
         let kept = alloc(&a, 0, BLOCK, WINDOW + 4096).unwrap();
-        for first in 1.. {
+        for first in some(1.., 3) {
             let (before, stands) = (world.check(), ask(&a, 0));
             machine.refuse(first, 1);
             let made = alloc(&a, 0, 2 * BLOCK, AT + 4096);
@@ -428,7 +429,7 @@ fn what_is_denied_a_heap_call_leaves_everything_as_it_was() {
         assert_eq!(free(&a, kept.0, kept.1), 0);
         let blocks = alloc(&a, 0, BLOCK, WINDOW).unwrap();
         merge_all(&world);
-        for first in 1.. {
+        for first in some(1.., 3) {
             let before = world.check();
             machine.refuse(first, 1);
             let freed = free(&a, blocks.0 + 4096, 4096);
@@ -443,7 +444,7 @@ fn what_is_denied_a_heap_call_leaves_everything_as_it_was() {
             }
         }
     }
-    assert!(refused >= 6, "{refused}");
+    assert!(refused >= few(6, 2), "{refused}");
 }
 
 #[test]
@@ -479,7 +480,7 @@ fn a_vm_dies_at_every_step_of_an_allocation_and_of_a_return() {
             if matches!(turn, Turn::Reply(_)) {
                 break;
             }
-            steps += 1;
+            steps += few(1, 7);
         }
         assert!(steps > 5, "{steps} are too few to show anything");
     }
@@ -554,14 +555,12 @@ fn g7_vms_take_and_return_pieces_all_at_once() {
     let name = VmName::new("all");
     world.try_add_heap(HeapConfig { name, vms: 0b111, guaranteed: 512, limit: 2048 }, 6).unwrap();
     let before = world.check();
-    let effort: u64 =
-        std::env::var("RM_EFFORT").ok().and_then(|effort| effort.parse().ok()).unwrap_or(1);
     std::thread::scope(|scope| {
         for own in 0..3u8 {
             let world = &world;
             scope.spawn(move || {
                 let guest = world.caller(VmIndex(own));
-                for round in 0..60 * effort {
+                for round in 0..few(60, 2) * effort::<u64>() {
                     guest.step.set([1, 30, STEP][round as usize % 3]);
                     // Within the guarantee, so it is never refused for want of pages.
                     let small = 4096 * (1 + (round * 7 + u64::from(own)) % 100);
@@ -592,7 +591,7 @@ fn g7_vms_take_and_return_pieces_all_at_once() {
 
 #[test]
 fn boot_makes_one_of_two_heaps_of_one_name_that_come_at_once() {
-    for _ in 0..50 {
+    for _ in 0..few(50, 2) {
         let world = World::new(&[vm(3)]);
         let name = VmName::new("video");
         let config = HeapConfig { name, vms: 1, guaranteed: 0, limit: 512 };

@@ -4,6 +4,7 @@ use rm::address::{Ipa, VmIndex};
 use rm::config::{AfterEnd, OwnedParcels, Roles, VmConfig};
 use rm::life::VmState;
 use rm::machine::fake::Wish;
+use rm::machine::fake::effort::{few, some};
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
 use rm::operation::STEP;
 use rm_abi::extension::{
@@ -73,7 +74,7 @@ fn scattered(pages: u64) -> Vec<(u64, u64)> {
 
 #[test]
 fn g5_a_dead_borrower_leaves_zeros_in_a_lend_and_the_owner_hears_of_it() {
-    for step in [1, 100, STEP] {
+    for step in some([1, 100, STEP], 3) {
         let world = world();
         let before = world.check();
         let (a, b) = (world.caller(A), world.caller(B));
@@ -99,7 +100,7 @@ fn g5_a_dead_borrower_leaves_zeros_in_a_lend_and_the_owner_hears_of_it() {
 
 #[test]
 fn g5_a_dead_owner_s_parcels_are_taken_back_and_zeroed() {
-    for step in [1, 100, STEP] {
+    for step in some([1, 100, STEP], 3) {
         let world = world();
         let before = world.check();
         let (a, b, c) = (world.caller(A), world.caller(B), world.caller(C));
@@ -153,7 +154,7 @@ const CALLS: [Request; 9] = [
 #[test]
 fn a_vm_may_die_at_every_step_of_every_call() {
     for (case, request) in CALLS.iter().enumerate() {
-        for steps in 0..40 {
+        for steps in some(0..40, 19) {
             let world = world();
             let before = world.check();
             let (a, b) = (world.caller(A), world.caller(B));
@@ -193,8 +194,9 @@ fn what_is_in_a_dead_vm_s_mailbox_is_dropped() {
     let before = world.check();
     let (a, b) = (world.caller(A), world.caller(B));
     // Replies and news fill B's queue, a request waits in pieces, and a long reply in frames.
-    let handles: Vec<_> =
-        (0..20).map(|n| a.offer(LENT, &[(4, 6)], &[(PAGE + n * 0x1000, 1)]).unwrap()).collect();
+    let handles: Vec<_> = (0..few(20, 9))
+        .map(|n| a.offer(LENT, &[(4, 6)], &[(PAGE + n * 0x1000, 1)]).unwrap())
+        .collect();
     for _ in 0..12 {
         b.queue_send(&Guest::fragments(Header::request(message::VM_GET_VMID, 1), &[])[0], false);
     }
@@ -221,7 +223,7 @@ fn two_hundred_lives_leave_the_counts_of_the_first() {
     let world = world();
     let (a, b) = (world.caller(A), world.caller(B));
     let mut first = None;
-    for life in 0..200 {
+    for life in 0..few(200, 3) {
         let lent = b.offer(LENT, &[(3, 6), (5, 4)], &scattered(40)).unwrap();
         a.accept_contiguous(lent, LENT, (WINDOW, 40)).unwrap();
         let shared = a.offer(SHARED, &[(3, 6), (4, 6)], &scattered(30)).unwrap();
@@ -241,12 +243,12 @@ fn two_hundred_lives_leave_the_counts_of_the_first() {
 
 #[test]
 fn a_vm_dies_with_thousands_of_parcels_and_each_step_is_short() {
-    const COUNT: u32 = 4096;
+    const COUNT: u32 = few(4096, 40);
     let mut owner = vm(3);
     owner.quotas.parcels = COUNT;
-    owner.quotas.frames = 3000;
+    owner.quotas.frames = few(3000, 60);
     let mut borrower = vm(4);
-    borrower.quotas.frames = 3000;
+    borrower.quotas.frames = few(3000, 60);
     for dying in [A, B] {
         let world = World::new(&[owner, borrower]);
         let before = world.check();
@@ -301,7 +303,7 @@ fn a_kept_parcel_stays_with_its_borrower_until_it_lets_go() {
 
 #[test]
 fn a_donation_that_is_being_accepted_is_decided_when_its_owner_dies() {
-    for steps in 0..40 {
+    for steps in some(0..40, 13) {
         let world = world();
         let (a, b) = (world.caller(A), world.caller(B));
         let given = a.offer(GIVEN, &[(4, 7)], &scattered(4)).unwrap();

@@ -6,6 +6,7 @@ use rm::life::{ExitKind, VmState};
 use rm::machine::Line;
 use rm::machine::fake::world::{self, Guest, LABEL, RAM, World, by_handle, offer};
 use rm::operation::budget::Budget;
+use rm::quota::Quotas;
 use rm_abi::memparcel::notice::{BorrowerNews, Offer, Recall};
 use rm_abi::memparcel::notify::Notify;
 use rm_abi::vm::{StopFlags, VmExitRequest, VmExited, VmStatus, VmStopRequest};
@@ -279,7 +280,8 @@ fn who_does_not_read_is_named_in_no_new_parcel() {
 
 #[test]
 fn at_the_limit_the_oldest_unread_news_makes_way() {
-    let world = world();
+    let quotas = Quotas { parcels: 40, ..world::vm(3).quotas };
+    let world = World::new(&[VmConfig { quotas, ..world::vm(3) }, world::vm(4)]);
     let (owner, borrower) = (world.caller(A), world.caller(B));
     let handles: Vec<_> = (0..40).map(|n| shared(&world, PAGE + n * 0x1000, 1)).collect();
     fill(&world);

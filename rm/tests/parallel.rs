@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rm::address::{Ipa, VmIndex};
+use rm::machine::fake::effort::{effort, few};
 use rm::machine::fake::world::{RAM, World, offer, vm};
 use rm::stage2::Access;
 use rm_abi::extension::{Policy, SET_POLICY};
@@ -16,10 +17,6 @@ use rm_abi::{CreateFlags, Handle, Header, Kind, NotifyFlag, Transfer, Vmid, Vmid
 /// A page of its own for each thread.
 const fn page(thread: u64) -> u64 {
     RAM.0 + 0x10_0000 + thread * 0x4000
-}
-
-fn effort() -> u64 {
-    std::env::var("RM_EFFORT").ok().and_then(|effort| effort.parse().ok()).unwrap_or(1)
 }
 
 #[test]
@@ -32,7 +29,7 @@ fn vms_lend_to_each_other_all_at_once() {
             scope.spawn(move || {
                 let (peer, vmid) = (VmIndex((own + 1) % 4), u16::from((own + 1) % 4) + 3);
                 let (owner, borrower) = (world.caller(VmIndex(own)), world.caller(peer));
-                for round in 0..200 * effort() {
+                for round in 0..few(200, 3) * effort::<u64>() {
                     let step = [1, 30, rm::operation::STEP][round as usize % 3];
                     owner.step.set(step);
                     // Two vCPUs of the borrower's VM call at once: a long call would be busy.
@@ -69,7 +66,7 @@ fn two_borrowers_take_and_leave_one_parcel_at_once() {
             let world = &world;
             scope.spawn(move || {
                 let guest = world.caller(VmIndex(borrower));
-                for round in 0..300 * effort() {
+                for round in 0..few(300, 4) * effort::<u64>() {
                     guest.step.set([1, rm::operation::STEP][round as usize % 2]);
                     guest.accept(handle, Transfer::Lend, &[(0x9000_0000, 3)]).unwrap();
                     guest.release(handle, 0).unwrap();
@@ -86,7 +83,7 @@ fn a_borrower_that_keeps_asking_gets_a_growing_parcel_when_it_is_whole() {
     let world = World::new(&[vm(3), vm(4)]);
     let owner = world.caller(VmIndex(0));
     owner.step.set(1);
-    for round in 0..20 * effort() {
+    for round in 0..few(20, 1) * effort::<u64>() {
         let request = offer(CreateFlags::APPEND, &[(4, 6)], &[(page(0), 1)], &[]);
         let (error, handle) = owner.words(message::MEM_LEND, &request);
         assert_eq!(error, 0);
@@ -135,7 +132,7 @@ fn g3_a_policy_changes_only_while_neither_of_two_busy_borrowers_has_the_parcel()
             let (world, left) = (&world, &left);
             scope.spawn(move || {
                 let (guest, window) = (world.caller(borrower), 0x9000_0000);
-                for round in 0..200 * effort() {
+                for round in 0..few(200, 3) * effort::<u64>() {
                     guest.step.set([1, rm::operation::STEP][round as usize % 2]);
                     match guest.accept_contiguous(handle, Transfer::Share, (window, pages)) {
                         Err(error) => assert_eq!(error, 5, "its policy changes"),
@@ -179,7 +176,7 @@ fn recall(handle: u32, tag: u32) -> Vec<u8> {
 #[test]
 fn news_of_many_vms_and_replies_share_a_queue_and_nothing_is_lost() {
     let world = World::new(&[vm(3), vm(4), vm(5), vm(6)]);
-    let rounds = 300 * effort();
+    let rounds = few(300, 4) * effort::<u64>();
     let done = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for own in 0..3u8 {
@@ -206,7 +203,7 @@ fn news_of_many_vms_and_replies_share_a_queue_and_nothing_is_lost() {
             let (mut sent, mut heard, mut last) = (0, 0, 0);
             while done.load(Ordering::SeqCst) < 3 || heard < sent {
                 let request = Header::request(message::VM_GET_VMID, sent + 1);
-                if sent < 2000 && reader.queue_send(&request.encode(), false).0 == 0 {
+                if sent < few(2000, 6) && reader.queue_send(&request.encode(), false).0 == 0 {
                     sent += 1;
                 }
                 while let Ok((packet, _)) = reader.queue_receive() {

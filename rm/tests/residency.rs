@@ -11,10 +11,10 @@ use rm::address::{Ipa, VmIndex};
 use rm::config::VmConfig;
 use rm::machine::Features;
 use rm::machine::fake::Counters;
+use rm::machine::fake::effort::few;
 use rm::machine::fake::world::{
     Guest, LABEL, RAM, Turn, World, accept, append, by_handle, offer, vm,
 };
-use rm::operation::STEP;
 use rm::operation::budget::Budget;
 use rm::quota::Quotas;
 use rm_abi::extension::REVOKE;
@@ -30,14 +30,20 @@ const B: VmIndex = VmIndex(1);
 const C: VmIndex = VmIndex(2);
 const PAGE: u64 = 4096;
 const BLOCK: u64 = 512;
-/// Pages of the largest parcel, each an extent: 1 GiB.
-const WHOLE: u64 = 512 * BLOCK;
+/// Pages of the owner's RAM: 1 GiB.
+const WHOLE: u64 = few(512 * BLOCK, 8 * BLOCK);
+/// Pages of the largest parcel, each an extent.
+const LARGEST: u64 = few(WHOLE, 320);
+/// Pages of one that takes more than a step.
+const THOUSAND: u64 = few(1000, 250);
 /// Entries of a list.
-const LIST: usize = 512;
+const LIST: usize = few(512, 16);
+/// Weights of a step.
+const STEP: u32 = few(rm::operation::STEP, 80);
 /// Where borrowers map, at addresses that they choose.
 const WINDOW: u64 = 0x2_0000_0000;
 /// Parcels of the largest crowd.
-const CROWD: u64 = 4096;
+const CROWD: u64 = few(4096, 40);
 
 /// What one entry made the machine do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,7 +97,7 @@ impl Worst {
             match turn {
                 Turn::More(token) => turn = self.note(world, name, || guest.resume(token)),
                 Turn::Reply(reply) => {
-                    assert_eq!(reply.u32_at(0), 0, "{name} is refused");
+                    assert_eq!(reply.u32_at(0), 0, "{name} is refused: {:?}", guest.last_refusal());
                     return if reply.len() >= 8 { reply.u32_at(4) } else { 0 };
                 }
                 other => panic!("{name} ended with {other:?}"),
@@ -130,7 +136,7 @@ impl Worst {
 
     /// No entry does more than a step is meant to allow.
     fn expect_bounded(&self) {
-        let bound = u64::from(STEP);
+        let bound = u64::from(rm::operation::STEP);
         for (name, work) in &self.0 {
             let [descriptors, zeroed, cleaned, invalidations, visits, locks] = work.0;
             assert!(descriptors <= 4 * bound, "{name}: {work:?}");
@@ -148,7 +154,7 @@ fn large(vmid: u16) -> VmConfig {
         pages_lent: WHOLE,
         pages_accepted: 2 * WHOLE,
         extents: WHOLE,
-        frames: 4500,
+        frames: few(4500, 70),
         ..Quotas::USUAL
     };
     VmConfig { quotas, ..vm(vmid) }
@@ -161,6 +167,12 @@ fn world() -> World {
     let world = World::without_memory(&[large(3), small, stranger], Features::default());
     world.manager.give(A, RAM, World::pa_of(A), WHOLE).expect("the range is free");
     world
+}
+
+fn caller(world: &World, vm: VmIndex) -> Guest<'_> {
+    let guest = world.caller(vm);
+    guest.step.set(STEP);
+    guest
 }
 
 /// Where page number `index` of a list lies. Neighbours lie in different blocks, so that each entry of
@@ -205,7 +217,7 @@ const ACL: [(u16, u8); 2] = [(4, 6), (5, 4)];
 
 /// Makes a lend of `ranges`, list after list.
 fn lend(worst: &mut Worst, world: &World, ranges: &[(u64, u64)]) -> u32 {
-    let a = world.caller(A);
+    let a = caller(world, A);
     let (first, rest) = ranges.split_at(ranges.len().min(LIST));
     let flags = CreateFlags::APPEND | CreateFlags::SANITIZE;
     let request = (message::MEM_LEND, &offer(flags, &ACL, first, &[])[..]);
@@ -245,7 +257,7 @@ fn borrow(
 /// The life of a parcel of `pages` pages, each an extent: all calls but those of the end of a VM.
 fn life(world: &World, pages: u64) -> Worst {
     let mut worst = Worst::default();
-    let (a, b, c) = (world.caller(A), world.caller(B), world.caller(C));
+    let (a, b, c) = (caller(world, A), caller(world, B), caller(world, C));
     let handle = lend(&mut worst, world, &places(RAM.0, pages - 1));
     let extents = pages as usize;
     let request = notify(handle, NotifyFlag::Shared, &[4, 5]);
@@ -266,7 +278,7 @@ fn deaths(world: &World, pages: u64) -> Worst {
     let mut worst = Worst::default();
     let handle = lend(&mut worst, world, &places(RAM.0, pages - 1));
     let chosen = places(WINDOW, pages);
-    borrow(&mut worst, world, &world.caller(B), handle, Some(&chosen), pages as usize);
+    borrow(&mut worst, world, &caller(world, B), handle, Some(&chosen), pages as usize);
     world.end(B);
     worst.settle(world, "borrower's end", B);
     world.end(A);
@@ -281,12 +293,12 @@ fn deaths(world: &World, pages: u64) -> Worst {
 fn g7_an_entry_does_as_much_for_a_gib_in_small_extents_as_for_a_thousand_pages() {
     let world = world();
     let before = world.check();
-    let few = life(&world, 2);
+    let least = life(&world, 2);
     // Once while blocks must be cut, and once when they are.
-    let thousand = life(&world, 1000).and(life(&world, 1000));
+    let thousand = life(&world, THOUSAND).and(life(&world, THOUSAND));
     thousand.expect_bounded();
-    assert!(few.0.keys().eq(thousand.0.keys()), "the same calls");
-    let all = life(&world, WHOLE);
+    assert!(least.0.keys().eq(thousand.0.keys()), "the same calls");
+    let all = life(&world, LARGEST);
     all.expect_bounded();
     all.expect_flat(&thousand, "1 GiB");
     for vm in [A, B, C] {
@@ -299,8 +311,8 @@ fn g7_an_entry_does_as_much_for_a_gib_in_small_extents_as_for_a_thousand_pages()
 fn g7_the_end_of_a_vm_takes_as_much_in_each_step_for_a_gib_as_for_a_thousand_pages() {
     let world = world();
     let before = world.check();
-    let thousand = deaths(&world, 1000);
-    let all = deaths(&world, WHOLE);
+    let thousand = deaths(&world, THOUSAND);
+    let all = deaths(&world, LARGEST);
     all.expect_bounded();
     all.expect_flat(&thousand, "1 GiB");
     for vm in [A, B, C] {
@@ -317,7 +329,7 @@ fn seat(base: u64, index: u64) -> (u64, u64) {
 /// What a crowd of `count` parcels of one page does to the calls of each, and to the end of the VMs.
 fn crowd(world: &World, count: u64) -> Worst {
     let mut worst = Worst::default();
-    let (a, b) = (world.caller(A), world.caller(B));
+    let (a, b) = (caller(world, A), caller(world, B));
     let handles: Vec<_> = (0..count)
         .map(|index| {
             let request = offer(CreateFlags::empty(), &ACL, &[seat(RAM.0, index)], &[]);
@@ -361,7 +373,7 @@ fn crowd(world: &World, count: u64) -> Worst {
 fn g7_an_entry_does_as_much_beside_four_thousand_parcels_as_beside_four_hundred() {
     let world = world();
     let before = world.check();
-    let some = crowd(&world, 400);
+    let some = crowd(&world, few(400, 16));
     let all = crowd(&world, CROWD);
     all.expect_bounded();
     all.expect_flat(&some, "4,096 parcels");
@@ -373,9 +385,10 @@ fn g7_an_entry_does_as_much_beside_four_thousand_parcels_as_beside_four_hundred(
 
 #[test]
 fn g7_what_is_counted_would_show_work_that_grows() {
+    const MANY: u64 = few(600, 60);
     let world = world();
     let mut worst = Worst::default();
-    for (name, pages) in [("few", 1_u64), ("many", 600)] {
+    for (name, pages) in [("few", 1_u64), ("many", MANY)] {
         worst.note(&world, name, || {
             (0..pages).for_each(|page| {
                 let at = Ipa(RAM.0 + page * PAGE);
@@ -383,6 +396,6 @@ fn g7_what_is_counted_would_show_work_that_grows() {
             });
         });
     }
-    assert!(worst.0["many"].0[5] >= 600 * worst.0["few"].0[5], "locks are counted");
-    assert!(worst.0["many"].0[4] >= 600, "visits are counted");
+    assert!(worst.0["many"].0[5] >= MANY * worst.0["few"].0[5], "locks are counted");
+    assert!(worst.0["many"].0[4] >= MANY, "visits are counted");
 }

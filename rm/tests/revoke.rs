@@ -1,6 +1,7 @@
 //! REVOKE: taking memory back from borrowers that do not cooperate.
 
 use rm::address::{Ipa, VmIndex};
+use rm::machine::fake::effort::some;
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
 use rm_abi::extension::{REVOKE, RevokeFlags, RevokeRequest, Rule};
 use rm_abi::{AcceptFlags, CreateFlags, Handle, Header, Transfer, message};
@@ -35,7 +36,7 @@ fn held(world: &World, transfer: Transfer, pages: u64) -> u32 {
 
 #[test]
 fn g5_the_owner_takes_a_lend_back_from_all_borrowers_and_gets_zeros() {
-    for step in [1, 200, rm::operation::STEP] {
+    for step in some([1, 200, rm::operation::STEP], 3) {
         let world = world();
         let before = world.check();
         let (a, b, c) = (world.caller(A), world.caller(B), world.caller(C));
@@ -121,7 +122,7 @@ const CALLS: [Request; 5] = [
 #[test]
 fn a_call_that_is_at_work_is_taken_over_wherever_it_stands() {
     for (case, payload) in CALLS.iter().enumerate() {
-        for steps in 0..30 {
+        for steps in some(0..30, 13) {
             let world = world();
             let before = world.check();
             let (a, b) = (world.caller(A), world.caller(B));

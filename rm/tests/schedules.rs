@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rm::address::{Ipa, VmIndex};
 use rm::config::VmConfig;
 use rm::life::VmState;
+use rm::machine::fake::effort::effort;
 use rm::machine::fake::world::{Guest, RAM, Said, Turn, World, by_handle, offer, vm};
 use rm::machine::fake::{Point, schedule_with};
 use rm::operation::STEP;
@@ -625,7 +626,7 @@ shuttle::thread_local! {
     static NEXT: shuttle::sync::atomic::AtomicBool = shuttle::sync::atomic::AtomicBool::new(false);
 }
 
-/// One execution.
+/// One execution, as `shuttle` schedules it.
 fn play(play: &'static Play, step: u32, switches: &AtomicU64) {
     schedule_with(None);
     let scene = Arc::new((play.setup)(step));
@@ -641,8 +642,23 @@ fn play(play: &'static Play, step: u32, switches: &AtomicU64) {
     let said: Vec<_> = cpus.into_iter().map(|cpu| cpu.join().expect("no CPU panics")).collect();
     schedule_with(None);
     switches.fetch_add(shuttle::current::context_switches() as u64, Ordering::Relaxed);
+    close(play, &scene, &said);
+}
+
+/// One execution, as whatever runs the threads schedules it.
+fn play_threads(play: &'static Play, step: u32) {
+    let scene = (play.setup)(step);
+    let said: Vec<_> = std::thread::scope(|scope| {
+        let cpus: Vec<_> = play.cpus.iter().map(|cpu| scope.spawn(|| cpu(&scene))).collect();
+        cpus.into_iter().map(|cpu| cpu.join().expect("no CPU panics")).collect()
+    });
+    close(play, &scene, &said);
+}
+
+/// What must be true at the end.
+fn close(play: &Play, scene: &Scene, said: &[Said]) {
     scene.settle();
-    (play.check)(&scene, &said);
+    (play.check)(scene, said);
     scene.settle();
     scene.world.check();
     for vm in scene.world.vms() {
@@ -651,10 +667,6 @@ fn play(play: &'static Play, step: u32, switches: &AtomicU64) {
     scene.settle();
     let report = scene.world.check();
     assert_eq!((report.parcels, report.borrowed), (0, 0), "G8: {}", play.name);
-}
-
-fn effort() -> usize {
-    std::env::var("RM_EFFORT").ok().and_then(|effort| effort.parse().ok()).unwrap_or(1)
 }
 
 fn run(scheduler: impl Scheduler + 'static, of: &'static Play, step: u32) -> usize {
@@ -676,20 +688,25 @@ fn explore(name: &str) {
     }
     for step in [STEP, 12] {
         println!("{name}, steps of {step}");
+        // Miri switches threads itself, and cannot switch the stacks of tasks.
+        if cfg!(miri) {
+            play_threads(of, step);
+            continue;
+        }
         let (mut all, mut bound) = (0, 0);
         // As many preemptions as there is time for.
         for preemptions in 1..=3 {
             let complete = Arc::new(AtomicBool::new(false));
             // With one preemption these are all, but for where an owner writes.
-            let limit = if preemptions == 1 { 1000 } else { 100 * effort() };
+            let limit = if preemptions == 1 { 1000 } else { 100 * effort::<usize>() };
             all = run(Explore::new(preemptions, limit, complete.clone()), of, step);
             if !complete.load(Ordering::Relaxed) {
                 break;
             }
             bound = preemptions;
         }
-        let random = run(RandomScheduler::new_from_seed(seed(), 20 * effort()), of, step);
-        let pct = run(PctScheduler::new_from_seed(seed(), 3, 20 * effort()), of, step);
+        let random = run(RandomScheduler::new_from_seed(seed(), 20 * effort::<usize>()), of, step);
+        let pct = run(PctScheduler::new_from_seed(seed(), 3, 20 * effort::<usize>()), of, step);
         println!("  all with {bound} preemptions; {all}, {random} random, {pct} PCT schedules");
     }
 }

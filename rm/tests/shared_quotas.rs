@@ -6,7 +6,8 @@
 
 use rm::address::VmIndex;
 use rm::config::{BootError, VmConfig};
-use rm::machine::fake::world::{Guest, RAM, World, by_handle, offer, vm};
+use rm::machine::fake::effort::{few, some};
+use rm::machine::fake::world::{Guest, HANDLES, RAM, World, by_handle, offer, vm};
 use rm::operation::STEP;
 use rm::quota::{Amounts, Quotas};
 use rm_abi::extension::{LIMITS, Limit, LimitsRequest, REVOKE, Resource, Rule};
@@ -50,7 +51,7 @@ impl Plan {
         take: impl Fn(&World, &Guest<'_>, u64) -> Result<u32, u32>,
         give: impl Fn(&World, &Guest<'_>, u32),
     ) {
-        for step in [STEP, 1] {
+        for step in some([STEP, 1], 3) {
             let world = self.world();
             let (a, b) = (world.caller(A), world.caller(B));
             a.step.set(step);
@@ -361,12 +362,13 @@ fn exactly(world: &World, vm: VmIndex) -> Quotas {
 
 #[test]
 fn g7_giving_up_needs_nothing_when_every_frame_and_every_count_is_used_up() {
-    let (plenty, _) = held([vm(3).quotas, vm(4).quotas]);
+    let plenty = Quotas { frames_reserved: 40, ..vm(3).quotas };
+    let (plenty, _) = held([plenty; 2]);
     let quotas = [A, B].map(|vm| exactly(&plenty, vm));
     for way in
         [Way::Release, Way::ReleaseByQueue, Way::Revoke, Way::DeathOfBorrower, Way::DeathOfOwner]
     {
-        for step in [1, 50, STEP] {
+        for step in some([1, 50, STEP], 3) {
             let (world, handles) = held(quotas);
             let (a, b) = (world.caller(A), world.caller(B));
             let before = world.check();
@@ -428,38 +430,42 @@ fn come_home(world: &World, way: Way, step: u32, handles: &[u32]) {
 
 #[test]
 fn boot_refuses_what_it_could_not_keep() {
-    let boot = |change: fn(&mut Quotas), shared: Amounts| {
+    let usual = vm(3).quotas;
+    let boot = |change: &dyn Fn(&mut Quotas), shared: Amounts| {
         let mut config = vm(3);
         change(&mut config.quotas);
         World::with_shared(&[config, vm(4)], shared, 0).map(drop)
     };
-    assert_eq!(boot(|_| {}, Amounts::NONE), Ok(()));
+    assert_eq!(boot(&|_| {}, Amounts::NONE), Ok(()));
     let parcels = |parcels| Amounts { parcels, ..Amounts::NONE };
     // A VM that may have more parcels than it is guaranteed needs handles for all of them.
+    let (left, shared) = (HANDLES as u32 - usual.parcels, parcels(few(1000, 50)));
     let many = |quotas: &mut Quotas| {
-        quotas.parcels = 8191 - 64;
+        quotas.parcels = left;
         quotas.guaranteed.parcels = 1;
     };
-    assert_eq!(boot(many, parcels(1000)), Ok(()));
+    assert_eq!(boot(&many, shared), Ok(()));
     let too_many = |quotas: &mut Quotas| {
-        quotas.parcels = 8191 - 63;
+        quotas.parcels = left + 1;
         quotas.guaranteed.parcels = 1;
     };
-    assert_eq!(boot(too_many, parcels(1000)), Err(BootError::Parcels));
-    assert_eq!(boot(|quotas| quotas.unread = 0, Amounts::NONE), Err(BootError::Unread));
-    assert_eq!(boot(|quotas| quotas.guaranteed.unread = 0, Amounts::NONE), Err(BootError::Unread));
-    assert_eq!(boot(|quotas| quotas.unread = 33, Amounts::NONE), Err(BootError::Unread));
-    assert_eq!(boot(|quotas| quotas.frames_reserved = 8, Amounts::NONE), Err(BootError::Frames));
-    for (parcels, frames, shared, error) in [
-        (128, 80, 0, None),
-        (127, 80, 0, Some(BootError::Parcels)),
-        (128, 80, 1, Some(BootError::Parcels)),
-        (128, 80, u64::MAX, Some(BootError::Parcels)),
-        (128, 79, 0, Some(BootError::Frames)),
+    assert_eq!(boot(&too_many, shared), Err(BootError::Parcels));
+    let refuses = |change: &dyn Fn(&mut Quotas)| boot(change, Amounts::NONE).unwrap_err();
+    assert_eq!(refuses(&|quotas| quotas.unread = 0), BootError::Unread);
+    assert_eq!(refuses(&|quotas| quotas.guaranteed.unread = 0), BootError::Unread);
+    assert_eq!(refuses(&|quotas| quotas.unread = 33), BootError::Unread);
+    assert_eq!(refuses(&|quotas| quotas.frames_reserved = 8), BootError::Frames);
+    let (records, frames) = (2 * usual.parcels as usize, 2 * usual.frames_reserved as usize);
+    for (records, frames, shared, error) in [
+        (records, frames, 0, None),
+        (records - 1, frames, 0, Some(BootError::Parcels)),
+        (records, frames, 1, Some(BootError::Parcels)),
+        (records, frames, u64::MAX, Some(BootError::Parcels)),
+        (records, frames - 1, 0, Some(BootError::Frames)),
     ] {
         let shared = Amounts { parcels: shared, ..Amounts::NONE };
-        let booted = World::with_storage(&[vm(3), vm(4)], shared, parcels, frames);
-        assert_eq!(booted.err(), error, "{parcels} records, {frames} frames");
+        let booted = World::with_storage(&[vm(3), vm(4)], shared, records, frames);
+        assert_eq!(booted.err(), error, "{records} records, {frames} frames");
     }
 }
 

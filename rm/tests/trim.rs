@@ -2,6 +2,7 @@
 
 use rm::address::{Ipa, VmIndex};
 use rm::config::VmConfig;
+use rm::machine::fake::effort::{few, some};
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
 use rm::operation::STEP;
 use rm::quota::Quotas;
@@ -17,7 +18,7 @@ const PAGE: u64 = RAM.0 + 0x10_0000;
 const WINDOW: u64 = 0x9000_0000;
 const SHARED: Transfer = Transfer::Share;
 const LENT: Transfer = Transfer::Lend;
-const STEPS: [u32; 3] = [1, 200, STEP];
+const STEPS: &[u32] = few(&[1, 200, STEP], &[30]);
 const WIPE: TrimFlags = TrimFlags::SANITIZE;
 const KEEP: TrimFlags = TrimFlags::empty();
 
@@ -61,7 +62,9 @@ fn writes(world: &World, vm: VmIndex, at: u64, value: u8) -> bool {
 
 #[test]
 fn g2_the_middle_page_of_a_block_comes_home_while_both_sides_stay_mapped() {
-    for (transfer, step) in [LENT, SHARED].into_iter().flat_map(|kind| STEPS.map(|s| (kind, s))) {
+    for (transfer, step) in
+        [LENT, SHARED].into_iter().flat_map(|kind| STEPS.iter().map(move |&s| (kind, s)))
+    {
         let world = world();
         let before = world.check();
         let (a, b) = (world.caller(A), world.caller(B));
@@ -103,7 +106,7 @@ fn g2_the_middle_page_of_a_block_comes_home_while_both_sides_stay_mapped() {
 
 #[test]
 fn g5_only_what_is_trimmed_is_wiped() {
-    for step in STEPS {
+    for &step in STEPS {
         let world = world();
         let (a, b) = (world.caller(A), world.caller(B));
         [&a, &b].iter().for_each(|guest| guest.step.set(step));
@@ -125,7 +128,7 @@ fn g5_only_what_is_trimmed_is_wiped() {
 
 #[test]
 fn g5_what_must_be_zero_at_the_reclaim_is_zero_at_a_trim() {
-    for step in STEPS {
+    for &step in STEPS {
         let always = VmConfig { sanitize_always: true, ..vm(4) };
         let world = World::new(&[vm(3), always, vm(5)]);
         let (a, b) = (world.caller(A), world.caller(B));
@@ -167,7 +170,7 @@ fn an_uncached_parcel_gives_pages_back_that_are_write_back_and_keep_their_conten
 
 #[test]
 fn g4_a_refused_trim_changes_nothing() {
-    for step in STEPS {
+    for &step in STEPS {
         let world = world();
         let (a, b, c) = (world.caller(A), world.caller(B), world.caller(C));
         [&a, &b, &c].iter().for_each(|guest| guest.step.set(step));
@@ -273,7 +276,7 @@ fn the_holders_that_are_in_the_way_are_named() {
 #[test]
 fn g3_who_accepts_later_finds_nothing_in_the_holes() {
     let ranges: Vec<_> = (0..5).map(|n| (PAGE + n * 0x4000, 3)).collect();
-    for step in STEPS {
+    for &step in STEPS {
         let world = world();
         let before = world.check();
         let (a, b) = (world.caller(A), world.caller(B));
@@ -355,7 +358,7 @@ fn holes_that_touch_count_once_and_too_many_are_refused() {
 
 #[test]
 fn an_unfinished_parcel_and_a_donation_can_be_trimmed_too() {
-    for step in STEPS {
+    for &step in STEPS {
         let world = world();
         let a = world.caller(A);
         let b = world.caller(B);
@@ -385,7 +388,7 @@ fn an_unfinished_parcel_and_a_donation_can_be_trimmed_too() {
 
 #[test]
 fn a_lookup_describes_what_is_left() {
-    for step in STEPS {
+    for &step in STEPS {
         let world = world();
         let a = world.caller(A);
         a.step.set(step);
@@ -443,7 +446,7 @@ fn between_two_steps_of_an_owners_trim_its_parcel_waits() {
 fn g5_a_borrowers_trim_is_taken_over_wherever_it_stands() {
     let ranges: Vec<_> = (0..8).map(|n| (PAGE + n * 0x2000, 1)).collect();
     for (transfer, flags) in [LENT, SHARED].into_iter().flat_map(|k| [(k, KEEP), (k, WIPE)]) {
-        for steps in 0..40 {
+        for steps in some(0..40, 16) {
             let world = world();
             let before = world.check();
             let (a, b) = (world.caller(A), world.caller(B));
@@ -478,7 +481,7 @@ fn g5_a_borrowers_trim_is_taken_over_wherever_it_stands() {
 
 #[test]
 fn a_vm_that_ends_leaves_nothing_of_what_it_trimmed_or_was_trimming() {
-    for (dying, steps) in [A, B].into_iter().flat_map(|vm| (0..20).map(move |n| (vm, n))) {
+    for (dying, steps) in [A, B].into_iter().flat_map(|vm| some(0..20, 8).map(move |n| (vm, n))) {
         let world = world();
         let before = world.check();
         let (a, b) = (world.caller(A), world.caller(B));

@@ -4,6 +4,7 @@
 //! (G1, G3), and conservation is checked (G8). `RM_EFFORT` scales the number of stories.
 
 use rm::address::{Ipa, VmIndex};
+use rm::machine::fake::effort::{effort, few};
 use rm::machine::fake::world::{Guest, RAM, World, vm};
 use rm::operation::STEP;
 use rm_abi::extension::{TRIM, TrimFlags, TrimRequest};
@@ -265,13 +266,12 @@ impl<'a> Story<'a> {
 
 #[test]
 fn g1_g3_any_trims_leave_each_vm_what_a_simple_model_says() {
-    let effort = std::env::var("RM_EFFORT").ok().and_then(|effort| effort.parse().ok());
-    for seed in 1..=12 * effort.unwrap_or(1) {
+    for seed in 1..=few(12, 1) * effort::<u64>() {
         println!("seed {seed}");
         let world = World::new(&[vm(3), vm(4), vm(5)]);
         let before = world.check();
         let mut story = Story::new(&world, seed);
-        for round in 1..=60 {
+        for round in 1..=few(60, 8) {
             story.act();
             story.look(round);
         }

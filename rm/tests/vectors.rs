@@ -12,6 +12,7 @@ use rm::config::VmConfig;
 use rm::direct::{GuestFault, GuestMemory};
 use rm::hypercall::Hypercall;
 use rm::machine::Line;
+use rm::machine::fake::effort::few;
 use rm::machine::fake::world::{Guest, World, vm};
 use rm::operation::budget::Budget;
 use rm::quota::Quotas;
@@ -43,7 +44,7 @@ struct Host<'w> {
 }
 
 fn configured(which: Vm) -> VmConfig {
-    let quotas = Quotas { frames: 600, frames_reserved: 60, ..Quotas::default() };
+    let quotas = Quotas { frames: few(600, 80), frames_reserved: few(60, 20), ..Quotas::default() };
     let from = if which == Vm::Primary { 0 } else { SECONDARY_FROM };
     VmConfig {
         quotas,

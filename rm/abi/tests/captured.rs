@@ -54,7 +54,10 @@ fn decode(message: u32, payload: &[u8]) -> Option<Result<(), ErrorCode>> {
 #[test]
 fn what_the_original_calls_malformed_is_and_nothing_else() {
     let (mut malformed, mut well_formed) = (0, 0);
-    for exchange in BOOTS.iter().flat_map(|boot| boot.exchanges()) {
+    let exchanges = BOOTS.iter().flat_map(|boot| boot.exchanges());
+    // Under Miri each takes a second.
+    let (stride, some, most) = if cfg!(miri) { (31, 0, 20) } else { (1, 100, 1000) };
+    for exchange in exchanges.step_by(stride) {
         let What::Message { request: packets, reply, .. } = exchange.what else { continue };
         let Some((message, payload)) = request(packets) else { continue };
         let Some(decoded) = decode(message, &payload) else { continue };
@@ -74,5 +77,5 @@ fn what_the_original_calls_malformed_is_and_nothing_else() {
             well_formed += 1;
         }
     }
-    assert!(malformed > 100 && well_formed > 1000, "{malformed} malformed, {well_formed} not");
+    assert!(malformed > some && well_formed > most, "{malformed} malformed, {well_formed} not");
 }

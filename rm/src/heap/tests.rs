@@ -3,6 +3,7 @@
 use std::vec::Vec;
 
 use super::*;
+use crate::machine::fake::effort::few;
 use crate::machine::fake::world::{World, vm};
 use crate::operation::STEP;
 
@@ -52,11 +53,12 @@ fn longest(world: &World) -> u64 {
 
 #[test]
 fn the_marks_of_a_gib_are_made_in_steps_of_bounded_length() {
-    let world = world(512);
+    let (blocks, step) = few((512, STEP), (32, STEP / 16));
+    let world = world(blocks);
     let (heap, machine) = (heap(&world), world.manager.machine());
-    let (mut cursor, pages) = (Cursor::default(), 512 * 512);
+    let (mut cursor, pages) = (Cursor::default(), blocks * 512);
     let mut looks = 0;
-    while heap.take(machine, A, &mut cursor, pages, &mut Budget::new(STEP)) == Ok(None) {
+    while heap.take(machine, A, &mut cursor, pages, &mut Budget::new(step)) == Ok(None) {
         assert_eq!(bits(&world), 0);
         looks += 1;
     }
@@ -66,9 +68,9 @@ fn the_marks_of_a_gib_are_made_in_steps_of_bounded_length() {
     assert_eq!(take(&world, B, 1, ENDLESS), Err(Refusal::HeapFull));
     let mut marked = 0;
     loop {
-        let is_done = heap.mark_taken(machine, A, &mut Budget::new(STEP));
+        let is_done = heap.mark_taken(machine, A, &mut Budget::new(step));
         let now = bits(&world);
-        assert!(now - marked <= (STEP / MARK + 1) * 512, "{} marks in one step", now - marked);
+        assert!(now - marked <= (step / MARK + 1) * 512, "{} marks in one step", now - marked);
         marked = now;
         if is_done {
             break;
@@ -78,8 +80,8 @@ fn the_marks_of_a_gib_are_made_in_steps_of_bounded_length() {
     let (pa, mut left) = (World::heap_pa(NAME), pages);
     while left > 0 {
         let piece = (pa.add_pages(pages - left), left);
-        let done = heap.put(machine, A, piece, &mut Budget::new(STEP));
-        assert!(done > 0 && done <= u64::from(STEP / MARK + 1) * 512);
+        let done = heap.put(machine, A, piece, &mut Budget::new(step));
+        assert!(done > 0 && done <= u64::from(step / MARK + 1) * 512);
         left -= done;
     }
     assert_eq!((heap.free(machine), bits(&world), longest(&world)), (pages, 0, pages));

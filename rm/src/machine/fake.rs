@@ -19,6 +19,7 @@ mod cache;
 mod cpu;
 mod decode;
 mod devices;
+pub mod effort;
 mod tables;
 mod tlb;
 pub mod world;
@@ -242,11 +243,19 @@ impl FakeMachine {
         self.hardware().cache.holding(bytes)
     }
 
-    /// The frames of the pool that hold these bytes, in use or free; lowest first.
-    pub fn frames_with(&self, bytes: &[u8]) -> Vec<FrameIndex> {
+    /// The frames of the pool that hold any of these bytes, in use or free; lowest first.
+    pub fn frames_with(&self, wanted: &[&[u8]]) -> Vec<FrameIndex> {
         let holds = |frame: &Frame| {
-            let content: Vec<u8> = (0..512).flat_map(|i| frame.read(i).to_le_bytes()).collect();
-            content.windows(bytes.len()).any(|window| window == bytes)
+            let words = || frame.0.iter().map(|word| word.load(Ordering::Relaxed));
+            // Most are not in use.
+            if words().all(|word| word == 0) {
+                return false;
+            }
+            let mut content = [0; PAGE_SIZE as usize];
+            for (bytes, word) in content.chunks_exact_mut(8).zip(words()) {
+                bytes.copy_from_slice(&word.to_le_bytes());
+            }
+            wanted.iter().any(|bytes| cache::holds(&content, bytes))
         };
         let holders = (0..).zip(&self.frames).filter(|(_, frame)| holds(frame));
         holders.map(|(index, _)| FrameIndex(index)).collect()

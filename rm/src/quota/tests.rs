@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use super::*;
+use crate::machine::fake::effort::few;
 
 const KIND: Resource = Resource::Extents;
 const LIMIT: Result<(), Refusal> = Err(Refusal::Quota(KIND));
@@ -71,7 +72,7 @@ fn a_meter_is_full_at_its_limit_or_when_the_pool_is_empty() {
 /// Two vCPUs each of three VMs charge and refund at random; a fourth VM stays within its guarantee.
 #[test]
 fn g7_pools_and_guarantees_are_exact_however_many_charge_at_once() {
-    const ROUNDS: u64 = if cfg!(miri) { 100 } else { 20_000 };
+    const ROUNDS: u64 = few(20_000, 100);
     let pool = Pool::new(6);
     let greedy = [meter(2, 8), meter(0, 5), meter(3, 100)];
     let modest = meter(4, 4);

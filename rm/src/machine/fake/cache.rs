@@ -114,8 +114,8 @@ impl Cache {
 
     /// The pages that hold these bytes, wherever in them and for whatever observer; lowest first.
     pub(super) fn holding(&self, bytes: &[u8]) -> Vec<Pa> {
-        let is_in = |page: &Page| page.windows(bytes.len()).any(|window| window == bytes);
-        let holders = self.0.iter().filter(|(_, page)| is_in(&page.memory) || is_in(&page.cache));
+        let is_in = |page: &Copies| holds(&page.memory, bytes) || holds(&page.cache, bytes);
+        let holders = self.0.iter().filter(|(_, page)| is_in(page));
         holders.map(|(page, _)| Pa(page * PAGE_SIZE)).collect()
     }
 
@@ -148,6 +148,16 @@ impl Cache {
             }
         }
     }
+}
+
+/// Whether these bytes are anywhere in a page.
+pub(super) fn holds(page: &[u8], bytes: &[u8]) -> bool {
+    let lines = page.chunks(LINE).zip((0..).step_by(LINE));
+    // Where they begin, their first byte is.
+    lines.filter(|(line, _)| line.contains(&bytes[0])).any(|(line, at)| {
+        let end = page.len().min(at + line.len() + bytes.len() - 1);
+        page[at..end].windows(bytes.len()).any(|window| window == bytes)
+    })
 }
 
 const ZEROS: Page = [0; PAGE_SIZE as usize];

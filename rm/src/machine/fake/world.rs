@@ -50,10 +50,10 @@ const FRAMES: u32 = if cfg!(miri) { 40 } else { 200 };
 const FRAMES_RESERVED: u32 = if cfg!(miri) { 12 } else { 40 };
 
 /// Parcels that it may have, likewise.
-const PARCELS: u32 = if cfg!(miri) { 10 } else { Quotas::USUAL.parcels };
+const PARCELS: u32 = if cfg!(miri) { 17 } else { Quotas::USUAL.parcels };
 
 /// Handles of a world that names no number of them, likewise.
-const HANDLES: usize = if cfg!(miri) { 128 } else { MAX_HANDLES };
+pub const HANDLES: usize = if cfg!(miri) { 256 } else { MAX_HANDLES };
 
 /// VMs at a manager.
 pub struct World {

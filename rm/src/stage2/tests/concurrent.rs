@@ -4,9 +4,10 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::lock::{Lock, Rank};
+use crate::machine::fake::effort::few;
 
 /// How often the one CPU changes what the other uses.
-const ROUNDS: u64 = if cfg!(miri) { 8 } else { 200 };
+const ROUNDS: u64 = few(200, 4);
 
 /// Ends the other thread's loop, also when the story fails.
 struct Story<'a>(&'a AtomicBool);

@@ -1,6 +1,7 @@
 //! Running out of frames at every point, and giving them back.
 
 use super::*;
+use crate::machine::fake::effort::some;
 
 /// What the VM could find out: its leaves, joined where they continue each other.
 fn view(vm: &Vm) -> Vec<(Ipa, State, Pa, u64)> {
@@ -72,7 +73,7 @@ fn a_cut_that_finds_no_frame_changes_nothing() {
 
 #[test]
 fn a_claim_that_finds_no_frame_can_be_taken_back() {
-    for step in [1, 400, u32::MAX] {
+    for step in some([1, 400, u32::MAX], 2) {
         let claim = |vm: &mut Vm| {
             let (at, pages) = (RAM.add_pages(700), 1000);
             let mut done = 0;

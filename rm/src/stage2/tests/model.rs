@@ -7,6 +7,7 @@ use proptest::test_runner::{Config, TestCaseResult};
 
 use super::*;
 use crate::machine::fake::Fault;
+use crate::machine::fake::effort::{effort, few};
 
 /// RAM is one block of 1 GiB and one of 2 MiB; the histories play in parts of them and in a window.
 const RAM_PAGES: u64 = PAGES_PER_1G + PAGES_PER_2M;
@@ -357,15 +358,9 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// More with `RM_EFFORT`, as everywhere.
-fn effort() -> u32 {
-    std::env::var("RM_EFFORT").ok().and_then(|effort| effort.parse().ok()).unwrap_or(1)
-}
-
 #[test]
 fn every_history_leaves_tables_records_and_cpus_in_agreement() {
-    // An interpreter plays a few short ones.
-    let (cases, length) = if cfg!(miri) { (2, 8) } else { (16 * effort(), 40) };
+    let (cases, length) = few((16 * effort::<u32>(), 40), (1, 6));
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     proptest!(config, |(history in proptest::collection::vec(op(), 1..length))| {
         let mut model = Model::new();
