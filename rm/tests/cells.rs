@@ -125,8 +125,9 @@ fn g4_every_call_in_every_state_by_everybody_is_answered_as_the_table_says() {
                 if matches!(outcome, Outcome::Done(_)) { done += 1 } else { refused += 1 }
             }
         }
-        if let Some(stage) = made {
-            stage.strike(state.name, true);
+        // Under Miri most states have no cell that is played.
+        if made.is_some() || !cfg!(miri) {
+            made.unwrap_or_else(|| Stage::new(state)).strike(state.name, true);
         }
     }
     let all = STATES.len() * CALLS.len() * Role::ALL.len();

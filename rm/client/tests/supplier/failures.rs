@@ -1,6 +1,7 @@
 //! What can go wrong between a consumer and its supplier: one test for each failure.
 
 use rm::config::OwnedParcels;
+use rm::machine::fake::effort::effort;
 use rm_client::supplier::message::first;
 use rm_client::supplier::{Acl, Counts, Desk, Generation, HeapName, Request, Step, Usage};
 use rm_client::{Acceptance, ParcelPhase};
@@ -13,12 +14,6 @@ fn all(vms: [VmConfig; 3]) -> World {
 
 fn usual() -> World {
     all([vm(3), vm(4), vm(5)])
-}
-
-/// Runs of a test that draws its cases.
-fn effort(runs: u64) -> u64 {
-    let effort = std::env::var("RM_EFFORT").ok().and_then(|effort| effort.parse().ok());
-    runs * effort.unwrap_or(1)
 }
 
 /// What the answer of a supplier says.
@@ -81,7 +76,7 @@ fn a_reply_around_the_limit_is_accepted_or_given_back_never_both_and_never_neith
     let mut stage = Stage::new(&world);
     let mut random = Random(0x5eed);
     let (mut accepted, mut given_back) = (0, 0);
-    for run in 0..effort(10_000) {
+    for run in 0..10_000 * effort::<u64>() {
         let begun = stage.now;
         let (ticket, answer) = stage.asked(random.below(3 * GRANULE) + 1);
         let arrives = begun + PATIENCE - 2 + random.below(5);

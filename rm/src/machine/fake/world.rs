@@ -15,6 +15,7 @@ use rm_abi::{
     hypercall, message,
 };
 
+use super::effort::few;
 use super::{FakeDevice, FakeMachine, VirtualCpu, YieldThread};
 use crate::address::{Ipa, PAGE_SIZE, PAGES_PER_2M, Pa, TlbTag, VmIndex};
 use crate::audit::AuditReport;
@@ -41,19 +42,19 @@ pub const RAM_PAGES: u64 = 4096;
 /// How many heaps a world may have.
 pub const HEAPS: usize = 16;
 /// How many pages they may have together. An interpreter is slow to make what keeps count of them.
-pub const HEAP_PAGES: u64 = if cfg!(miri) { 32 * PAGES_PER_2M } else { 4 << 18 };
+pub const HEAP_PAGES: u64 = few(4 << 18, 32 * PAGES_PER_2M);
 
 /// Frames that a VM may use, for the same reason.
-const FRAMES: u32 = if cfg!(miri) { 40 } else { 200 };
+const FRAMES: u32 = few(200, 40);
 
 /// Frames that it is sure of, likewise.
-const FRAMES_RESERVED: u32 = if cfg!(miri) { 12 } else { 40 };
+const FRAMES_RESERVED: u32 = few(40, 12);
 
 /// Parcels that it may have, likewise.
-const PARCELS: u32 = if cfg!(miri) { 17 } else { Quotas::USUAL.parcels };
+const PARCELS: u32 = few(Quotas::USUAL.parcels, 17);
 
 /// Handles of a world that names no number of them, likewise.
-pub const HANDLES: usize = if cfg!(miri) { 256 } else { MAX_HANDLES };
+pub const HANDLES: usize = few(MAX_HANDLES, 256);
 
 /// VMs at a manager.
 pub struct World {
