@@ -145,7 +145,7 @@ fn stories(way: Way, found: &[Vec<u8>], dice: &mut Dice) -> (usize, usize) {
         story(way, bytes);
         core::mem::forget(note);
     };
-    some(found, 150).for_each(|bytes| tell(bytes));
+    some(found, 400).for_each(|bytes| tell(bytes));
     let changed = few(100, 1) * effort::<usize>();
     for _ in 0..changed {
         let mut bytes = found[dice.roll(found.len())].clone();
@@ -153,7 +153,7 @@ fn stories(way: Way, found: &[Vec<u8>], dice: &mut Dice) -> (usize, usize) {
         mutate(dice, &mut bytes, other);
         tell(&bytes);
     }
-    (some(found, 150).len(), changed)
+    (some(found, 400).len(), changed)
 }
 
 fn any_bytes(way: Way) {
@@ -162,7 +162,7 @@ fn any_bytes(way: Way) {
     let corpus = parse(lines);
     let seed = std::env::var("RM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(41);
     let mut dice = Dice(seed);
-    let lines = against_one_system(way, some(corpus.iter().cloned(), 24), &mut dice);
+    let lines = against_one_system(way, some(corpus.iter().cloned(), 150), &mut dice);
     let mut played = 0;
     for _ in 0..few(20, 1) * effort::<u32>() {
         let mut own = Dice(dice.0 ^ 0x5555);

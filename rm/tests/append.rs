@@ -2,7 +2,7 @@
 
 use rm::address::{Ipa, Pa, VmIndex};
 use rm::config::VmConfig;
-use rm::machine::fake::effort::some;
+use rm::machine::fake::effort::{few, some};
 use rm::machine::fake::world::{Guest, RAM, World, append, offer, vm};
 use rm::quota::Quotas;
 use rm::stage2::Access;
@@ -157,18 +157,24 @@ fn a_long_parcel_is_made_mapped_and_reclaimed_in_steps_of_one_unit() {
     let handle = unfinished(&a, Transfer::Lend, CreateFlags::SANITIZE);
     // Three appends of 100 runs, over the end of a frame of extents.
     let run = |index: u64| (RAM.0 + 0x20_0000 + index * 0x4000, 1 + index % 2);
+    let each = few(100, 3);
     for part in 0..3 {
-        let ranges: Vec<_> = (part * 100..part * 100 + 100).map(run).collect();
+        let ranges: Vec<_> = (part * each..part * each + each).map(run).collect();
         a.append(handle, part == 2, &ranges).unwrap();
     }
     let mut units = vec![(WINDOW, 1)];
-    units.extend((0..300).map(|index| (WINDOW + 0x10_0000 + index * 0x8000, run(index).1)));
+    units.extend((0..3 * each).map(|index| (WINDOW + 0x10_0000 + index * 0x8000, run(index).1)));
     b.accept(handle, Transfer::Lend, &units).unwrap();
-    assert_eq!(world.check().borrowed, 451);
+    let pages = units.iter().map(|(_, pages)| pages).sum();
+    assert_eq!(world.check().borrowed, pages);
     b.release(handle, 0).unwrap();
-    b.accept_contiguous(handle, Transfer::Lend, (WINDOW, 451)).unwrap();
-    assert_eq!(world.check().borrowed, 451);
-    assert_eq!(world.cpu(B).read(Ipa(WINDOW + 450 * 4096)), Ok(0), "zeroed when it was appended");
+    b.accept_contiguous(handle, Transfer::Lend, (WINDOW, pages)).unwrap();
+    assert_eq!(world.check().borrowed, pages);
+    assert_eq!(
+        world.cpu(B).read(Ipa(WINDOW + (pages - 1) * 4096)),
+        Ok(0),
+        "zeroed when it was appended"
+    );
     b.release(handle, 0).unwrap();
     a.reclaim(handle, 0).unwrap();
     for vm in [A, B] {

@@ -5,7 +5,7 @@
 
 use rm::address::{Ipa, PAGE_SIZE, Pa, VmIndex};
 use rm::machine::Features;
-use rm::machine::fake::effort::few;
+use rm::machine::fake::effort::{few, some};
 use rm::machine::fake::world::{Guest, RAM, Turn, World, by_handle, offer, vm};
 use rm::stage2::{Access, MemoryType};
 use rm_abi::extension::{Policy, Rule, SET_POLICY, SetPolicyRequest};
@@ -33,8 +33,7 @@ const RANGES: [(&[(u64, u64)], u64); 3] =
 
 fn worlds() -> impl Iterator<Item = (World, u32)> {
     let world = |features| World::with_features(&[vm(3), vm(4), vm(5)], features);
-    CPUS.into_iter()
-        .flat_map(move |features| STEPS.iter().map(move |&step| (world(features), step)))
+    some(CPUS, 2).flat_map(move |features| STEPS.iter().map(move |&step| (world(features), step)))
 }
 
 fn acl(transfer: Transfer) -> &'static [(u16, u8)] {
@@ -64,7 +63,7 @@ fn g3_an_uncached_share_is_so_for_its_owner_too_and_keeps_what_was_written() {
         let (a, b) = (world.caller(A), world.caller(B));
         a.step.set(step);
         let before = world.check();
-        for (ranges, pages) in RANGES {
+        for (ranges, pages) in some(RANGES, 2) {
             let (first, last) = (ranges[0].0, ranges[ranges.len() - 1]);
             let last = last.0 + (last.1 - 1) * PAGE_SIZE;
             let end = WINDOW + (pages - 1) * PAGE_SIZE;
@@ -95,10 +94,10 @@ fn g3_an_uncached_share_is_so_for_its_owner_too_and_keeps_what_was_written() {
 
 #[test]
 fn an_owner_that_writes_while_its_share_turns_uncached_leaves_no_line_in_the_cache() {
-    for features in CPUS {
+    for features in some(CPUS, 2) {
         let world = World::with_features(&[vm(3), vm(4)], features);
         let a = world.caller(A);
-        a.step.set(1);
+        a.step.set(few(1, 30));
         let ranges = [(BLOCK, 512), (PAGE, 1), (SECOND, 3)];
         let payload = offer(CreateFlags::empty(), acl(Transfer::Share), &ranges, &[(UNCACHED, 4)]);
         let mut turn = a.send(message::MEM_SHARE, &payload);
@@ -121,7 +120,7 @@ fn an_uncached_lend_brings_its_content_there_and_back() {
     for (world, step) in worlds() {
         let (a, b) = (world.caller(A), world.caller(B));
         a.step.set(step);
-        for (ranges, pages) in RANGES {
+        for (ranges, pages) in some(RANGES, 2) {
             let first = ranges[0].0;
             world.cpu(A).write(Ipa(first), 1).unwrap();
             let handle = uncached(&a, Transfer::Lend, ranges);
@@ -314,7 +313,7 @@ fn an_offered_share_changes_its_policy_and_back_for_its_owner_and_who_accepts_la
         let (a, b) = (world.caller(A), world.caller(B));
         a.step.set(step);
         let before = world.check();
-        for (ranges, pages) in RANGES {
+        for (ranges, pages) in some(RANGES, 3) {
             let (first, end) = (ranges[0].0, WINDOW + (pages - 1) * PAGE_SIZE);
             let (last, length) = ranges[ranges.len() - 1];
             let last = last + (length - 1) * PAGE_SIZE;
@@ -455,19 +454,20 @@ fn g4_who_may_not_change_a_policy_is_refused_and_changes_nothing() {
 
 #[test]
 fn while_a_policy_changes_nobody_begins_anything_with_the_parcel() {
-    for transfer in [Transfer::Share, Transfer::Lend] {
+    for transfer in some([Transfer::Share, Transfer::Lend], 2) {
         let (world, _) = worlds().next().unwrap();
         let (a, b) = (world.caller(A), world.caller(B));
         world.cpu(A).write(Ipa(BLOCK), 7).unwrap();
-        let handle = a.offer(transfer, acl(transfer), &[(PAGE, 1), (BLOCK, 512)]).unwrap();
+        let (many, least) = few((512, 200), (40, 20));
+        let handle = a.offer(transfer, acl(transfer), &[(PAGE, 1), (BLOCK, many)]).unwrap();
         a.step.set(1);
         let beside = world.caller(A);
         let mut turn = a.send(SET_POLICY, &request(handle, Policy::Uncached));
         let mut steps = 0;
         while let Turn::More(token) = turn {
             steps += 1;
-            if steps % 50 == 1 {
-                assert_eq!(b.accept_contiguous(handle, transfer, (WINDOW, 513)), Err(5));
+            if steps % few(50, 20) == 1 {
+                assert_eq!(b.accept_contiguous(handle, transfer, (WINDOW, many + 1)), Err(5));
                 assert_eq!(b.release(handle, 0), Err(0xc));
                 assert_eq!(beside.reclaim(handle, 0), Err(5));
                 assert!(world.manager.audit().is_err(), "a call is at work");
@@ -476,8 +476,8 @@ fn while_a_policy_changes_nobody_begins_anything_with_the_parcel() {
             turn = a.resume(token);
         }
         assert_eq!(turn, Turn::Reply(vec![0; 4]));
-        assert!(steps > 200, "only {steps} steps for 513 pages");
-        b.accept_contiguous(handle, transfer, (WINDOW, 513)).unwrap();
+        assert!(steps > least, "only {steps} steps for {many} pages");
+        b.accept_contiguous(handle, transfer, (WINDOW, many + 1)).unwrap();
         world.check();
         assert_eq!(world.cpu(B).read(Ipa(WINDOW + PAGE_SIZE)), Ok(7));
     }
@@ -485,7 +485,7 @@ fn while_a_policy_changes_nobody_begins_anything_with_the_parcel() {
 
 #[test]
 fn an_owner_that_ends_while_a_policy_changes_leaves_nothing_behind() {
-    for (cut, features) in [0, 1, 2, 300].into_iter().zip(CPUS.into_iter().cycle()) {
+    for (cut, features) in some([0, 1, 2, 300].into_iter().zip(CPUS.into_iter().cycle()), 3) {
         let world = World::with_features(&[vm(3), vm(4)], features);
         let before = world.check();
         let (a, b) = (world.caller(A), world.caller(B));

@@ -21,11 +21,11 @@ const PAGE: u64 = 4096;
 /// Where A's pages with canaries start, across the end of a block.
 const FIELD: u64 = RAM.0 + 0x1f_8000;
 /// How many.
-const PAGES: u64 = 24;
+const PAGES: u64 = few(24, 11);
 /// Where borrowers map.
 const WINDOW: u64 = 0x9000_0000;
 /// Pages of the field that parcels are made of, as runs: one crosses the end of the block.
-const RUNS: [(u64, u64); 3] = [(1, 1), (6, 5), (20, 3)];
+const RUNS: [(u64, u64); 3] = few([(1, 1), (6, 5), (20, 3)], [(1, 1), (7, 2), (10, 1)]);
 
 const KEEP: u8 = 0;
 const SANITIZE: u8 = 1;
@@ -74,7 +74,9 @@ impl Scene {
 
     fn of(step: u32, vms: [VmConfig; 3]) -> Self {
         // Miri takes minutes to search them all.
-        let quotas = Quotas { frames: few(200, 16), ..vms[0].quotas };
+        let usual = vms[0].quotas;
+        let (frames, frames_reserved) = few((200, usual.frames_reserved), (10, 10));
+        let quotas = Quotas { frames, frames_reserved, ..usual };
         let world = World::new(&vms.map(|vm| VmConfig { quotas, ..vm }));
         let scene = Self { world, step };
         all().iter().for_each(|number| scene.write(A, FIELD + number * PAGE));
@@ -89,7 +91,7 @@ impl Scene {
 
     /// Puts the VM's canary at the beginning, the middle and the end of a page.
     fn write(&self, vm: VmIndex, at: u64) {
-        for offset in [0, 0x7fc, PAGE - 8] {
+        for offset in some([0, 0x7fc, PAGE - 8], 3) {
             for (at, byte) in (at + offset..).zip(canary(vm)) {
                 self.world.cpu(vm).write(Ipa(at), byte).expect("the VM has the page");
             }
@@ -385,9 +387,10 @@ fn g5_frames_that_held_a_long_request_or_an_extent_list_are_erased() {
 fn g5_a_reply_holds_nothing_of_an_earlier_request() {
     let scene = Scene::new(STEP);
     let (a, b) = (scene.guest(A), scene.guest(B));
-    let many: Vec<_> = (0..500).map(|n| (RAM.0 + 0x40_0000 + n * 2 * PAGE, 1)).collect();
+    let count = few(500, 260);
+    let many: Vec<_> = (0..count).map(|n| (RAM.0 + 0x40_0000 + n * 2 * PAGE, 1)).collect();
     let handle = a.offer(LEND, &[(4, 7)], &many).unwrap();
-    for through in ["direct", "queue"] {
+    for through in some(["direct", "queue"], 2) {
         // The frames of A's request are the next that anybody takes.
         assert_ne!(a.words(message::MEM_LEND, &full_of_canaries()).0, 0);
         let request = accept(handle, LEND, AcceptFlags::DONE, &[]);
@@ -395,7 +398,11 @@ fn g5_a_reply_holds_nothing_of_an_earlier_request() {
             "direct" => b.call(message::MEM_ACCEPT, &request),
             _ => b.queue_call(message::MEM_ACCEPT, &request),
         };
-        assert_eq!(reply.len(), 8 + 500 * 16, "{through}: error, count, flags, and each range");
+        assert_eq!(
+            reply.len(),
+            8 + count as usize * 16,
+            "{through}: error, count, flags, and each range"
+        );
         let word = canary(A);
         let leaks = |part: &[u8]| word.windows(4).any(|of| of == part);
         assert!(!reply.windows(4).any(leaks), "{through}: B's reply holds what A asked");

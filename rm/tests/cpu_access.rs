@@ -2,7 +2,7 @@
 
 use rm::address::{Ipa, VmIndex};
 use rm::config::StreamConfig;
-use rm::machine::fake::effort::some;
+use rm::machine::fake::effort::{few, some};
 use rm::machine::fake::world::{Guest, RAM, Turn, World, by_handle, offer, vm};
 use rm::machine::{Direction, Features, Stream};
 use rm::operation::STEP;
@@ -191,16 +191,19 @@ fn g4_a_bracket_of_nothing_or_by_nobody_is_refused() {
 fn g7_a_bracket_around_many_pages_is_done_in_short_steps_and_ends_with_the_parcel() {
     let world = world();
     let (a, b) = (world.caller(A), world.caller(B));
-    let request = offer(CreateFlags::empty(), &[(3, 6), (4, 6)], &[(PAGE, 512)], &[(2, 3), (2, 4)]);
+    let (pages, step) = few((512, STEP), (24, 500));
+    b.step.set(step);
+    let ranges = [(PAGE, pages)];
+    let request = offer(CreateFlags::empty(), &[(3, 6), (4, 6)], &ranges, &[(2, 3), (2, 4)]);
     let handle = a.words(message::MEM_SHARE, &request).1;
-    b.accept_contiguous(handle, Transfer::Share, (WINDOW, 512)).unwrap();
+    b.accept_contiguous(handle, Transfer::Share, (WINDOW, pages)).unwrap();
     let request = CpuAccessRequest { handle: Handle(handle), flags: READ };
     let bytes = encoded(|into| request.encode(into));
     let mut turn = b.send(CPU_ACCESS, &bytes);
     let mut before = cleaned(&world);
     while let Turn::More(token) = turn {
         turn = b.resume(token);
-        assert!(cleaned(&world) - before <= u64::from(STEP / 64 + 1));
+        assert!(cleaned(&world) - before <= u64::from(step / 64 + 1));
         before = cleaned(&world);
     }
     assert_eq!(turn, Turn::Reply(vec![0; 4]));

@@ -99,7 +99,7 @@ fn no_sequence_of_calls_leaves_the_model() {
         Some(seed) => seed..seed + 1,
         None => 1..1 + few(histories(effort()), 1),
     };
-    let steps = steps.unwrap_or_else(|| (0..few(STEPS, 24)).collect());
+    let steps = steps.unwrap_or_else(|| (few(0, 38)..few(STEPS, 43)).collect());
     let (next, successes) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
     let work = || {

@@ -20,7 +20,7 @@ const AT: u64 = 0x9000_0000;
 const WINDOW: u64 = 0xa000_0000;
 const ANYWHERE: u64 = HeapAllocRequest::ANYWHERE;
 const BLOCK: u64 = 2 << 20;
-const STEPS: &[u32] = few(&[1, 200, STEP], &[30]);
+const STEPS: &[u32] = few(&[1, 200, STEP], &[300]);
 
 /// "all" has four blocks for A and B, "b only" one for B.
 fn world() -> World {
@@ -360,15 +360,15 @@ fn a_piece_of_blocks_is_contiguous_and_mapped_in_blocks() {
 fn an_allocation_that_fails_changes_nothing_wherever_it_fails() {
     let mut refused = 0;
     for &step in STEPS {
-        for frames in some(Quotas::MIN_FRAMES..few(40, 20), 10) {
+        for frames in some(Quotas::MIN_FRAMES..few(40, 20), 20) {
             let quotas = Quotas { frames, frames_reserved: Quotas::MIN_FRAMES, ..Quotas::USUAL };
             let world = World::new(&[VmConfig { quotas, ..vm(3) }, vm(4)]);
-            world.add_heap("all", 0b11, few(16, 10));
+            world.add_heap("all", 0b11, few(16, 7));
             let a = world.caller(A);
             a.step.set(step);
             let (before, stands) = (world.check(), ask(&a, 0));
             // Not aligned, so each of its blocks takes a table.
-            match alloc(&a, 0, few(14, 8) * BLOCK, AT + 4096) {
+            match alloc(&a, 0, few(14, 6) * BLOCK, AT + 4096) {
                 Ok((at, size)) => assert_eq!(free(&a, at, size), 0),
                 Err(error) => {
                     assert_eq!(error, 1, "{frames} frames");
@@ -408,7 +408,7 @@ fn what_is_denied_a_heap_call_leaves_everything_as_it_was() {
         let machine = world.manager.machine();
         a.step.set(step);
         let kept = alloc(&a, 0, BLOCK, WINDOW + 4096).unwrap();
-        for first in some(1.., 3) {
+        for first in some(1.., 12) {
             let (before, stands) = (world.check(), ask(&a, 0));
             machine.refuse(first, 1);
             let made = alloc(&a, 0, 2 * BLOCK, AT + 4096);
@@ -429,7 +429,7 @@ fn what_is_denied_a_heap_call_leaves_everything_as_it_was() {
         assert_eq!(free(&a, kept.0, kept.1), 0);
         let blocks = alloc(&a, 0, BLOCK, WINDOW).unwrap();
         merge_all(&world);
-        for first in some(1.., 3) {
+        for first in some(1.., 12) {
             let before = world.check();
             machine.refuse(first, 1);
             let freed = free(&a, blocks.0 + 4096, 4096);
@@ -449,6 +449,7 @@ fn what_is_denied_a_heap_call_leaves_everything_as_it_was() {
 
 #[test]
 fn a_vm_dies_at_every_step_of_an_allocation_and_of_a_return() {
+    let (size, part) = few((BLOCK + 1, AT + BLOCK - 8192), (6 * 4096, AT + 4096));
     for returns in [false, true] {
         let mut steps = 0;
         loop {
@@ -456,14 +457,14 @@ fn a_vm_dies_at_every_step_of_an_allocation_and_of_a_return() {
             let before = world.check();
             let (a, b) = (world.caller(A), world.caller(B));
             if returns {
-                alloc(&b, 0, BLOCK + 1, AT).unwrap();
+                alloc(&b, 0, size, AT).unwrap();
                 world.cpu(B).write(Ipa(AT), 0xff).unwrap();
             }
             b.step.set(1);
             let mut turn = if returns {
-                b.send(HEAP_FREE, &free_request(AT + BLOCK - 8192, 4 * 4096))
+                b.send(HEAP_FREE, &free_request(part, 4 * 4096))
             } else {
-                b.send(HEAP_ALLOC, &alloc_request(0, BLOCK + 1, AT))
+                b.send(HEAP_ALLOC, &alloc_request(0, size, AT))
             };
             for _ in 0..steps {
                 let Turn::More(token) = turn else { break };
@@ -473,14 +474,14 @@ fn a_vm_dies_at_every_step_of_an_allocation_and_of_a_return() {
             world.settle(B, 1);
             merge_all(&world);
             assert_eq!(world.check(), before, "after {steps} steps");
-            let (at, size) = alloc(&a, 0, 4 * BLOCK, ANYWHERE).unwrap();
-            for page in [at, at + BLOCK - 4096, at + size - 4096] {
+            let (at, got) = alloc(&a, 0, few(4, 1) * BLOCK, ANYWHERE).unwrap();
+            for page in [at, at + BLOCK - 4096, at + got - 4096] {
                 assert_eq!(world.cpu(A).read(Ipa(page)), Ok(0));
             }
             if matches!(turn, Turn::Reply(_)) {
                 break;
             }
-            steps += few(1, 7);
+            steps += few(1, 9);
         }
         assert!(steps > 5, "{steps} are too few to show anything");
     }
@@ -560,7 +561,7 @@ fn g7_vms_take_and_return_pieces_all_at_once() {
             let world = &world;
             scope.spawn(move || {
                 let guest = world.caller(VmIndex(own));
-                for round in 0..few(60, 2) * effort::<u64>() {
+                for round in 0..few(60, 1) * effort::<u64>() {
                     guest.step.set([1, 30, STEP][round as usize % 3]);
                     // Within the guarantee, so it is never refused for want of pages.
                     let small = 4096 * (1 + (round * 7 + u64::from(own)) % 100);

@@ -3,7 +3,7 @@
 use rm::address::{Ipa, Pa, VmIndex};
 use rm::audit::AuditReport;
 use rm::config::{Roles, VmConfig, VmName};
-use rm::machine::fake::effort::some;
+use rm::machine::fake::effort::{few, some};
 use rm::machine::fake::world::{Guest, RAM, RAM_PAGES, Turn, World, accept, by_handle, offer, vm};
 use rm::operation::STEP;
 use rm::stage2::Access;
@@ -192,7 +192,7 @@ fn a_map_says_what_every_page_is() {
     // Neither how many runs a reply has nor how much a step may do changes what is told.
     for step in some([1, 7, STEP], 3) {
         d.step.set(step);
-        for most in [1, 2, 5, 6, 7, 200] {
+        for most in some([1, 2, 5, 6, 7, 200], 2) {
             assert_eq!(parts(&d, 3, 0, most).as_deref(), Ok(&expected[..]), "{most} by {step}");
         }
     }
@@ -284,7 +284,7 @@ fn any_part_of_a_long_parcel_is_found_in_short_steps() {
     let last = rm::machine::fake::world::append(handle, AppendFlags::END, &runs[1000..]);
     assert_eq!(a.words(message::MEM_APPEND, &last).0, 0);
     d.step.set(1);
-    for from in [0_u64, 3, 4, 5, 258, 259, 260, 514, 1499, 1500, u64::MAX] {
+    for from in some([0_u64, 3, 4, 5, 258, 259, 260, 514, 1499, 1500, u64::MAX], 3) {
         let request = MapRequest { vmid: Vmid(3), most: 2, parcel: Handle(handle), cursor: from };
         let data = ask(&d, MAP, &encoded(|into| request.encode(into))).unwrap();
         let count = 1500_u64.saturating_sub(from).min(2);
@@ -463,6 +463,7 @@ fn a_parcel_that_is_being_taken_back_has_no_map() {
 
 #[test]
 fn a_map_says_what_is_registers_and_what_a_call_at_work_has_taken() {
+    const PAGES: u64 = few(40, 5);
     let world = world();
     let (a, b, d) = (world.caller(A), world.caller(B), world.caller(D));
     let (registers, pa) = (0x900_0000, Pa(0xa_0000_0000));
@@ -476,10 +477,10 @@ fn a_map_says_what_is_registers_and_what_a_call_at_work_has_taken() {
     let emulated = (told[1].ipa, told[1].pages, told[1].pa, told[1].state, told[1].rights);
     assert_eq!(emulated, (registers + 0x2000, 3, 0, state, Rights::empty()));
 
-    let lent = a.offer(Transfer::Lend, &[(4, 6)], &[(PAGE + 0x10_0000, 40)]).unwrap();
-    let share = offer(CreateFlags::empty(), &[(3, 6), (4, 6)], &[(PAGE, 40)], &[]);
+    let lent = a.offer(Transfer::Lend, &[(4, 6)], &[(PAGE + 0x10_0000, PAGES)]).unwrap();
+    let share = offer(CreateFlags::empty(), &[(3, 6), (4, 6)], &[(PAGE, PAGES)], &[]);
     let flags = AcceptFlags::DONE;
-    let accept = accept(lent, Transfer::Lend, flags, &[(WINDOW, 40)]);
+    let accept = accept(lent, Transfer::Lend, flags, &[(WINDOW, PAGES)]);
     for (guest, message, payload, at, wanted, then) in [
         (&a, message::MEM_SHARE, share, PAGE, PageState::Claimed, PageState::Shared),
         (&b, message::MEM_ACCEPT, accept, WINDOW, PageState::Held, PageState::Borrowed),
@@ -494,13 +495,13 @@ fn a_map_says_what_is_registers_and_what_a_call_at_work_has_taken() {
         let mut most = 0;
         while let Turn::More(token) = turn {
             if let Some((state, pages)) = run().filter(|(state, _)| *state == wanted) {
-                assert!(state == wanted && pages <= 40);
+                assert!(state == wanted && pages <= PAGES);
                 most = most.max(pages);
             }
             turn = guest.resume(token);
         }
-        assert_eq!(most, 40, "all of it is taken before any of it changes");
-        assert_eq!(run(), Some((then, 40)));
+        assert_eq!(most, PAGES, "all of it is taken before any of it changes");
+        assert_eq!(run(), Some((then, PAGES)));
     }
     world.check();
 }

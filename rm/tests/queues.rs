@@ -2,6 +2,7 @@
 
 use rm::address::{Ipa, VmIndex};
 use rm::machine::Line;
+use rm::machine::fake::effort::few;
 use rm::machine::fake::world::{self, Guest, RAM, World, accept, by_handle, offer};
 use rm::operation::budget::Budget;
 use rm_abi::{
@@ -60,13 +61,14 @@ fn a_request_is_answered_within_its_send() {
 fn long_requests_and_replies_take_many_packets() {
     let world = world();
     let (owner, borrower) = (world.caller(A), world.caller(B));
-    let reply = owner.queue_call(message::MEM_LEND, &scattered(400));
+    let count = few(400, 260);
+    let reply = owner.queue_call(message::MEM_LEND, &scattered(count.into()));
     assert_eq!((reply.len(), word(&reply, 0)), (8, 0));
     let handle = word(&reply, 4);
     let wanted = accept(handle, Transfer::Lend, AcceptFlags::DONE, &[]);
     let reply = borrower.queue_call(message::MEM_ACCEPT, &wanted);
-    assert_eq!(reply.len(), 8 + 400 * 16);
-    assert_eq!((word(&reply, 0), word(&reply, 4)), (0, 400));
+    assert_eq!(reply.len(), 8 + count as usize * 16);
+    assert_eq!((word(&reply, 0), word(&reply, 4)), (0, count));
     for range in reply[8..].chunks(16) {
         let at = u64::from_le_bytes(range[..8].try_into().unwrap());
         assert!(world.cpu(B).read(Ipa(at)).is_ok(), "{at:#x} was told but is not mapped");
@@ -375,7 +377,7 @@ fn a_flush_in_the_middle_of_a_reply_drops_all_of_it_and_what_waits_comes() {
     let world = world();
     let b = world.caller(B);
     // 400 ranges are 28 packets, of which eight are in the queue.
-    let handle = with_long_reply(&world, 400);
+    let handle = with_long_reply(&world, few(400, 260));
     let held = world.check().frames - world.check().tables;
     send(&b, &get_vmid(9));
     for _ in 0..3 {

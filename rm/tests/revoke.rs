@@ -1,7 +1,7 @@
 //! REVOKE: taking memory back from borrowers that do not cooperate.
 
 use rm::address::{Ipa, VmIndex};
-use rm::machine::fake::effort::some;
+use rm::machine::fake::effort::{few, some};
 use rm::machine::fake::world::{Guest, RAM, Turn, World, accept, by_handle, offer, vm};
 use rm_abi::extension::{REVOKE, RevokeFlags, RevokeRequest, Rule};
 use rm_abi::{AcceptFlags, CreateFlags, Handle, Header, Transfer, message};
@@ -122,7 +122,7 @@ const CALLS: [Request; 5] = [
 #[test]
 fn a_call_that_is_at_work_is_taken_over_wherever_it_stands() {
     for (case, payload) in CALLS.iter().enumerate() {
-        for steps in some(0..30, 13) {
+        for steps in some(few(0, 5)..30, 30) {
             let world = world();
             let before = world.check();
             let (a, b) = (world.caller(A), world.caller(B));

@@ -365,9 +365,9 @@ fn g7_giving_up_needs_nothing_when_every_frame_and_every_count_is_used_up() {
     let plenty = Quotas { frames_reserved: 40, ..vm(3).quotas };
     let (plenty, _) = held([plenty; 2]);
     let quotas = [A, B].map(|vm| exactly(&plenty, vm));
-    for way in
-        [Way::Release, Way::ReleaseByQueue, Way::Revoke, Way::DeathOfBorrower, Way::DeathOfOwner]
-    {
+    let ways =
+        [Way::Release, Way::ReleaseByQueue, Way::Revoke, Way::DeathOfBorrower, Way::DeathOfOwner];
+    for way in some(ways, 4) {
         for step in some([1, 50, STEP], 3) {
             let (world, handles) = held(quotas);
             let (a, b) = (world.caller(A), world.caller(B));
@@ -485,7 +485,7 @@ fn g7_records_of_parcels_are_neither_lost_nor_doubled_when_all_vms_take_them_at_
             scope.spawn(move || {
                 let guest = world.caller(vm);
                 let mut held = vec![];
-                for round in 0..600_u64 {
+                for round in 0..few(600_u64, 24) {
                     let at = page(100 + 2 * (round % 32));
                     match guest.offer(Transfer::Lend, &[(9, 6)], &[(at, 1)]) {
                         Ok(handle) => held.push(handle),

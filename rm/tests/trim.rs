@@ -63,7 +63,7 @@ fn writes(world: &World, vm: VmIndex, at: u64, value: u8) -> bool {
 #[test]
 fn g2_the_middle_page_of_a_block_comes_home_while_both_sides_stay_mapped() {
     for (transfer, step) in
-        [LENT, SHARED].into_iter().flat_map(|kind| STEPS.iter().map(move |&s| (kind, s)))
+        some([LENT, SHARED], 2).flat_map(|kind| STEPS.iter().map(move |&s| (kind, s)))
     {
         let world = world();
         let before = world.check();
@@ -144,7 +144,9 @@ fn g5_what_must_be_zero_at_the_reclaim_is_zero_at_a_trim() {
 
 #[test]
 fn an_uncached_parcel_gives_pages_back_that_are_write_back_and_keep_their_content() {
-    for (transfer, flags) in [LENT, SHARED].into_iter().flat_map(|k| [(k, KEEP), (k, WIPE)]) {
+    for (transfer, flags) in
+        some([LENT, SHARED].into_iter().flat_map(|k| [(k, KEEP), (k, WIPE)]), 4)
+    {
         let world = world();
         let before = world.check();
         let (a, b) = (world.caller(A), world.caller(B));
@@ -221,14 +223,13 @@ fn g4_a_refused_trim_changes_nothing() {
 
 #[test]
 fn g4_a_trim_without_frames_for_its_cuts_is_refused_on_either_side() {
-    let few = Quotas { frames: 9, frames_reserved: 9, ..vm(3).quotas };
+    let quotas = Quotas { frames: 9, frames_reserved: 9, ..vm(3).quotas };
     // A has its root and one table below it, B another one for its window. Each page that either lends
     // out of a block takes one more, and cutting both blocks of the parcel takes two.
-    for (side, lent, refused) in
-        [(A, 6, true), (A, 5, false), (B, 6, true), (B, 5, true), (B, 4, false)]
-    {
+    let cases = [(A, 6, true), (A, 5, false), (B, 6, true), (B, 5, true), (B, 4, false)];
+    for (side, lent, refused) in some(cases, 4) {
         let mut vms = [vm(3), vm(4), vm(5)];
-        vms[usize::from(side.0)].quotas = few;
+        vms[usize::from(side.0)].quotas = quotas;
         let world = World::new(&vms);
         let guest = world.caller(side);
         let handle = world.caller(A).offer(LENT, &[(4, 6)], &[(BLOCK, 1024)]).unwrap();
@@ -409,7 +410,7 @@ fn a_lookup_describes_what_is_left() {
 #[test]
 fn between_two_steps_of_an_owners_trim_its_parcel_waits() {
     let ranges: Vec<_> = (0..8).map(|n| (PAGE + n * 0x2000, 1)).collect();
-    for steps in 1..30 {
+    for steps in some(1..30, 5) {
         let world = world();
         let (a, b, c) = (world.caller(A), world.caller(B), world.caller(C));
         let handle = a.offer(LENT, acl(LENT), &ranges).unwrap();
@@ -446,7 +447,7 @@ fn between_two_steps_of_an_owners_trim_its_parcel_waits() {
 fn g5_a_borrowers_trim_is_taken_over_wherever_it_stands() {
     let ranges: Vec<_> = (0..8).map(|n| (PAGE + n * 0x2000, 1)).collect();
     for (transfer, flags) in [LENT, SHARED].into_iter().flat_map(|k| [(k, KEEP), (k, WIPE)]) {
-        for steps in some(0..40, 16) {
+        for steps in some(few(0, 7)..40, 40) {
             let world = world();
             let before = world.check();
             let (a, b) = (world.caller(A), world.caller(B));
@@ -481,7 +482,9 @@ fn g5_a_borrowers_trim_is_taken_over_wherever_it_stands() {
 
 #[test]
 fn a_vm_that_ends_leaves_nothing_of_what_it_trimmed_or_was_trimming() {
-    for (dying, steps) in [A, B].into_iter().flat_map(|vm| some(0..20, 8).map(move |n| (vm, n))) {
+    for (dying, steps) in
+        [A, B].into_iter().flat_map(|vm| some(few(0, 6)..20, 16).map(move |n| (vm, n)))
+    {
         let world = world();
         let before = world.check();
         let (a, b) = (world.caller(A), world.caller(B));

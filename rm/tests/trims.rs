@@ -271,7 +271,7 @@ fn g1_g3_any_trims_leave_each_vm_what_a_simple_model_says() {
         let world = World::new(&[vm(3), vm(4), vm(5)]);
         let before = world.check();
         let mut story = Story::new(&world, seed);
-        for round in 1..=few(60, 8) {
+        for round in 1..=few(60, 4) {
             story.act();
             story.look(round);
         }

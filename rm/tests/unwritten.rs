@@ -16,13 +16,13 @@ use stage::states::STATES;
 #[test]
 fn g4_a_call_whose_reply_has_no_place_changes_nothing() {
     let mut refused = 0;
-    for state in some(STATES, 30) {
+    for state in some(STATES, 60) {
         let stage = Stage::new(state);
         for role in [Role::Owner, Role::Borrower] {
             if !stage.scene.runs(role) {
                 continue;
             }
-            for call in some(CALLS, 12) {
+            for call in some(CALLS, 30) {
                 let case = format!("{}, {}, {}", role.name(), state.name, call.name);
                 let guest = stage.scene.caller(role);
                 let (message, payload) = (call.request)(&stage.scene, role);
@@ -39,5 +39,5 @@ fn g4_a_call_whose_reply_has_no_place_changes_nothing() {
         stage.strike(state.name, true);
     }
     println!("unwritten: {refused} calls");
-    assert!(refused > few(2000, 4), "most calls come so far");
+    assert!(refused > few(2000, 1), "most calls come so far");
 }

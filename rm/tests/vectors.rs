@@ -213,7 +213,7 @@ fn replay(boot: Boot, tally: &mut Tally) -> Vec<String> {
     let world = world();
     let mut host = Host::new(&world);
     let mut replay = Replay::new(boot);
-    for exchange in boot.exchanges() {
+    for exchange in boot.exchanges().take(few(usize::MAX, 12)) {
         match replay.exchange(&mut host, &exchange) {
             Verdict::Same => tally.same += 1,
             Verdict::NotHere => tally.not_here += 1,

@@ -56,7 +56,7 @@ fn what_the_original_calls_malformed_is_and_nothing_else() {
     let (mut malformed, mut well_formed) = (0, 0);
     let exchanges = BOOTS.iter().flat_map(|boot| boot.exchanges());
     // Under Miri each takes a second.
-    let (stride, some, most) = if cfg!(miri) { (31, 0, 20) } else { (1, 100, 1000) };
+    let (stride, some, most) = if cfg!(miri) { (61, 0, 10) } else { (1, 100, 1000) };
     for exchange in exchanges.step_by(stride) {
         let What::Message { request: packets, reply, .. } = exchange.what else { continue };
         let Some((message, payload)) = request(packets) else { continue };

@@ -1,7 +1,7 @@
 //! What there is to see of the whole system: tables, accounts, parcels, queues, memory.
 
 use rm::address::Pa;
-use rm::audit::Broken;
+use rm::audit::{AuditReport, Broken};
 use rm::machine::fake::world::{Guest, RAM, World, by_handle};
 use rm_abi::extension::{
     HOLDERS, Holder, INFO, LIMITS, LIST, Limit, LimitsRequest, ListFlags, ListRequest, MAP,
@@ -31,7 +31,7 @@ pub struct Picture {
     /// The pages that the parcel was made of.
     memory: Vec<Vec<u8>>,
     /// The bookkeeping agrees with the tables; not asked while a call is at work.
-    audit: Option<String>,
+    audit: Option<AuditReport>,
     /// The messages that every VM was sent since the last picture, which took them away.
     heard: Vec<Vec<u32>>,
 }
@@ -94,6 +94,16 @@ pub fn heard(guest: &Guest<'_>) -> Vec<u32> {
     guest.packets().iter().map(message).collect()
 }
 
+/// The messages that every VM was sent and has not read.
+pub fn heard_by_all(scene: &Scene) -> Vec<Vec<u32>> {
+    let heard = |role: Role| {
+        // To receive is to enter EL2, which goes on with what the VM has at work.
+        let listens = scene.runs(role) && !scene.world.manager.pending(role.vm());
+        if listens { heard(&scene.caller(role)) } else { vec![] }
+    };
+    Role::ALL.map(heard).into()
+}
+
 fn data(guest: &Guest<'_>, message: u32, payload: Vec<u8>) -> Vec<u8> {
     match make(guest, &(message, payload)) {
         Outcome::Done(data) => data,
@@ -144,13 +154,6 @@ impl Picture {
             scene.runs(role).then(|| make(&scene.caller(role), &(INFO, about.clone())))
         };
         let page = |page: u64| Pa(World::pa_of(Role::Owner.vm()).0 + (PAGE - RAM.0) + page * 4096);
-        let heard = |role: Role| {
-            // To receive is to enter EL2, which goes on with what the VM has at work.
-            if !scene.runs(role) || world.manager.pending(role.vm()) {
-                return vec![];
-            }
-            heard(&world.caller(role.vm()))
-        };
         Self {
             maps: Role::ALL.map(map).into(),
             limits: Role::ALL.map(limits).into(),
@@ -160,9 +163,9 @@ impl Picture {
             memory: (0..MARKED).map(|at| machine.page(page(at)).to_vec()).collect(),
             audit: match world.manager.audit() {
                 Err(Broken::Busy) => None,
-                report => Some(format!("{:?}", report.expect("G8: nothing is lost"))),
+                report => Some(report.expect("G8: nothing is lost")),
             },
-            heard: Role::ALL.map(heard).into(),
+            heard: heard_by_all(scene),
         }
     }
 

@@ -21,7 +21,7 @@ impl Stage {
 
     pub fn of(scene: Scene) -> Self {
         // Whatever was said on the way is read.
-        Picture::of(&scene);
+        picture::heard_by_all(&scene);
         let before = Picture::of(&scene);
         Self { scene, before, is_poisoned: false }
     }

@@ -59,7 +59,7 @@ fn scattered_pages_that_were_donated_never_merge() {
     let mut vm = Vm::new(PAGES_PER_2M, 8);
     for page in 0..512 {
         let pa = Pa(0x1_0000_0000).add_pages(page * 2);
-        vm.hold(WINDOW.add_pages(page), pa, 1).unwrap();
+        vm.stage2.hold(vm.mem, WINDOW.add_pages(page), pa, 1, &mut plenty()).unwrap();
     }
     vm.change(WINDOW, 512, Change::Own);
     vm.merge_all();

@@ -1,7 +1,7 @@
 //! Running out of frames at every point, and giving them back.
 
 use super::*;
-use crate::machine::fake::effort::some;
+use crate::machine::fake::effort::few;
 
 /// What the VM could find out: its leaves, joined where they continue each other.
 fn view(vm: &Vm) -> Vec<(Ipa, State, Pa, u64)> {
@@ -73,7 +73,7 @@ fn a_cut_that_finds_no_frame_changes_nothing() {
 
 #[test]
 fn a_claim_that_finds_no_frame_can_be_taken_back() {
-    for step in some([1, 400, u32::MAX], 2) {
+    for &step in few(&[1, 400, u32::MAX][..], &[400]) {
         let claim = |vm: &mut Vm| {
             let (at, pages) = (RAM.add_pages(700), 1000);
             let mut done = 0;
@@ -114,6 +114,9 @@ fn a_parcel_that_finds_no_frame_to_be_parted_stays_as_it_is() {
         assert_eq!(at_every_frame(ram, part, |error| Some(*error)), needed);
     };
     lent(PAGES_PER_1G, 700, 1, 2);
+    if cfg!(miri) {
+        return;
+    }
     lent(PAGES_PER_1G, 700, 600, 3);
     lent(PAGES_PER_1G, 512, 512, 1);
     lent(2 * PAGES_PER_1G, 5, PAGES_PER_1G, 4);

@@ -316,7 +316,8 @@ impl Model {
 }
 
 fn pages() -> impl Strategy<Value = u64> {
-    prop_oneof![4 => 1..20_u64, 1 => 500..530_u64, 1 => Just(512), 1 => Just(1024)]
+    let many = few(500, 20)..few(530_u64, 40);
+    prop_oneof![4 => 1..20_u64, 1 => many, 1 => Just(512), 1 => Just(few(1024, 1))]
 }
 
 fn place() -> impl Strategy<Value = u64> {
@@ -326,7 +327,7 @@ fn place() -> impl Strategy<Value = u64> {
 }
 
 fn budget() -> impl Strategy<Value = u32> {
-    prop_oneof![Just(1), 2..40_u32, 40..2000_u32]
+    prop_oneof![Just(few(1, 200)), few(2, 200)..few(40_u32, 300), few(40, 300)..2000_u32]
 }
 
 fn rights() -> impl Strategy<Value = Rights> {
