@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::named::{ALL, LEFT_OUT, LONG, Named};
+use self::named::{ALL, LONG};
 use crate::build::workspace;
 use crate::print::progress;
 
@@ -91,20 +91,17 @@ pub fn run(wanted: &[String]) -> Result<ExitCode> {
 
 /// What is to be run of a program.
 fn jobs(package: &'static str, program: &str) -> Vec<Job> {
-    let (long, left_out) = (named(LONG, package, program), named(LEFT_OUT, package, program));
-    let mut jobs = vec![];
-    if long.is_some() {
-        jobs.push((package, program.to_owned(), Part::Long));
-    }
-    if long != Some(ALL) && left_out != Some(ALL) {
-        jobs.push((package, program.to_owned(), Part::Usual));
-    }
-    jobs
+    let parts: &[_] = match long(package, program) {
+        None => &[Part::Usual],
+        Some(ALL) => &[Part::Long],
+        Some(_) => &[Part::Long, Part::Usual],
+    };
+    parts.iter().map(|part| (package, program.to_owned(), *part)).collect()
 }
 
-/// The tests of a program in a list, if it is there.
-fn named(list: &Named, package: &str, program: &str) -> Option<&'static [&'static str]> {
-    list.iter().find(|(of, name, _)| (*of, *name) == (package, program)).map(|(.., tests)| *tests)
+/// The tests of a program that take long, if it has any.
+fn long(package: &str, program: &str) -> Option<&'static [&'static str]> {
+    LONG.iter().find(|(of, name, _)| (*of, *name) == (package, program)).map(|(.., tests)| *tests)
 }
 
 /// Runs jobs, one after the other, until none is left or one fails.
@@ -143,14 +140,11 @@ fn test(package: &str, program: &str, part: Part) -> Result<Output> {
         program => tests.args(["--test", program]),
     };
     tests.arg("--");
-    let (long, left_out) = (named(LONG, package, program), named(LEFT_OUT, package, program));
-    if part == Part::Long {
-        tests.args(long.unwrap_or(ALL));
-    }
-    let also = if part == Part::Usual { long } else { None };
-    for name in left_out.into_iter().chain(also).flatten() {
-        tests.args(["--skip", name]);
-    }
+    let long = long(package, program).unwrap_or(ALL);
+    match part {
+        Part::Long => tests.args(long),
+        Part::Usual => tests.args(long.iter().flat_map(|name| ["--skip", name])),
+    };
     tests.output().context("rustup could not be started")
 }
 
@@ -207,7 +201,7 @@ mod tests {
     #[test]
     fn what_is_named_is_there() {
         let programs = programs().unwrap();
-        for (package, program, tests) in LEFT_OUT.iter().chain(LONG) {
+        for (package, program, tests) in LONG {
             assert!(programs.contains(&(*package, (*program).to_owned())), "{program}");
             let (_, folder) = PACKAGES.iter().find(|(known, _)| known == package).unwrap();
             for test in *tests {
@@ -231,17 +225,10 @@ mod tests {
 
     #[test]
     fn what_is_run_is_run_once() {
-        for list in [LEFT_OUT, LONG] {
-            for (at, (package, program, _)) in list.iter().enumerate() {
-                let others = list[..at].iter();
-                let twice = others.filter(|(of, name, _)| (of, name) == (package, program)).count();
-                assert_eq!(twice, 0, "{program} is named twice");
-            }
-        }
-        for (package, program, long) in LONG {
-            let left_out = named(LEFT_OUT, package, program).unwrap_or(&[]);
-            assert!(!long.iter().any(|name| left_out.contains(name)), "{program}");
-            assert!(*long != ALL || left_out != ALL || named(LEFT_OUT, package, program).is_none());
+        for (at, (package, program, _)) in LONG.iter().enumerate() {
+            let others = LONG[..at].iter();
+            let twice = others.filter(|(of, name, _)| (of, name) == (package, program)).count();
+            assert_eq!(twice, 0, "{program} is named twice");
         }
     }
 }
